@@ -1,0 +1,68 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// What every Swift target of this package is built with. A warning is an error: the code is meant to have none.
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+]
+
+let package = Package(
+  name: "Sluice",
+  products: [
+    .library(name: "Sluice", targets: ["Sluice"]),
+    .executable(name: "sluice", targets: ["SluiceCommand"]),
+    .executable(name: "sluice-bench", targets: ["SluiceBench"]),
+  ],
+  targets: [
+    // Debian's libraries: a module map and a thin shim header each.
+    .systemLibrary(name: "CFastCGI", pkgConfig: "fcgi", providers: [.apt(["libfcgi-dev"])]),
+    .systemLibrary(
+      name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+    .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(
+      name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+    // Ours, in C and C++.
+    .target(name: "CLinux"),
+    .target(
+      name: "CSimdJSON", cxxSettings: [.define("SIMDJSON_EXCEPTIONS", to: "0")],
+      linkerSettings: [.linkedLibrary("simdjson")]),
+
+    // From the bottom up; an arrow points one way.
+    .target(name: "EventLoop", dependencies: ["CLinux"], swiftSettings: strict),
+    .target(name: "EventStream", swiftSettings: strict),
+    .target(name: "FastCGI", dependencies: ["CFastCGI", "EventLoop"], swiftSettings: strict),
+    .target(
+      name: "Upstream", dependencies: ["CCurl", "CSimdJSON", "EventLoop", "EventStream"],
+      swiftSettings: strict),
+    .target(
+      name: "Sluice",
+      dependencies: ["CCrypto", "CSystemd", "EventLoop", "EventStream", "FastCGI", "Upstream"],
+      swiftSettings: strict),
+    .executableTarget(name: "SluiceCommand", dependencies: ["Sluice"], swiftSettings: strict),
+
+    // For tests and measurements.
+    .target(
+      name: "SluiceTesting", dependencies: ["Sluice", "EventLoop", "EventStream", "FastCGI"],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop"], swiftSettings: strict),
+    .testTarget(
+      name: "EventLoopTests", dependencies: ["EventLoop", "SluiceTesting"], swiftSettings: strict),
+    .testTarget(
+      name: "FastCGITests", dependencies: ["FastCGI", "SluiceTesting"], swiftSettings: strict),
+    .testTarget(
+      name: "EventStreamTests", dependencies: ["EventStream", "SluiceTesting"],
+      swiftSettings: strict),
+    .testTarget(
+      name: "UpstreamTests", dependencies: ["Upstream", "SluiceTesting"], swiftSettings: strict),
+    .testTarget(
+      name: "SluiceTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
+    .testTarget(
+      name: "IntegrationTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
+  ],
+  cxxLanguageStandard: .cxx17
+)

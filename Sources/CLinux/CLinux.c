@@ -1,0 +1,19 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <string.h>
+
+static _Thread_local const void *current_loop;
+
+const void *clinux_current_loop(void) { return current_loop; }
+
+void clinux_set_current_loop(const void *loop) { current_loop = loop; }
+
+void clinux_name_thread(const char *name) {
+  char cut[16];
+  strncpy(cut, name, sizeof cut - 1);
+  cut[sizeof cut - 1] = 0;
+  pthread_setname_np(pthread_self(), cut);
+}
+
+int clinux_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC); }

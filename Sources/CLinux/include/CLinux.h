@@ -1,0 +1,30 @@
+// The few things of Linux that Swift cannot say itself.
+#ifndef SLUICE_CLINUX_H
+#define SLUICE_CLINUX_H
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+// The event loop that the calling thread runs, or NULL. It is asked through C because glibc declares
+// pthread_self() const: an optimiser may keep its value across a suspension, after which the code runs on
+// another thread. A plain thread-local behind a function call cannot be kept.
+const void *_Nullable clinux_current_loop(void);
+void clinux_set_current_loop(const void *_Nullable loop);
+
+// accept4 with SOCK_CLOEXEC; accept4 is a GNU extension that Swift's Glibc module does not export.
+int clinux_accept(int listener);
+
+
+// Names the calling thread, as `top -H` shows it; what is over 15 bytes is cut off (pthread_setname_np(3)).
+void clinux_name_thread(const char *_Nonnull name);
+
+#endif

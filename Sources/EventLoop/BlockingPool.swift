@@ -1,0 +1,123 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Threads for what blocks: reading a slow request, touching a file.
+///
+/// It has as many threads as have work at the same time, up to a limit, so that a hundred callers that hold theirs
+/// for seconds do not delay another. A thread without work for ten seconds ends.
+public final class BlockingPool: Sendable {
+  private struct State: ~Copyable {
+    var queue: [@Sendable () -> Void] = []
+    var head = 0
+    var threads = 0
+    var idle = 0
+  }
+
+  private let maximumThreads: Int
+  private let state = Mutex(State())
+  private let available: Semaphore
+
+  /// - Parameter maximumThreads: how many threads may work at once; more work than that waits its turn.
+  public init(maximumThreads: Int = 256) {
+    self.maximumThreads = maximumThreads
+    self.available = Semaphore()
+  }
+
+  /// Does `work` on a thread of the pool and gives its result to the calling task.
+  ///
+  /// The task's cancellation is not passed on: work that has begun is always finished.
+  public func run<Success: Sendable, Failure: Error>(
+    _ work: @escaping @Sendable () throws(Failure) -> Success
+  ) async throws(Failure) -> Success {
+    let result: Result<Success, Failure> = unsafe await withUnsafeContinuation { continuation in
+      submit {
+        let result = Result { () throws(Failure) in try work() }
+        unsafe continuation.resume(returning: result)
+      }
+    }
+    return try result.get()
+  }
+
+  /// Does `work` on a thread of the pool, soon.
+  public func submit(_ work: @escaping @Sendable () -> Void) {
+    let mustStart = state.withLock { state in
+      state.queue.append(work)
+      let waiting = state.queue.count - state.head
+      guard waiting > state.idle, state.threads < maximumThreads else { return false }
+      state.threads += 1
+      return true
+    }
+    available.signal()
+    guard mustStart else { return }
+    do {
+      try JoinableThread(name: "blocking") { self.serve() }.detach()
+    } catch {
+      // No thread to be had. Those there are will come to it; without any, the caller does it itself.
+      let isAlone = state.withLock { state in
+        state.threads -= 1
+        return state.threads == 0
+      }
+      if isAlone, let work = take() { work() }
+    }
+  }
+
+  private func take() -> (@Sendable () -> Void)? {
+    state.withLock { state in
+      guard state.head < state.queue.count else { return nil }
+      let work = state.queue[state.head]
+      state.head += 1
+      if state.head == state.queue.count {
+        state.queue.removeAll(keepingCapacity: true)
+        state.head = 0
+      }
+      return work
+    }
+  }
+
+  private func serve() {
+    while true {
+      if let work = take() {
+        work()
+        continue
+      }
+      state.withLock { $0.idle += 1 }
+      let isSignalled = available.wait(seconds: 10)
+      let mustEnd = state.withLock { state in
+        state.idle -= 1
+        // Work that came in the moment of giving up is not left behind.
+        guard !isSignalled, state.head == state.queue.count else { return false }
+        state.threads -= 1
+        return true
+      }
+      if mustEnd { return }
+    }
+  }
+}
+
+/// A counting semaphore (sem_overview(7)).
+@safe
+private final class Semaphore: Sendable {
+  // Safe: sem_t is made for being touched by several threads; its address stays the same until deinit.
+  private nonisolated(unsafe) let raw = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+
+  init() { unsafe sem_init(raw, 0, 0) }
+
+  func signal() { unsafe sem_post(raw) }
+
+  /// Waits for a signal. False when none came in time.
+  func wait(seconds: Int) -> Bool {
+    var deadline = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &deadline)
+    deadline.tv_sec += seconds
+    while unsafe sem_timedwait(raw, &deadline) != 0 {
+      if errno != EINTR { return false }
+    }
+    return true
+  }
+
+  deinit {
+    unsafe sem_destroy(raw)
+    unsafe raw.deallocate()
+  }
+}

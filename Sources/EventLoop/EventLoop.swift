@@ -1,0 +1,148 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// One thread that waits for events with epoll and runs tasks: the executor under every stream.
+///
+/// Start tasks with `Task(executorPreference: loop)` or, from the loop itself, with ``Reactor/spawn(_:)``: a task
+/// without the preference resumes on Swift's global pool first, which costs two thread changes an `await`.
+public final class EventLoop: TaskExecutor, Sendable {
+  private struct Inbox: ~Copyable {
+    var jobs: [UnownedJob] = []
+    var calls: [@Sendable (Reactor) -> Void] = []
+    /// Whether the loop will look into the inbox anyway, so that it is woken once for any number of deliveries.
+    var isAwake = true
+    var isStopped = false
+  }
+
+  private let inbox = Mutex(Inbox())
+  private let wakeup: Descriptor
+  private let clock: LoopClock
+  /// What the loop's own thread has put aside to run in this turn. Touched by that thread alone, hence unlocked.
+  private nonisolated(unsafe) var localJobs: [UnownedJob] = []
+
+  /// The name of the thread, as `top -H` shows it; 15 bytes at most count.
+  public let name: String
+
+  /// Makes a loop that does not run yet.
+  ///
+  /// - Throws: `EMFILE` or `ENFILE` when there is no descriptor to be had.
+  public init(name: String = "loop", clock: LoopClock = .continuous) throws(SystemError) {
+    self.name = name
+    self.clock = clock
+    self.wakeup = try Descriptor(eventfd(0, CInt(EFD_CLOEXEC | EFD_NONBLOCK)), from: "eventfd")
+  }
+
+  // MARK: From any thread
+
+  /// Calls `body` on the loop's thread with its reactor, soon. After ``stop()`` the call is dropped.
+  public func execute(_ body: @escaping @Sendable (Reactor) -> Void) {
+    let mustWake = inbox.withLock { inbox in
+      if inbox.isStopped { return false }
+      inbox.calls.append(body)
+      return !exchange(&inbox.isAwake, with: true)
+    }
+    if mustWake { wake() }
+  }
+
+  public func enqueue(_ job: consuming ExecutorJob) {
+    let job = UnownedJob(job)
+    if isCurrent {
+      unsafe localJobs.append(job)
+      return
+    }
+    let mustWake = inbox.withLock { inbox in
+      inbox.jobs.append(job)
+      return !exchange(&inbox.isAwake, with: true)
+    }
+    if mustWake { wake() }
+  }
+
+  /// Whether the caller is on this loop's thread.
+  public var isCurrent: Bool {
+    unsafe clinux_current_loop() == UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
+  }
+
+  /// Makes ``run(_:)`` return after its present turn. Tasks that still wait are never resumed: end them first.
+  public func stop() {
+    inbox.withLock { $0.isStopped = true }
+    wake()
+  }
+
+  private func wake() {
+    var one: UInt64 = 1
+    unsafe write(wakeup.number, &one, 8)
+  }
+
+  // MARK: On the loop's thread
+
+  /// Runs the loop on the calling thread until ``stop()``.
+  ///
+  /// - Parameter start: called once, on this thread, before the first turn.
+  /// - Throws: the `errno` of what epoll could not be set up for.
+  public func run(_ start: (Reactor) -> Void = { _ in }) throws(SystemError) {
+    let reactor = try Reactor(loop: self, clock: clock)
+    unsafe clinux_set_current_loop(Unmanaged.passUnretained(self).toOpaque())
+    defer { clinux_set_current_loop(nil) }
+    let wakeup = wakeup.number
+    let watch = try reactor.watch(wakeup, for: .readable) { _ in
+      var count: UInt64 = 0
+      unsafe read(wakeup, &count, 8)
+    }
+    defer { watch.cancel() }
+    start(reactor)
+
+    var jobs: [UnownedJob] = []
+    var calls: [@Sendable (Reactor) -> Void] = []
+    while true {
+      // Everything that was delivered or made ready, until nothing is left: then, and only then, the loop may
+      // sleep. `isAwake` is taken back under the lock that a delivery needs. The bound keeps tasks that go on
+      // waking each other from starving the descriptors.
+      var isIdle = false
+      for _ in 0..<32 where !isIdle {
+        let isStopped = inbox.withLock { inbox in
+          swap(&inbox.jobs, &jobs)
+          swap(&inbox.calls, &calls)
+          isIdle = unsafe localJobs.isEmpty && jobs.isEmpty && calls.isEmpty
+          inbox.isAwake = !isIdle
+          return inbox.isStopped
+        }
+        if isStopped { return }
+        for call in calls { call(reactor) }
+        calls.removeAll(keepingCapacity: true)
+        perform(&jobs)
+        unsafe swap(&localJobs, &jobs)
+        perform(&jobs)
+      }
+      reactor.turn(mayWait: isIdle)
+      if isIdle { inbox.withLock { $0.isAwake = true } }
+    }
+  }
+
+  private func perform(_ jobs: inout [UnownedJob]) {
+    for job in jobs { unsafe job.runSynchronously(on: asUnownedTaskExecutor()) }
+    jobs.removeAll(keepingCapacity: true)
+  }
+}
+
+/// A thread that runs an ``EventLoop``, joined when it is over.
+public final class LoopThread: Sendable {
+  public let loop: EventLoop
+  private let thread: JoinableThread
+
+  /// Starts a thread for `loop`.
+  ///
+  /// - Throws: `EAGAIN` when the system has no thread to give.
+  public init(_ loop: EventLoop) throws(SystemError) {
+    self.loop = loop
+    self.thread = try JoinableThread(name: loop.name) {
+      do { try loop.run() } catch { fatalError("the event loop \(loop.name) cannot start: \(error)") }
+    }
+  }
+
+  /// Stops the loop and waits until its thread is gone. Not to be called on the loop itself.
+  public func stop() {
+    loop.stop()
+    thread.join()
+  }
+}

@@ -1,0 +1,113 @@
+/// Something to be done at a later instant. Made by ``Reactor/schedule(after:_:)``; belongs to its loop.
+public final class Timer {
+  /// When it is due. Moving it later costs one store: the loop looks again when the old instant comes. That is how
+  /// an idle limit is renewed at every token without touching the heap.
+  public fileprivate(set) var deadline: LoopClock.Instant
+
+  fileprivate var handler: (() -> Void)?
+  /// The place in the heap and the instant it is sorted by there, which may be earlier than `deadline`.
+  fileprivate var index = -1
+  fileprivate var sortedBy: LoopClock.Instant
+  fileprivate unowned let timers: Timers
+
+  fileprivate init(deadline: LoopClock.Instant, timers: Timers, handler: @escaping () -> Void) {
+    self.deadline = deadline
+    self.sortedBy = deadline
+    self.timers = timers
+    self.handler = handler
+  }
+
+  /// Whether it has still to fire.
+  public var isPending: Bool { index >= 0 }
+
+  /// Moves a pending timer to `deadline`. A timer that has fired or was cancelled stays as it is.
+  public func move(to deadline: LoopClock.Instant) {
+    guard isPending else { return }
+    self.deadline = deadline
+    if deadline < sortedBy { timers.resort(self) }
+  }
+
+  /// Ends it: the handler will not be called and what it holds is released. Cancelling twice is not an error.
+  public func cancel() {
+    guard isPending else { return }
+    timers.remove(self)
+    handler = nil
+  }
+}
+
+/// The pending timers of one loop: a binary heap in which every timer knows its place, so that a cancelled one
+/// leaves at once and ten thousand short streams do not leave ten thousand dead deadlines behind.
+final class Timers {
+  private var heap: [Timer] = []
+
+  var count: Int { heap.count }
+
+  /// The instant to wake at, or nil when nothing is pending.
+  var next: LoopClock.Instant? { heap.first?.sortedBy }
+
+  func add(at deadline: LoopClock.Instant, _ handler: @escaping () -> Void) -> Timer {
+    let timer = Timer(deadline: deadline, timers: self, handler: handler)
+    timer.index = heap.count
+    heap.append(timer)
+    siftUp(timer.index)
+    return timer
+  }
+
+  /// Calls the handlers of all timers due at `now`, earliest first. A handler may add, move and cancel timers.
+  func fire(at now: LoopClock.Instant) {
+    while let timer = heap.first, timer.sortedBy <= now {
+      if timer.deadline > now {
+        timer.sortedBy = timer.deadline
+        siftDown(0)
+        continue
+      }
+      remove(timer)
+      let handler = timer.handler.take()
+      handler?()
+    }
+  }
+
+  fileprivate func resort(_ timer: Timer) {
+    timer.sortedBy = timer.deadline
+    siftUp(timer.index)
+  }
+
+  fileprivate func remove(_ timer: Timer) {
+    let index = timer.index
+    let last = heap.removeLast()
+    timer.index = -1
+    guard last !== timer else { return }
+    heap[index] = last
+    last.index = index
+    siftDown(index)
+    siftUp(last.index)
+  }
+
+  private func siftUp(_ start: Int) {
+    var index = start
+    while index > 0, case let parent = (index - 1) / 2, heap[index].sortedBy < heap[parent].sortedBy {
+      exchange(index, parent)
+      index = parent
+    }
+  }
+
+  private func siftDown(_ start: Int) {
+    var index = start
+    while true {
+      var least = index
+      for child in [2 * index + 1, 2 * index + 2]
+      where child < heap.count && heap[child].sortedBy < heap[least].sortedBy {
+        least = child
+      }
+      guard least != index else { return }
+      exchange(index, least)
+      index = least
+    }
+  }
+
+  private func exchange(_ a: Int, _ b: Int) {
+    heap.swapAt(a, b)
+    heap[a].index = a
+    heap[b].index = b
+  }
+}
