@@ -1,0 +1,52 @@
+/// Writes the records of a Server-Sent Events stream (WHATWG HTML, 9.2.5). Pure functions; no state, no I/O.
+public enum EventStreamEncoder {
+  /// A comment, which keeps a connection alive and which no client shows: a colon and a single newline. A blank line
+  /// after it would be an event without data, on which some clients stumble.
+  public static let heartbeat: [UInt8] = Array(":\n".utf8)
+
+  /// Appends one event.
+  ///
+  /// - Parameters:
+  ///   - event: the event's type; nil leaves it out, which means `message`.
+  ///   - data: the data. Every line end in it, CR, LF or CRLF, arrives at the client as LF.
+  public static func encode(event: StaticString? = nil, data: borrowing Span<UInt8>, into buffer: inout [UInt8]) {
+    if let event {
+      buffer.append(contentsOf: "event: ".utf8)
+      event.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
+      buffer.append(0x0A)
+    }
+    buffer.append(contentsOf: "data: ".utf8)
+    var index = 0
+    while index < data.count {
+      let byte = data[index]
+      index += 1
+      if byte == 0x0D || byte == 0x0A {
+        if byte == 0x0D, index < data.count, data[index] == 0x0A { index += 1 }
+        buffer.append(contentsOf: "\ndata: ".utf8)
+      } else {
+        buffer.append(byte)
+      }
+    }
+    buffer.append(0x0A)
+    buffer.append(0x0A)
+  }
+
+  /// Appends the beginning of an event whose data is one line that the caller appends, ended by ``endLine(_:)``.
+  ///
+  /// This is the way of the hot path: JSON without line ends is written straight into the buffer.
+  public static func beginLine(event: StaticString? = nil, into buffer: inout [UInt8]) {
+    if let event {
+      buffer.append(contentsOf: "event: ".utf8)
+      event.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
+      buffer.append(contentsOf: "\ndata: ".utf8)
+    } else {
+      buffer.append(contentsOf: "data: ".utf8)
+    }
+  }
+
+  /// Appends the end of an event begun by ``beginLine(event:into:)``.
+  public static func endLine(_ buffer: inout [UInt8]) {
+    buffer.append(0x0A)
+    buffer.append(0x0A)
+  }
+}

@@ -1,0 +1,99 @@
+import EventLoop
+import Glibc
+
+/// One request of a web server that starts a program for each (RFC 3875): variables in the environment, the body on
+/// standard input, the answer on standard output. The twin of a FastCGI connection.
+public final class CGIExchange: ResponseTransport {
+  private let reactor: Reactor
+  private let gate = OutputGate(STDOUT_FILENO, budget: 0)
+  private let writable: Waiter
+  private let ended: () -> Void
+  private var watch: Watch?
+  public private(set) var isPeerGone = false
+  public var peerWent: (() -> Void)?
+
+  /// Whether this process was started as a CGI program (RFC 3875, 4.1.4).
+  public static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
+
+  /// - Parameter ended: called when the answer is over.
+  public init(on reactor: Reactor, ended: @escaping () -> Void) {
+    self.reactor = reactor
+    self.writable = Waiter(reactor)
+    self.ended = ended
+    // The reading end of a pipe that goes shows as an error on the writing end. A regular file cannot be watched,
+    // and has nobody who could go.
+    watch = try? reactor.watch(STDOUT_FILENO, for: .edgeTriggered) { [unowned self] in became($0) }
+  }
+
+  /// Reads the request of this process. Blocks until the web server has sent all of it.
+  ///
+  /// - Returns: nil when standard input ends before `CONTENT_LENGTH` bytes.
+  public static func readRequest(environment: [String: String], maximumBodyBytes: Int) -> Request? {
+    var parameters = Parameters()
+    for (name, value) in environment { parameters[name] = value }
+    var request = Request(parameters: parameters)
+    let length = parameters["CONTENT_LENGTH"].flatMap(Int.init) ?? 0
+    guard length <= maximumBodyBytes else {
+      request.isBodyTooLarge = true
+      return request
+    }
+    var buffer = [UInt8](repeating: 0, count: 8192)
+    while request.body.count < length {
+      let count = unsafe Glibc.read(STDIN_FILENO, &buffer, min(buffer.count, length - request.body.count))
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { return nil }
+      request.body.append(contentsOf: buffer.prefix(count))
+    }
+    return request
+  }
+
+  private func became(_ ready: Readiness) {
+    if !ready.isDisjoint(with: [.error, .hangup]), !isPeerGone {
+      isPeerGone = true
+      peerWent.take()?()
+    }
+    writable.wake()
+  }
+
+  /// What a pipe that polls writable takes without blocking (PIPE_BUF, pipe(7)).
+  public var maximumPieceBytes: Int { 4096 }
+
+  public func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
+
+  public func waitUntilWritable(for limit: Duration) async {
+    var isOver = false
+    let timer = reactor.schedule(after: limit) { [writable] in
+      isOver = true
+      writable.wake()
+    }
+    try? watch?.change(to: [.writable, .edgeTriggered])
+    while !isPeerGone, !isOver, !gate.permits(maximumPieceBytes) { await writable.wait() }
+    timer.cancel()
+    try? watch?.change(to: .edgeTriggered)
+  }
+
+  public func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
+    var sent = 0
+    while sent < piece.count {
+      let count = unsafe piece.extracting(sent..<piece.count).withUnsafeBytes { bytes in
+        unsafe Glibc.write(STDOUT_FILENO, bytes.baseAddress, bytes.count)
+      }
+      if count < 0, errno == EINTR { continue }
+      guard count >= 0 else { throw .peerGone }
+      sent += count
+    }
+    gate.wrote(piece.count)
+  }
+
+  public func finish() { end() }
+
+  /// A CGI program has no way to break its answer off but its end.
+  public func abort() { end() }
+
+  private func end() {
+    guard let watch = watch.take() else { return ended() }
+    watch.cancel()
+    peerWent = nil
+    ended()
+  }
+}

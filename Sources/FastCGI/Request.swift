@@ -1,0 +1,127 @@
+/// One request as the web server hands it on: CGI variables and a body (RFC 3875). A value; use it on any thread.
+public struct Request: Sendable {
+  /// The CGI variables: what the web server says (`REQUEST_METHOD`, `fastcgi_param …`) and, under names that begin
+  /// with `HTTP_`, what the client says.
+  public var parameters: Parameters
+  /// The body, read whole. Empty when there was none.
+  public var body: [UInt8]
+  /// Whether the body was longer than the server takes. It was not read then, and ``body`` is empty.
+  public var isBodyTooLarge = false
+
+  public init(parameters: Parameters, body: [UInt8] = []) {
+    self.parameters = parameters
+    self.body = body
+  }
+
+  /// The request method, in upper case: `"GET"` when the server names none.
+  public var method: String { parameters["REQUEST_METHOD"]?.uppercased() ?? "GET" }
+
+  /// The path that was asked for, with percent-encoding undone: `PATH_INFO` when it is not empty, else the path of
+  /// `REQUEST_URI`, else `SCRIPT_NAME`.
+  public var path: String {
+    if let path = parameters["PATH_INFO"], !path.isEmpty { return path }
+    if let uri = parameters["REQUEST_URI"], !uri.isEmpty {
+      return String(uri.prefix { $0 != "?" && $0 != "#" }).percentDecoded(plusIsSpace: false)
+    }
+    return parameters["SCRIPT_NAME"] ?? "/"
+  }
+
+  /// The value of the first query item called `name`, decoded as a form (`+` is a space), or nil.
+  public func query(_ name: String) -> String? {
+    guard let query = parameters["QUERY_STRING"] else { return nil }
+    for item in query.split(separator: "&") {
+      let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      guard let key = parts.first, String(key).percentDecoded(plusIsSpace: true) == name else { continue }
+      return parts.count == 2 ? String(parts[1]).percentDecoded(plusIsSpace: true) : ""
+    }
+    return nil
+  }
+
+  /// The value of a header field of the client's, by its HTTP name in any case: `header("Last-Event-ID")`.
+  public func header(_ name: String) -> String? {
+    switch name.lowercased() {
+    // CGI gives these two names of their own (RFC 3875, 4.1.2 and 4.1.3).
+    case "content-type": return parameters["CONTENT_TYPE"]
+    case "content-length": return parameters["CONTENT_LENGTH"]
+    default:
+      return parameters["HTTP_" + name.uppercased().replacing("-", with: "_")]
+    }
+  }
+}
+
+/// CGI variables, in the order in which they came. When a name comes twice the last value counts.
+public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
+  private var pairs: [(name: String, value: String)] = []
+
+  public init() {}
+
+  public init(dictionaryLiteral elements: (String, String)...) {
+    for (name, value) in elements { pairs.append((name, value)) }
+  }
+
+  /// Two dozen short strings: looking through them is as quick as hashing one of them.
+  public subscript(name: String) -> String? {
+    get { pairs.last { $0.name == name }?.value }
+    set {
+      pairs.removeAll { $0.name == name }
+      if let newValue { pairs.append((name, newValue)) }
+    }
+  }
+
+  /// Adds one `NAME=value`, as environments hold them. Without a `=` it is passed over.
+  mutating func add(_ assignment: borrowing Span<UInt8>) {
+    var split: Int?
+    for index in assignment.indices where assignment[index] == UInt8(ascii: "=") {
+      split = index
+      break
+    }
+    guard let split else { return }
+    pairs.append(
+      (
+        name: String(decoding: assignment, in: 0..<split),
+        value: String(decoding: assignment, in: (split + 1)..<assignment.count)
+      ))
+  }
+
+  public func makeIterator() -> some IteratorProtocol<(name: String, value: String)> { pairs.makeIterator() }
+}
+
+extension String {
+  /// The text of some bytes; what is not UTF-8 becomes U+FFFD.
+  init(decoding bytes: borrowing Span<UInt8>, in range: Range<Int>) {
+    // Safe: the buffer is only read, within the closure.
+    self = unsafe bytes.extracting(range).withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
+  }
+
+  /// Percent-encoding undone (RFC 3986, 2.1). A `%` that no two hex digits follow stays as it is; bytes that are not
+  /// UTF-8 become U+FFFD.
+  public func percentDecoded(plusIsSpace: Bool) -> String {
+    guard utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else { return self }
+    var decoded: [UInt8] = []
+    var rest = Substring(self).utf8
+    while let byte = rest.popFirst() {
+      if byte == UInt8(ascii: "%"), rest.count >= 2, let value = UInt8(hex: rest.prefix(2)) {
+        decoded.append(value)
+        rest = rest.dropFirst(2)
+      } else {
+        decoded.append(byte == UInt8(ascii: "+") && plusIsSpace ? UInt8(ascii: " ") : byte)
+      }
+    }
+    return String(decoding: decoded, as: UTF8.self)
+  }
+}
+
+extension UInt8 {
+  fileprivate init?(hex digits: Substring.UTF8View.SubSequence) {
+    var value: UInt8 = 0
+    for digit in digits {
+      switch digit {
+      case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value << 4 | (digit - UInt8(ascii: "0"))
+      case UInt8(ascii: "a")...UInt8(ascii: "f"): value = value << 4 | (digit - UInt8(ascii: "a") + 10)
+      case UInt8(ascii: "A")...UInt8(ascii: "F"): value = value << 4 | (digit - UInt8(ascii: "A") + 10)
+      default: return nil
+      }
+    }
+    self = value
+  }
+}

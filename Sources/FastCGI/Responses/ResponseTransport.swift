@@ -1,0 +1,38 @@
+import EventLoop
+
+/// The way out of one request: FastCGI records, a CGI program's standard output, or a test's memory.
+///
+/// Belongs to its loop. Nothing here may block it.
+public protocol ResponseTransport: AnyObject {
+  /// The most bytes that one ``write(_:)`` takes.
+  var maximumPieceBytes: Int { get }
+
+  /// Whether the peer has gone. Nothing that is written reaches anyone then.
+  var isPeerGone: Bool { get }
+
+  /// Called once, when the peer goes before the answer is finished.
+  var peerWent: (() -> Void)? { get set }
+
+  /// Whether ``write(_:)`` of `bytes`, at most a piece, would not block now.
+  func isWritable(_ bytes: Int) -> Bool
+
+  /// Waits until a whole piece can be written, until the peer has gone, or for `limit`.
+  func waitUntilWritable(for limit: Duration) async
+
+  /// Sends up to ``maximumPieceBytes`` at once, not to be called unless ``isWritable(_:)``.
+  func write(_ piece: borrowing Span<UInt8>) throws(WriteError)
+
+  /// Ends the answer: all of it has been written.
+  func finish()
+
+  /// Ends it so that the web server shows its client a broken answer, not a complete one.
+  func abort()
+}
+
+/// Why an answer could not be written.
+public enum WriteError: Error, Sendable, Equatable {
+  /// The client, or the web server, has closed the connection.
+  case peerGone
+  /// The peer took nothing for the length of the write timeout.
+  case peerStuck
+}

@@ -1,0 +1,117 @@
+import EventLoop
+
+/// The right to answer one request. It is used up by answering, so a head cannot be sent twice; dropped unused, it
+/// breaks the connection off, so that no client takes silence for an answer.
+public struct ResponseWriter: ~Copyable {
+  /// Where the answer goes: for learning that the peer has gone before there is an answer.
+  public let transport: any ResponseTransport
+  private let writeTimeout: Duration
+  private let isHeadRequest: Bool
+  private var isUsed = false
+
+  /// - Parameters:
+  ///   - isHeadRequest: whether the method was HEAD: the head is sent then and no body.
+  ///   - writeTimeout: how long a peer may take nothing before it is given up.
+  public init(_ transport: any ResponseTransport, isHeadRequest: Bool, writeTimeout: Duration) {
+    self.transport = transport
+    self.isHeadRequest = isHeadRequest
+    self.writeTimeout = writeTimeout
+  }
+
+  /// Begins an answer. The head goes out with the first flush.
+  public consuming func begin(_ head: ResponseHead) -> BodyWriter {
+    let body = BodyWriter(transport, sendsBody: !isHeadRequest, writeTimeout: writeTimeout)
+    head.encode(into: &body.buffer)
+    isUsed = true
+    return body
+  }
+
+  /// Answers with all of `response`, with its length. A peer that goes meanwhile is not an error.
+  public consuming func respond(_ response: Response) async {
+    var head = response.head
+    if head.status != 204 { head.set("Content-Length", FieldValue(response.body.count)) }
+    let sendsBody = !isHeadRequest
+    let body = begin(head)
+    if sendsBody { body.buffer.append(contentsOf: response.body) }
+    try? await body.finish()
+  }
+
+  deinit { if !isUsed { transport.abort() } }
+}
+
+/// The body of an answer, sent piece by piece. Belongs to its loop; has one writing task.
+public final class BodyWriter {
+  /// What is to be sent with the next flush. Append to it.
+  public var buffer: [UInt8] = []
+  /// How many bytes have been handed to the web server, the head included.
+  public private(set) var sentBytes = 0
+
+  private let transport: any ResponseTransport
+  private let writeTimeout: Duration
+  private let sendsBody: Bool
+  private var isFlushing = false
+  private var isEnded = false
+
+  init(_ transport: any ResponseTransport, sendsBody: Bool, writeTimeout: Duration) {
+    self.transport = transport
+    self.sendsBody = sendsBody
+    self.writeTimeout = writeTimeout
+  }
+
+  /// Sends what is in ``buffer``, one piece at a time, each when the peer can take it. The task's cancellation does
+  /// not cut it short.
+  ///
+  /// - Throws: ``WriteError``; the rest of the buffer is dropped then.
+  public func flush() async throws(WriteError) {
+    isFlushing = true
+    defer { isFlushing = false }
+    var sent = 0
+    defer { empty() }
+    while sent < buffer.count {
+      let end = min(buffer.count, sent + transport.maximumPieceBytes)
+      try await ensureWritable(end - sent)
+      try transport.write(buffer.span.extracting(sent..<end))
+      sentBytes += end - sent
+      sent = end
+    }
+  }
+
+  /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
+  /// then the connection is not silent. For heartbeats, from a timer of the same loop.
+  public func sendNow(_ record: [UInt8]) {
+    let bytes = buffer.count + record.count
+    guard !isFlushing, !isEnded, !transport.isPeerGone, bytes <= transport.maximumPieceBytes,
+      transport.isWritable(bytes)
+    else { return }
+    buffer.append(contentsOf: record)
+    // A failure shows itself to the writing task at its next flush.
+    if (try? transport.write(buffer.span)) != nil {
+      sentBytes += buffer.count
+      empty()
+    }
+  }
+
+  /// Sends the rest and ends the answer. After an error it is broken off instead.
+  public func finish() async throws(WriteError) {
+    try await flush()
+    // FastCGI's end markers are 24 bytes.
+    try await ensureWritable(24)
+    isEnded = true
+    transport.finish()
+  }
+
+  private func ensureWritable(_ bytes: Int) async throws(WriteError) {
+    if !transport.isPeerGone, !transport.isWritable(bytes) {
+      await transport.waitUntilWritable(for: writeTimeout)
+      if !transport.isPeerGone, !transport.isWritable(bytes) { throw .peerStuck }
+    }
+    if transport.isPeerGone { throw .peerGone }
+  }
+
+  /// Drops what was sent, and the storage too when a large answer has made it large.
+  private func empty() {
+    if buffer.capacity > 16 * 1024 { buffer = [] } else { buffer.removeAll(keepingCapacity: true) }
+  }
+
+  deinit { if !isEnded { transport.abort() } }
+}
