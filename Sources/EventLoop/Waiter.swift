@@ -58,6 +58,9 @@ public final class Mailbox<Element> {
   /// How many elements wait.
   public var count: Int { elements.count - head }
 
+  /// The element that would be taken next, left where it is.
+  public var first: Element? { head < elements.count ? elements[head] : nil }
+
   /// Adds an element and lets the reader go on.
   public func post(_ element: Element) {
     elements.append(element)

@@ -1,0 +1,219 @@
+#include "CSimdJSON.h"
+
+#include <cstring>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include <simdjson.h>
+
+using namespace simdjson;
+
+struct csimdjson_parser {
+  ondemand::parser parser;
+  // The chunk with the padding that simdjson wants to be able to read behind it.
+  std::string padded;
+  // Where strings are kept whose escapes simdjson refuses. At most four in a chunk.
+  std::string kept[4];
+  int kept_count = 0;
+  // Whether a string of this chunk could not be read: then none of the chunk may count, for text is missing.
+  bool is_broken = false;
+};
+
+namespace {
+
+csimdjson_text text(std::string_view view) {
+  return {reinterpret_cast<const uint8_t *>(view.data()), view.size()};
+}
+
+void append_utf8(std::string &out, uint32_t scalar) {
+  if (scalar < 0x80) {
+    out += char(scalar);
+  } else if (scalar < 0x800) {
+    out += char(0xC0 | scalar >> 6);
+    out += char(0x80 | (scalar & 0x3F));
+  } else if (scalar < 0x10000) {
+    out += char(0xE0 | scalar >> 12);
+    out += char(0x80 | (scalar >> 6 & 0x3F));
+    out += char(0x80 | (scalar & 0x3F));
+  } else {
+    out += char(0xF0 | scalar >> 18);
+    out += char(0x80 | (scalar >> 12 & 0x3F));
+    out += char(0x80 | (scalar >> 6 & 0x3F));
+    out += char(0x80 | (scalar & 0x3F));
+  }
+}
+
+// The four hex digits at `at`, or -1.
+int32_t hex4(std::string_view raw, size_t at) {
+  if (at + 4 > raw.size()) return -1;
+  int32_t value = 0;
+  for (char digit : raw.substr(at, 4)) {
+    value <<= 4;
+    if (digit >= '0' && digit <= '9') value |= digit - '0';
+    else if (digit >= 'a' && digit <= 'f') value |= digit - 'a' + 10;
+    else if (digit >= 'A' && digit <= 'F') value |= digit - 'A' + 10;
+    else return -1;
+  }
+  return value;
+}
+
+// Undoes the escapes of the JSON string token `raw`, quotes included. A surrogate without its other half, which
+// simdjson refuses, becomes U+FFFD. False when it is not a string after all.
+bool unescape(std::string_view raw, std::string &out) {
+  out.clear();
+  if (raw.empty() || raw[0] != '"') return false;
+  for (size_t i = 1; i < raw.size();) {
+    char c = raw[i++];
+    if (c == '"') return true;
+    if (c != '\\') {
+      out += c;
+      continue;
+    }
+    if (i == raw.size()) return false;
+    switch (c = raw[i++]) {
+    case '"': case '\\': case '/': out += c; break;
+    case 'b': out += '\b'; break;
+    case 'f': out += '\f'; break;
+    case 'n': out += '\n'; break;
+    case 'r': out += '\r'; break;
+    case 't': out += '\t'; break;
+    case 'u': {
+      int32_t unit = hex4(raw, i);
+      if (unit < 0) return false;
+      i += 4;
+      uint32_t scalar = uint32_t(unit);
+      if (unit >= 0xD800 && unit < 0xE000) {
+        int32_t low = unit < 0xDC00 && raw.substr(i, 2) == "\\u" ? hex4(raw, i + 2) : -1;
+        if (low >= 0xDC00 && low < 0xE000) {
+          scalar = 0x10000 + ((uint32_t(unit) - 0xD800) << 10) + (uint32_t(low) - 0xDC00);
+          i += 6;
+        } else {
+          scalar = 0xFFFD;
+        }
+      }
+      append_utf8(out, scalar);
+      break;
+    }
+    default: return false;
+    }
+  }
+  return false;
+}
+
+// The string `value` is, or no text when it is something else.
+csimdjson_text string(csimdjson_parser &parser, ondemand::value value) {
+  std::string_view raw = value.raw_json_token(), plain;
+  error_code error = value.get_string().get(plain);
+  if (!error) return text(plain);
+  if (error != STRING_ERROR || parser.kept_count == 4) return {nullptr, 0};
+  std::string &kept = parser.kept[parser.kept_count++];
+  if (unescape(raw, kept)) return text(kept);
+  parser.is_broken = true;
+  return {nullptr, 0};
+}
+
+void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chunk &chunk) {
+  for (auto entry : delta) {
+    ondemand::field field;
+    std::string_view key;
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
+    if (key == "content") chunk.content = string(parser, field.value());
+    else if (key == "reasoning_content" || key == "reasoning") {
+      csimdjson_text reasoning = string(parser, field.value());
+      if (reasoning.bytes) chunk.reasoning = reasoning;
+    }
+  }
+}
+
+void read_choice(csimdjson_parser &parser, ondemand::object choice, csimdjson_chunk &chunk) {
+  for (auto entry : choice) {
+    ondemand::field field;
+    std::string_view key;
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
+    if (key == "delta" || key == "message") {
+      ondemand::object delta;
+      if (!field.value().get_object().get(delta)) read_delta(parser, delta, chunk);
+    } else if (key == "finish_reason") {
+      csimdjson_text reason = string(parser, field.value());
+      if (reason.bytes && reason.count) chunk.finish_reason = reason;
+    }
+  }
+}
+
+void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
+  ondemand::json_type type;
+  if (value.type().get(type) || type == ondemand::json_type::null) return;
+  chunk.has_error = true;
+  chunk.error_message = text("");
+  if (type == ondemand::json_type::string) {
+    csimdjson_text message = string(parser, value);
+    if (message.bytes) chunk.error_message = message;
+    return;
+  }
+  ondemand::object error;
+  if (type != ondemand::json_type::object || value.get_object().get(error)) return;
+  for (auto entry : error) {
+    ondemand::field field;
+    std::string_view key;
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
+    if (key != "message") continue;
+    csimdjson_text message = string(parser, field.value());
+    if (message.bytes) chunk.error_message = message;
+  }
+}
+
+void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
+  chunk.has_usage = true;
+  for (auto entry : usage) {
+    ondemand::field field;
+    std::string_view key;
+    int64_t number;
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
+    if (key == "prompt_tokens" && !field.value().get_int64().get(number)) chunk.prompt_tokens = number;
+    else if (key == "completion_tokens" && !field.value().get_int64().get(number)) chunk.completion_tokens = number;
+    else if (key == "total_tokens" && !field.value().get_int64().get(number)) chunk.total_tokens = number;
+  }
+}
+
+} // namespace
+
+csimdjson_parser *csimdjson_parser_new(void) { return new (std::nothrow) csimdjson_parser; }
+
+void csimdjson_parser_free(csimdjson_parser *parser) { delete parser; }
+
+bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t count, csimdjson_chunk *chunk) {
+  std::memset(chunk, 0, sizeof *chunk);
+  parser->kept_count = 0;
+  parser->is_broken = false;
+  parser->padded.resize(count + SIMDJSON_PADDING);
+  std::memcpy(&parser->padded[0], bytes, count);
+
+  ondemand::document document;
+  ondemand::object object;
+  if (parser->parser.iterate(parser->padded.data(), count, parser->padded.size()).get(document) ||
+      document.get_object().get(object))
+    return false;
+  for (auto entry : object) {
+    ondemand::field field;
+    std::string_view key;
+    // A chunk that is broken half-way is no chunk: what was read of it does not count.
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return false;
+    if (key == "choices") {
+      ondemand::array choices;
+      ondemand::object choice;
+      if (field.value().get_array().get(choices)) continue;
+      for (auto element : choices) {
+        if (element.get_object().get(choice)) return false;
+        read_choice(*parser, choice, *chunk);
+        break;
+      }
+    } else if (key == "error") {
+      read_error(*parser, field.value(), *chunk);
+    } else if (key == "usage") {
+      ondemand::object usage;
+      if (!field.value().get_object().get(usage)) read_usage(usage, *chunk);
+    }
+  }
+  return !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
+}

@@ -1,0 +1,123 @@
+import EventLoop
+
+/// An answer on its way: what a generator puts in at one end, a stream takes out at the other. Belongs to its loop.
+///
+/// It holds little: when the reader is slow, ``isFull`` tells the generator to pause its source until ``drained`` is
+/// called.
+public final class Answer {
+  public enum Event: Sendable, Equatable {
+    /// A piece of the text. Never empty.
+    case delta(String)
+    /// The text is complete. The last event.
+    case finished(Completion)
+  }
+
+  private let events: Mailbox<Result<Event, GeneratorError>>
+  private let acceptance: Waiter
+  private var isAccepted = false
+  private var isOver = false
+  private var queuedBytes = 0
+  private var mustCallDrained = false
+
+  /// The most that waits for the reader before the source is to pause.
+  private static let maximumQueuedBytes = 64 * 1024
+
+  public init(on reactor: Reactor) {
+    events = Mailbox(reactor)
+    acceptance = Waiter(reactor)
+  }
+
+  // MARK: The generator's end
+
+  /// Called once, when the reader has lost interest before the answer was over: the source is to be let go.
+  public var cancelled: (() -> Void)?
+
+  /// Called when there is room again after ``isFull`` was true.
+  public var drained: (() -> Void)?
+
+  /// Whether the source should pause. A generator that asks and is told so is called back through ``drained``.
+  public var isFull: Bool {
+    guard queuedBytes >= Self.maximumQueuedBytes else { return false }
+    mustCallDrained = true
+    return true
+  }
+
+  /// The source has taken the question and will answer. Implied by everything that follows.
+  public func accept() {
+    isAccepted = true
+    acceptance.wake()
+  }
+
+  public func post(_ text: String) {
+    guard !isOver, !text.isEmpty else { return }
+    queuedBytes += text.utf8.count
+    post(.success(.delta(text)))
+  }
+
+  public func finish(_ completion: Completion) { end(.success(.finished(completion))) }
+
+  public func fail(_ error: GeneratorError) { end(.failure(error)) }
+
+  private func end(_ event: Result<Event, GeneratorError>) {
+    guard !isOver else { return }
+    isOver = true
+    cancelled = nil
+    drained = nil
+    post(event)
+  }
+
+  private func post(_ event: Result<Event, GeneratorError>) {
+    events.post(event)
+    if !isAccepted { accept() }
+  }
+
+  // MARK: The reader's end
+
+  /// Waits until the source has accepted, or has failed: the first ``next()`` tells which.
+  public func accepted() async throws(GeneratorError) {
+    while !isAccepted {
+      if Task.isCancelled { throw .cancelled }
+      await acceptance.waitOrCancel()
+    }
+    // What is there already tells whether it was accepted or refused.
+    if events.count == 1, isOver, let refusal = refusal { throw refusal }
+  }
+
+  /// The next event, as soon as there is one.
+  ///
+  /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
+  public func next() async throws(GeneratorError) -> Event {
+    let event: Result<Event, GeneratorError>
+    do { event = try await events.next() } catch { throw .cancelled }
+    return try took(event)
+  }
+
+  /// The next event if it is there already.
+  public func nextReady() throws(GeneratorError) -> Event? {
+    guard let event = events.nextReady() else { return nil }
+    return try took(event)
+  }
+
+  /// Lets the answer go. An upstream transfer ends at once. After the end it does nothing.
+  public func cancel() {
+    isOver = true
+    drained = nil
+    cancelled.take()?()
+  }
+
+  private var refusal: GeneratorError? {
+    guard case .failure(let error)? = events.first else { return nil }
+    return error
+  }
+
+  private func took(_ event: Result<Event, GeneratorError>) throws(GeneratorError) -> Event {
+    if case .success(.delta(let text)) = event {
+      queuedBytes -= text.utf8.count
+      if mustCallDrained, queuedBytes < Self.maximumQueuedBytes / 2 {
+        mustCallDrained = false
+        drained?()
+      }
+    }
+    return try event.get()
+  }
+}

@@ -1,0 +1,110 @@
+import CCurl
+import EventLoop
+
+/// libcurl's multi-socket interface (libcurl-multi(3)) on an event loop: any number of transfers, no thread of their
+/// own, connections kept and used again. One for each loop; it lives as long as the loop does.
+@safe
+final class CurlMulti {
+  private let multi: UnsafeMutableRawPointer
+  private let reactor: Reactor
+  private var watches: [CInt: Watch] = [:]
+  private var timer: Timer?
+  /// The transfers that libcurl runs: this keeps them.
+  private var transfers: [ObjectIdentifier: CurlTransfer] = [:]
+
+  init(on reactor: Reactor) {
+    guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
+    unsafe self.multi = multi
+    self.reactor = reactor
+    // Safe: the callbacks are called by functions of this class only, and the handle goes with it.
+    let context = unsafe Unmanaged.passUnretained(self).toOpaque()
+    unsafe ccurl_multi_set_socket_callback(
+      multi,
+      { _, socket, action, context, _ in
+        guard let context = unsafe context else { return 0 }
+        unsafe Unmanaged<CurlMulti>.fromOpaque(context).takeUnretainedValue().watch(socket, for: action)
+        return 0
+      }, context)
+    unsafe ccurl_multi_set_timer_callback(
+      multi,
+      { _, milliseconds, context in
+        guard let context = unsafe context else { return 0 }
+        unsafe Unmanaged<CurlMulti>.fromOpaque(context).takeUnretainedValue().setTimer(milliseconds)
+        return 0
+      }, context)
+    unsafe ccurl_multi_set_long(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, 1000)
+  }
+
+  deinit {
+    for transfer in transfers.values { unsafe curl_multi_remove_handle(multi, transfer.easy) }
+    unsafe curl_multi_cleanup(multi)
+  }
+
+  /// Begins a transfer. Its delegate hears of it in a later turn of the loop.
+  func add(_ transfer: CurlTransfer) {
+    transfers[ObjectIdentifier(transfer)] = transfer
+    unsafe curl_multi_add_handle(multi, transfer.easy)
+  }
+
+  /// Ends a transfer at once: over HTTP/1.1 its connection is closed, over HTTP/2 its stream is reset. The delegate
+  /// is not called again. Not to be called from a delegate's `received`.
+  func remove(_ transfer: CurlTransfer) {
+    guard transfers[ObjectIdentifier(transfer)] != nil else { return }
+    transfer.delegate = nil
+    unsafe curl_multi_remove_handle(multi, transfer.easy)
+    transfers[ObjectIdentifier(transfer)] = nil
+  }
+
+  private func watch(_ socket: CInt, for action: CInt) {
+    if action == CURL_POLL_REMOVE {
+      watches.removeValue(forKey: socket)?.cancel()
+      return
+    }
+    var interest: Readiness = []
+    if action & CURL_POLL_IN != 0 { interest.insert(.readable) }
+    if action & CURL_POLL_OUT != 0 { interest.insert(.writable) }
+    do {
+      if let watch = watches[socket] {
+        try watch.change(to: interest)
+      } else {
+        watches[socket] = try reactor.watch(socket, for: interest) { [unowned self] ready in
+          var events: CInt = 0
+          if ready.contains(.readable) { events |= CURL_CSELECT_IN }
+          if ready.contains(.writable) { events |= CURL_CSELECT_OUT }
+          if !ready.isDisjoint(with: [.error, .hangup]) { events |= CURL_CSELECT_ERR }
+          act(on: socket, events)
+        }
+      }
+    } catch {
+      // Without a watch the transfer would stand still: libcurl's and the session's time limits end it.
+    }
+  }
+
+  private func setTimer(_ milliseconds: Int) {
+    timer?.cancel()
+    timer = nil
+    guard milliseconds >= 0 else { return }
+    // Not at once even for 0: this is called from within libcurl.
+    timer = reactor.schedule(after: .milliseconds(milliseconds)) { [unowned self] in
+      act(on: CURL_SOCKET_TIMEOUT, 0)
+    }
+  }
+
+  private func act(on socket: CInt, _ events: CInt) {
+    var running: CInt = 0
+    unsafe curl_multi_socket_action(multi, socket, events, &running)
+    var queued: CInt = 0
+    while let message = unsafe curl_multi_info_read(multi, &queued) {
+      guard unsafe message.pointee.msg == CURLMSG_DONE, let easy = unsafe message.pointee.easy_handle else { continue }
+      let result = unsafe ccurl_message_result(message)
+      var context: UnsafeMutableRawPointer?
+      unsafe ccurl_get_pointer(easy, CURLINFO_PRIVATE, &context)
+      guard let context = unsafe context else { continue }
+      // Safe: it is in `transfers`, for libcurl runs no others.
+      let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
+      unsafe curl_multi_remove_handle(multi, easy)
+      transfers[ObjectIdentifier(transfer)] = nil
+      transfer.ended(result)
+    }
+  }
+}

@@ -1,0 +1,138 @@
+import CCurl
+import EventLoop
+
+/// An HTTP request for ``CurlMulti``: always a POST with a body.
+struct CurlRequest: Sendable {
+  var url: String
+  /// Whole header lines, `"Name: value"`.
+  var headers: [String]
+  var body: [UInt8]
+  /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
+  var certificateFile: String?
+  var connectTimeout: Duration = .seconds(10)
+}
+
+/// What a transfer tells of its answer. All calls come on the loop.
+protocol CurlTransferDelegate: AnyObject {
+  /// The head of the final response is whole.
+  func received(status: Int, contentType: String, retryAfter: String)
+  /// A piece of the body, good for the call only. False asks to have it again after `resume()`.
+  func received(body: borrowing Span<UInt8>) -> Bool
+  /// The last call: the transfer is over, `CURLE_OK` meaning that the response is complete.
+  func ended(_ result: CURLcode, _ message: String)
+}
+
+/// One libcurl easy handle, and so one HTTP exchange. Owned by the ``CurlMulti`` that runs it, until it is over.
+@safe
+final class CurlTransfer {
+  let easy: UnsafeMutableRawPointer
+  /// Kept until the transfer is over, which is also what ends the circle of the two.
+  var delegate: (any CurlTransferDelegate)?
+  private var headers: UnsafeMutablePointer<curl_slist>?
+  private var errorBuffer: UnsafeMutablePointer<CChar>
+  private var contentType = ""
+  private var retryAfter = ""
+
+  /// Nil when there is no memory, or libcurl does not take the URL.
+  init?(_ request: CurlRequest) {
+    guard let easy = unsafe curl_easy_init() else { return nil }
+    unsafe self.easy = easy
+    unsafe errorBuffer = .allocate(capacity: Int(CURL_ERROR_SIZE))
+    unsafe errorBuffer.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
+    unsafe headers = nil
+    // An empty Expect keeps curl from waiting for "100 Continue" before a body over 1 MiB.
+    for header in request.headers + ["Expect:"] {
+      guard let longer = unsafe curl_slist_append(headers, header) else { return nil }
+      unsafe headers = longer
+    }
+    guard unsafe ccurl_set_string(easy, CURLOPT_URL, request.url) == CURLE_OK else { return nil }
+    unsafe set(CURLOPT_ERRORBUFFER, errorBuffer)
+    unsafe set(CURLOPT_HTTPHEADER, headers)
+    unsafe set(CURLOPT_PRIVATE, Unmanaged.passUnretained(self).toOpaque())
+    set(CURLOPT_POST, 1)
+    set(CURLOPT_POSTFIELDSIZE, request.body.count)
+    // libcurl copies the body, and sends it again itself if a kept connection turns out to be closed.
+    unsafe request.body.withUnsafeBytes { bytes in
+      unsafe set(CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
+    }
+    unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
+    unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
+    if let file = request.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
+    // HTTP/2 where TLS negotiates it, many transfers on one connection then; HTTP/1.1 otherwise.
+    set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS)
+    set(CURLOPT_PIPEWAIT, 1)
+    set(CURLOPT_NOSIGNAL, 1)
+    set(CURLOPT_TCP_KEEPALIVE, 1)
+    set(CURLOPT_CONNECTTIMEOUT_MS, Int(request.connectTimeout.roundedUpMilliseconds))
+    // The default of 16 KiB is for downloads. Tokens come in hundreds of bytes, and every open stream has a buffer.
+    set(CURLOPT_BUFFERSIZE, 4096)
+    unsafe set(CURLOPT_WRITEDATA, Unmanaged.passUnretained(self).toOpaque())
+    unsafe ccurl_set_callback(easy, CURLOPT_WRITEFUNCTION) { bytes, _, count, context in
+      guard let bytes = unsafe bytes, let context = unsafe context else { return 0 }
+      // Safe: the multi keeps the transfer for as long as libcurl has its handle.
+      let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
+      let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count).bindMemory(to: UInt8.self)
+      return unsafe transfer.received(body: buffer.span) ? count : Int(CURL_WRITEFUNC_PAUSE)
+    }
+    unsafe set(CURLOPT_HEADERDATA, Unmanaged.passUnretained(self).toOpaque())
+    unsafe ccurl_set_callback(easy, CURLOPT_HEADERFUNCTION) { bytes, _, count, context in
+      guard let bytes = unsafe bytes, let context = unsafe context else { return 0 }
+      let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
+      let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
+      unsafe transfer.received(headerLine: String(decoding: buffer, as: UTF8.self))
+      return count
+    }
+  }
+
+  deinit {
+    unsafe curl_easy_cleanup(easy)
+    unsafe curl_slist_free_all(headers)
+    unsafe errorBuffer.deallocate()
+  }
+
+  /// Lets a paused transfer go on (curl_easy_pause(3)). What was held back is delivered during this call.
+  func resume() { unsafe curl_easy_pause(easy, CURLPAUSE_CONT) }
+
+  func ended(_ result: CURLcode) {
+    var message = unsafe String(cString: errorBuffer)
+    if message.isEmpty { message = unsafe String(cString: curl_easy_strerror(result)) }
+    delegate.take()?.ended(result, message)
+  }
+
+  private func received(body: borrowing Span<UInt8>) -> Bool { delegate?.received(body: body) ?? true }
+
+  private func received(headerLine line: String) {
+    let line = line.trimmingNewline
+    if line.isEmpty {
+      var status = 0
+      unsafe ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &status)
+      // A 1xx response is followed by the one that counts.
+      if status >= 200 { delegate?.received(status: status, contentType: contentType, retryAfter: retryAfter) }
+    } else if let colon = line.firstIndex(of: ":") {
+      let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
+      switch line[..<colon].lowercased() {
+      case "content-type": contentType = value.lowercased()
+      case "retry-after": retryAfter = String(value)
+      default: break
+      }
+    }
+  }
+
+  private func set(_ option: CURLoption, _ value: Int) {
+    let result = unsafe ccurl_set_long(easy, option, value)
+    precondition(result == CURLE_OK, "libcurl refuses option \(option.rawValue): \(result.rawValue)")
+  }
+
+  @unsafe private func set(_ option: CURLoption, _ value: UnsafeMutableRawPointer?) {
+    let result = unsafe ccurl_set_pointer(easy, option, value)
+    precondition(result == CURLE_OK, "libcurl refuses option \(option.rawValue): \(result.rawValue)")
+  }
+}
+
+extension String {
+  fileprivate var trimmingNewline: Substring {
+    var text = self[...]
+    while let last = text.last, last.isNewline { text.removeLast() }
+    return text
+  }
+}

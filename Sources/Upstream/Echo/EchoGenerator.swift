@@ -1,0 +1,53 @@
+import EventLoop
+
+/// Answers with the last message itself, word by word: for demonstrations and for tests, and for seeing whether
+/// something between here and the browser buffers.
+public struct EchoGenerator: Generator {
+  public init() {}
+
+  public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
+    let answer = Answer(on: reactor)
+    answer.accept()
+    Echo(prompt, answer, reactor).wait()
+    return answer
+  }
+
+  /// The words of `text`, each with the white space that follows it: joined, they are the text.
+  static func words(of text: String) -> [Substring] {
+    var words: [Substring] = []
+    var rest = text[...]
+    while !rest.isEmpty {
+      let word = rest.prefix { !$0.isWhitespace }
+      let end = rest[word.endIndex...].prefix { $0.isWhitespace }.endIndex
+      words.append(rest[..<end])
+      rest = rest[end...]
+    }
+    return words
+  }
+}
+
+private final class Echo {
+  private var words: ArraySlice<Substring>
+  private let gap: Duration
+  private let answer: Answer
+  private let reactor: Reactor
+  private var timer: Timer?
+
+  init(_ prompt: Prompt, _ answer: Answer, _ reactor: Reactor) {
+    self.words = EchoGenerator.words(of: prompt.messages.last?.content ?? "")[...]
+    self.gap = prompt.echoGap
+    self.answer = answer
+    self.reactor = reactor
+    answer.cancelled = { self.timer?.cancel() }
+    answer.drained = { self.wait() }
+  }
+
+  /// The timer holds the echo while it waits; between timers the answer does, if it is full.
+  func wait() { timer = reactor.schedule(after: gap) { self.say() } }
+
+  private func say() {
+    guard let word = words.popFirst() else { return answer.finish(Completion()) }
+    answer.post(String(word))
+    if !answer.isFull { wait() }
+  }
+}

@@ -1,0 +1,158 @@
+import CCurl
+import EventLoop
+
+/// One question to an OpenAI-compatible API: the transfer at one end, the answer at the other. Belongs to its loop.
+///
+/// The transfer keeps it, and is kept by the multi until it is over.
+final class ChatCompletion: CurlTransferDelegate {
+  private enum Phase {
+    case waitingForHead
+    case streaming
+    /// A status other than 2xx, or a body that is not a stream: kept for the log, up to a limit.
+    case refused(status: Int, retryAfter: String)
+    case over
+  }
+
+  private let transfer: CurlTransfer
+  private let answer: Answer
+  private let connections: OpenAIGenerator.Connections
+  private let reactor: Reactor
+  private let secret: String?
+  private var reader: CompletionReader
+  private var phase = Phase.waitingForHead
+  private var refusal: [UInt8] = []
+  private var grace: Timer?
+  private var isPaused = false
+
+  /// How long the end of the body is waited for once the text is complete: it lets the connection be used again.
+  private static let grace: Duration = .seconds(2)
+  private static let maximumRefusalBytes = 4096
+
+  init(
+    _ transfer: CurlTransfer, _ answer: Answer, _ connections: OpenAIGenerator.Connections, reactor: Reactor,
+    secret: String?
+  ) {
+    self.transfer = transfer
+    self.answer = answer
+    self.connections = connections
+    self.reactor = reactor
+    self.secret = secret
+    self.reader = CompletionReader(chunks: connections.chunks)
+  }
+
+  func begin() {
+    answer.cancelled = { [unowned self] in stop() }
+    answer.drained = { [unowned self] in
+      if isPaused {
+        isPaused = false
+        transfer.resume()
+      }
+    }
+    transfer.delegate = self
+    connections.multi.add(transfer)
+  }
+
+  // MARK: From the transfer
+
+  func received(status: Int, contentType: String, retryAfter: String) {
+    if (200..<300).contains(status), !contentType.hasPrefix("application/json") {
+      phase = .streaming
+      answer.accept()
+    } else {
+      phase = .refused(status: status, retryAfter: retryAfter)
+    }
+  }
+
+  func received(body: borrowing Span<UInt8>) -> Bool {
+    switch phase {
+    case .waitingForHead, .over: return true
+    case .refused:
+      for index in body.indices where refusal.count < Self.maximumRefusalBytes { refusal.append(body[index]) }
+      return true
+    case .streaming:
+      if answer.isFull {
+        isPaused = true
+        return false
+      }
+      do throws(GeneratorError) {
+        try reader.feed(body) { answer.post($0) }
+        if reader.isComplete { try finish() }
+      } catch {
+        fail(error)
+      }
+      if reader.hasFinishReason, grace == nil { startGrace(Self.grace) }
+      return true
+    }
+  }
+
+  func ended(_ result: CURLcode, _ message: String) {
+    switch phase {
+    case .over: break
+    case .refused(let status, let retryAfter): fail(refusalError(status: status, retryAfter: retryAfter))
+    case .streaming where result == CURLE_OK || reader.hasFinishReason:
+      do throws(GeneratorError) { try finish() } catch { fail(error) }
+    case .streaming:
+      fail(GeneratorError(.truncated, "The model's answer was cut off.", detail: message))
+    case .waitingForHead where result == CURLE_OPERATION_TIMEDOUT:
+      fail(GeneratorError(.timedOut, "The model's server could not be reached in time.", detail: message))
+    case .waitingForHead:
+      fail(GeneratorError(.failed, "The model's server could not be reached.", detail: message))
+    }
+    letGo()
+  }
+
+  // MARK: The end
+
+  private func finish() throws(GeneratorError) {
+    let completion = try reader.completion()
+    phase = .over
+    answer.finish(completion)
+    if grace == nil { startGrace(Self.grace) }
+  }
+
+  private func fail(_ error: GeneratorError) {
+    phase = .over
+    var error = error
+    if let secret, !secret.isEmpty { error.detail = error.detail?.replacing(secret, with: "[key]") }
+    answer.fail(error)
+    // Not at once: libcurl may be calling.
+    startGrace(.zero)
+  }
+
+  /// The body should end now, or something is wrong with its sender: it is not waited for any longer than this.
+  private func startGrace(_ time: Duration) {
+    grace?.cancel()
+    grace = reactor.schedule(after: time) { [unowned self] in
+      if case .streaming = phase { try? finish() }
+      stop()
+    }
+  }
+
+  /// Ends the transfer at once.
+  private func stop() {
+    phase = .over
+    connections.multi.remove(transfer)
+    letGo()
+  }
+
+  private func letGo() {
+    grace?.cancel()
+    answer.cancelled = nil
+    answer.drained = nil
+  }
+
+  private func refusalError(status: Int, retryAfter: String) -> GeneratorError {
+    let body = String(decoding: refusal, as: UTF8.self)
+    let bytes = refusal
+    let said = connections.chunks.read(bytes.span)?.error ?? body
+    let detail = "status \(status): \(said.prefix(500))"
+    if status == 429 {
+      let seconds = Int(retryAfter).map { Duration.seconds(min(max($0, 0), 86_400)) }
+      return GeneratorError(.rateLimited, "The model's server asks for patience.", detail: detail, retryAfter: seconds)
+    }
+    if (200..<300).contains(status) {
+      return GeneratorError(.failed, "The model's server did not stream its answer.", detail: detail)
+    }
+    return GeneratorError(.failed, "The model's server answered with status \(status).", detail: detail)
+  }
+}

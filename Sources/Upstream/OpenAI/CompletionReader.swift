@@ -1,0 +1,80 @@
+import EventStream
+
+/// Reads the body of a streamed chat completion: bytes in, pieces of text out, and whether it is complete. A value;
+/// no I/O.
+///
+/// It takes what OpenAI, vLLM, llama.cpp, Ollama and OpenRouter send: comments, events without choices, a
+/// `finish_reason` without `[DONE]`, `[DONE]` without a `finish_reason`, an error in mid-stream with or without
+/// `[DONE]` after it.
+struct CompletionReader {
+  private var parser = EventStreamParser(maximumEventBytes: 1 << 20)
+  private let chunks: ChunkParser
+  private var finishReason: FinishReason?
+  private var usage: Usage?
+  private var isDone = false
+  private var failure: GeneratorError?
+
+  init(chunks: ChunkParser) { self.chunks = chunks }
+
+  /// Whether nothing more is to be expected: `[DONE]` was there.
+  var isComplete: Bool { isDone }
+
+  /// Whether the text is complete, though `[DONE]` may still come.
+  var hasFinishReason: Bool { finishReason != nil }
+
+  /// Takes in a piece of the body.
+  ///
+  /// - Throws: what the upstream reports in mid-stream, or that it does not speak the protocol. Text that came
+  ///   before has been given to `emit`.
+  mutating func feed(_ bytes: borrowing Span<UInt8>, emit: (String) -> Void) throws(GeneratorError) {
+    var parser = self.parser
+    self.parser = EventStreamParser()
+    do {
+      try parser.feed(bytes) { _, data, _ in
+        guard !isDone, failure == nil else { return }
+        if data.count == 6, data.isDoneMarker {
+          isDone = true
+        } else if let chunk = chunks.read(data) {
+          take(chunk, emit: emit)
+        } else {
+          failure = GeneratorError(.failed, "The model's server sent something that is not JSON.")
+        }
+      }
+    } catch {
+      failure = GeneratorError(
+        .failed, "The model's server sent an event that is too long.", detail: "over \(error.limit) bytes")
+    }
+    self.parser = parser
+    if let failure { throw failure }
+  }
+
+  /// How the answer ended, to be asked when the body is over or ``isComplete``.
+  ///
+  /// - Throws: ``GeneratorError/Code/truncated`` when neither `[DONE]` nor a `finish_reason` came.
+  func completion() throws(GeneratorError) -> Completion {
+    guard isDone || finishReason != nil else {
+      throw GeneratorError(.truncated, "The model's answer ended before it was complete.")
+    }
+    return Completion(finishReason ?? .stop, usage: usage)
+  }
+
+  private mutating func take(_ chunk: Chunk, emit: (String) -> Void) {
+    if let error = chunk.error {
+      failure = GeneratorError(.failed, "The model's server reported an error.", detail: error)
+      return
+    }
+    if let content = chunk.content, !content.isEmpty { emit(content) }
+    if let reason = chunk.finishReason { finishReason = FinishReason(rawValue: reason) }
+    if let usage = chunk.usage { self.usage = usage }
+  }
+}
+
+extension Span<UInt8> {
+  fileprivate var isDoneMarker: Bool {
+    let marker: StaticString = "[DONE]"
+    return marker.withUTF8Buffer { expected in
+      for index in indices where unsafe self[index] != expected[index] { return false }
+      return true
+    }
+  }
+}
