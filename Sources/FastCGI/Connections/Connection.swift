@@ -3,8 +3,8 @@ import CLinux
 import EventLoop
 import Glibc
 
-/// What a program does with a request, on the loop that received it.
-public typealias Responder = (Request, consuming ResponseWriter) async -> Void
+/// What a program does with a request, on the loop that received it. It must not block: it starts a task.
+public typealias Responder = (Request, consuming ResponseWriter) -> Void
 
 /// One accepted connection of the web server's: it waits for a request, has it answered, and waits for the next.
 ///
@@ -104,9 +104,8 @@ final class Connection: ResponseTransport {
     deadline?.cancel()
     guard let read, !isPeerGone else { return close() }
     state = .serving
-    let writer = ResponseWriter(
-      self, isHeadRequest: read.method == "HEAD", writeTimeout: server.limits.writeTimeout)
-    server.begin(read, writer)
+    server.responder(
+      read, ResponseWriter(self, isHeadRequest: read.method == "HEAD", writeTimeout: server.limits.writeTimeout))
   }
 
   private func isAborted() -> Bool {

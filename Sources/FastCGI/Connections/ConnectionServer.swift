@@ -24,17 +24,20 @@ public final class ConnectionServer {
   /// Where arrived bytes are looked at. One for all connections: nothing of it is used in a later turn.
   private var peeked = [UInt8](repeating: 0, count: 64 * 1024)
 
-  private let responder: Responder
+  let responder: Responder
   private var connections: [ObjectIdentifier: Connection] = [:]
   private(set) var isDraining = false
 
-  /// - Parameter responder: called for every request, in a task of its own, on this loop.
+  /// - Parameter responder: called for every request, on this loop.
   public init(reactor: Reactor, limits: ServerLimits, pool: BlockingPool, responder: @escaping Responder) {
     self.reactor = reactor
     self.limits = limits
     self.pool = pool
     self.responder = responder
   }
+
+  /// Prepares libfcgi. Call it once, after ``Signals/block(_:)`` and before the first server: it installs handlers.
+  public static func initializeLibrary() { FastCGIRequest.initializeLibrary() }
 
   /// How many connections are open.
   public var openConnections: Int { connections.count }
@@ -60,13 +63,6 @@ public final class ConnectionServer {
   public func drain() {
     isDraining = true
     for connection in connections.values { connection.closeIfIdle() }
-  }
-
-  func begin(_ request: Request, _ writer: consuming ResponseWriter) {
-    var writer: ResponseWriter? = writer
-    reactor.spawn { [responder] in
-      if let writer = writer.take() { await responder(request, writer) }
-    }
   }
 
   func forget(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }

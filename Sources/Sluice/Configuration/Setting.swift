@@ -1,0 +1,112 @@
+/// One variable that an admin can set: a row of the table that the environment, the web server's `fastcgi_param`,
+/// `sluice --check` and `sluice --help` all go by.
+struct Setting: Sendable {
+  let name: String
+  let meaning: String
+  /// Whether the web server may set it for one location, where it wins over the environment.
+  let isPerLocation: Bool
+  let set: @Sendable (inout Configuration, String) throws(SettingError) -> Void
+
+  static let all: [Setting] = [
+    perLocation("SLUICE_GENERATOR", "what answers: echo or upstream; default: upstream if a URL is set, else echo") {
+      (c, text) throws(SettingError) in c.generator = try SettingValue.choice(text)
+    },
+    perLocation("SLUICE_ECHO_GAP", "the echo's pause before each word; default 30ms") {
+      (c, text) throws(SettingError) in c.echoGap = try SettingValue.duration(text)
+    },
+    global("SLUICE_UPSTREAM_URL", "base URL of an OpenAI-compatible API, as https://api.openai.com/v1") {
+      (c, text) throws(SettingError) in
+      guard text.hasPrefix("http://") || text.hasPrefix("https://") else {
+        throw SettingError(reason: "must begin with http:// or https://")
+      }
+      c.upstreamURL = text
+    },
+    global("SLUICE_UPSTREAM_KEY_FILE", "file with the API key; default: $CREDENTIALS_DIRECTORY/upstream-key") {
+      (c, text) throws(SettingError) in c.upstreamKeyFile = text
+    },
+    perLocation("SLUICE_MODEL", "the model to ask") { (c, text) throws(SettingError) in c.model = text },
+    perLocation("SLUICE_SYSTEM_PROMPT_FILE", "file with the system prompt") {
+      (c, text) throws(SettingError) in c.systemPromptFile = text
+    },
+    perLocation("SLUICE_MAX_TOKENS", "the most tokens of an answer") {
+      (c, text) throws(SettingError) in c.maximumTokens = try SettingValue.count(text)
+    },
+    global("SLUICE_TOKENS_FILE", "file of user:sha256hex[:expiry] lines; \"sluice token USER\" adds one") {
+      (c, text) throws(SettingError) in c.tokensFile = text
+    },
+    perLocation("SLUICE_TRUST_REMOTE_USER", "on: REMOTE_USER, which the web server sets, is the user") {
+      (c, text) throws(SettingError) in c.trustsRemoteUser = try SettingValue.flag(text)
+    },
+    global("SLUICE_AUTH", "none: everybody is let in, as the user anonymous") { (c, text) throws(SettingError) in
+      guard text == "none" else { throw SettingError(reason: "must be none, or not be set") }
+      c.asksNobody = true
+    },
+    perLocation("SLUICE_STREAM_CHAT", "off: /api/chat answers in JSON") {
+      (c, text) throws(SettingError) in c.streamsChat = try SettingValue.flag(text)
+    },
+    perLocation("SLUICE_IDLE_TIMEOUT", "the longest pause between two pieces of an answer; default 30s") {
+      (c, text) throws(SettingError) in c.idleTimeout = try SettingValue.positiveDuration(text)
+    },
+    perLocation("SLUICE_FIRST_TOKEN_TIMEOUT", "the longest wait for the first piece; default 60s") {
+      (c, text) throws(SettingError) in c.firstTokenTimeout = try SettingValue.positiveDuration(text)
+    },
+    perLocation("SLUICE_STREAM_TIMEOUT", "the longest a stream may take in all; default 600s") {
+      (c, text) throws(SettingError) in c.streamTimeout = try SettingValue.positiveDuration(text)
+    },
+    perLocation("SLUICE_HEARTBEAT", "how often a silent stream shows that it lives; 0 never; default 15s") {
+      (c, text) throws(SettingError) in c.heartbeat = try SettingValue.duration(text)
+    },
+    global("SLUICE_MAX_BODY", "the largest request body; default 1M") {
+      (c, text) throws(SettingError) in c.maximumBodyBytes = try SettingValue.size(text)
+    },
+    global("SLUICE_MAX_MESSAGE", "the longest message; default 64K") {
+      (c, text) throws(SettingError) in c.maximumMessageBytes = try SettingValue.size(text)
+    },
+    global("SLUICE_MAX_ANSWER", "the longest answer; default 4M") {
+      (c, text) throws(SettingError) in c.maximumAnswerBytes = try SettingValue.size(text)
+    },
+    perLocation("SLUICE_HISTORY", "how many earlier turns go with a question; default 50") {
+      (c, text) throws(SettingError) in c.historyTurns = try SettingValue.count(text)
+    },
+    global("SLUICE_WRITE_TIMEOUT", "how long a client may take nothing; default 60s") {
+      (c, text) throws(SettingError) in c.writeTimeout = try SettingValue.positiveDuration(text)
+    },
+    global("SLUICE_DRAIN_TIMEOUT", "how long running streams have at shutdown; default 120s") {
+      (c, text) throws(SettingError) in c.drainTimeout = try SettingValue.duration(text)
+    },
+    global("SLUICE_STATE", "folder of the store; default $STATE_DIRECTORY, else ./state") {
+      (c, text) throws(SettingError) in c.state = text
+    },
+    global("SLUICE_LISTEN", "unix:PATH or HOST:PORT; default: descriptor 0 or systemd's socket") {
+      (c, text) throws(SettingError) in c.listen = try ListenAddress(parsing: text)
+    },
+    global("SLUICE_LOOPS", "event loops, each a thread; default 1") { (c, text) throws(SettingError) in
+      c.loops = try SettingValue.count(text)
+      guard (1...64).contains(c.loops) else { throw SettingError(reason: "must be a number from 1 to 64") }
+    },
+    global("SLUICE_LOG", "error, warning, info or debug; default info") {
+      (c, text) throws(SettingError) in c.logLevel = try SettingValue.choice(text)
+    },
+  ]
+
+  static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
+
+  private typealias Set = @Sendable (inout Configuration, String) throws(SettingError) -> Void
+
+  private static func global(_ name: String, _ meaning: String, _ set: @escaping Set) -> Setting {
+    Setting(name: name, meaning: meaning, isPerLocation: false, set: set)
+  }
+
+  private static func perLocation(_ name: String, _ meaning: String, _ set: @escaping Set) -> Setting {
+    Setting(name: name, meaning: meaning, isPerLocation: true, set: set)
+  }
+}
+
+extension SettingValue {
+  /// A duration above 0.
+  static func positiveDuration(_ text: String) throws(SettingError) -> Duration {
+    let duration = try duration(text)
+    guard duration > .zero else { throw SettingError(reason: "must be longer than 0") }
+    return duration
+  }
+}

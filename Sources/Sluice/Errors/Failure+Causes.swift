@@ -1,0 +1,30 @@
+import FastCGI
+import Upstream
+
+extension Failure {
+  /// What a generator's failure is called towards a client.
+  init(_ error: GeneratorError) {
+    let code: Code =
+      switch error.code {
+      case .failed: .upstreamError
+      case .truncated: .upstreamTruncated
+      case .timedOut: .upstreamTimeout
+      case .rateLimited: .upstreamRateLimited
+      // Only what cancels a stream knows why; it is asked first.
+      case .cancelled: .internalError
+      }
+    self.init(code, error.message, detail: error.detail, retryAfter: error.retryAfter)
+  }
+}
+
+extension Failure {
+  /// What any error of a handler's is called towards a client. One that says nothing else is `internal`, and what it
+  /// is goes into the log only.
+  init(cause error: any Error) {
+    switch error {
+    case let failure as Failure: self = failure
+    case let error as GeneratorError: self.init(error)
+    default: self.init(.internalError, "The server failed.", detail: String(describing: error))
+    }
+  }
+}

@@ -1,0 +1,78 @@
+import EventLoop
+
+/// Why a request is refused or a stream failed: one vocabulary for HTTP answers and for records in a stream.
+public struct Failure: Error, Sendable, Equatable {
+  public enum Code: String, Sendable, CaseIterable {
+    case badRequest = "bad_request"
+    case unauthorized
+    case forbidden
+    case notFound = "not_found"
+    case streamingDisabled = "streaming_disabled"
+    case methodNotAllowed = "method_not_allowed"
+    case payloadTooLarge = "payload_too_large"
+    case unsupportedMediaType = "unsupported_media_type"
+    case tooManyStreams = "too_many_streams"
+    case rateLimited = "rate_limited"
+    case upstreamError = "upstream_error"
+    case upstreamTruncated = "upstream_truncated"
+    case upstreamTimeout = "upstream_timeout"
+    case upstreamRateLimited = "upstream_rate_limited"
+    case parseError = "parse_error"
+    case storeFailed = "store_failed"
+    case overloaded
+    case shuttingDown = "shutting_down"
+    case internalError = "internal"
+
+    /// The HTTP status, and whether the same request may succeed if it is sent again later.
+    private var row: (status: Int, isRetriable: Bool) {
+      switch self {
+      case .badRequest: (400, false)
+      case .unauthorized: (401, false)
+      case .forbidden: (403, false)
+      case .notFound: (404, false)
+      case .streamingDisabled: (404, false)
+      case .methodNotAllowed: (405, false)
+      case .payloadTooLarge: (413, false)
+      case .unsupportedMediaType: (415, false)
+      case .tooManyStreams: (429, true)
+      case .rateLimited: (429, true)
+      case .upstreamError: (502, true)
+      case .upstreamTruncated: (502, true)
+      case .upstreamTimeout: (504, true)
+      case .upstreamRateLimited: (429, true)
+      case .parseError: (422, true)
+      case .storeFailed: (500, true)
+      case .overloaded: (503, true)
+      case .shuttingDown: (503, true)
+      case .internalError: (500, false)
+      }
+    }
+
+    public var status: Int { row.status }
+    public var isRetriable: Bool { row.isRetriable }
+  }
+
+  public var code: Code
+  /// For the person who uses the client: what is wrong and what would be right. No secret is in it.
+  public var message: String
+  /// More, for the log only.
+  public var detail: String?
+  /// When to try again, at the earliest (`Retry-After`).
+  public var retryAfter: Duration?
+  /// The methods that the path has (`Allow`), with ``Code/methodNotAllowed``.
+  public var allowedMethods: [String] = []
+  /// The path of the answer that is not streamed (`Link`), with ``Code/streamingDisabled``.
+  public var alternate: String?
+
+  public init(_ code: Code, _ message: String, detail: String? = nil, retryAfter: Duration? = nil) {
+    self.code = code
+    self.message = message
+    self.detail = detail
+    self.retryAfter = retryAfter
+  }
+
+  /// `{"code","message","retriable"}`, as every error object of every dialect holds.
+  public var json: JSON {
+    ["code": .string(code.rawValue), "message": .string(message), "retriable": .bool(code.isRetriable)]
+  }
+}

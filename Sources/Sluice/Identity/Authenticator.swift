@@ -1,0 +1,44 @@
+import FastCGI
+
+/// Finds out who asks, before anything is answered.
+struct Authenticator: Sendable {
+  private let tokens: WatchedFile<TokensFile>?
+  private let asksNobody: Bool
+  private let log: Log
+
+  init(_ configuration: Configuration, log: Log) {
+    tokens = configuration.tokensFile.map { WatchedFile($0) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) } }
+    asksNobody = configuration.asksNobody
+    self.log = log
+  }
+
+  /// The user, by the first of these that the request has: REMOTE_USER if the web server is trusted with it, the
+  /// header `Authorization: Bearer`, the query's `token`.
+  func authenticate(_ request: Request, trustsRemoteUser: Bool) throws(Failure) -> User {
+    if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], let user = User(name) { return user }
+    if let token = bearerToken(request) ?? request.query("token") {
+      if let user = try user(of: token) { return user }
+      throw Failure(.unauthorized, "The token is not valid.")
+    }
+    if asksNobody, let user = User("anonymous") { return user }
+    throw Failure(.unauthorized, "A token is needed: send the header \"Authorization: Bearer TOKEN\".")
+  }
+
+  private func bearerToken(_ request: Request) -> String? {
+    guard let header = request.header("Authorization") else { return nil }
+    let parts = header.split(separator: " ", maxSplits: 1)
+    guard parts.count == 2, parts[0].lowercased() == "bearer" else { return nil }
+    return String(parts[1].trimmed)
+  }
+
+  private func user(of token: String) throws(Failure) -> User? {
+    guard let tokens else { return asksNobody ? User("anonymous") : nil }
+    do {
+      return try tokens.content().user(of: token)
+    } catch {
+      // Without the file nobody can be let in; that is not the client's fault.
+      log.error("the tokens file cannot be read", ["error": .string(error.description)])
+      throw Failure(.internalError, "Tokens cannot be checked at the moment.")
+    }
+  }
+}

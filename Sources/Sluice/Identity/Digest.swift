@@ -1,0 +1,34 @@
+import CCrypto
+
+/// A SHA-256 digest (FIPS 180-4). Two are compared in constant time.
+struct Digest: Sendable, Equatable {
+  private let bytes: [UInt8]
+
+  init(of text: String) {
+    var digest = [UInt8](repeating: 0, count: 32)
+    var length: CUnsignedInt = 0
+    let text = Array(text.utf8)
+    let isDone = unsafe EVP_Digest(text, text.count, &digest, &length, EVP_sha256(), nil)
+    precondition(isDone == 1 && length == 32, "libcrypto has no SHA-256")
+    bytes = digest
+  }
+
+  /// Nil when `hex` is not 64 hexadecimal digits.
+  init?(hex: some StringProtocol) {
+    let digits = hex.compactMap(\.hexDigitValue)
+    guard hex.utf8.count == 64, digits.count == 64 else { return nil }
+    bytes = stride(from: 0, to: 64, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+  }
+
+  var hex: String { bytes.map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined() }
+
+  static func == (a: Digest, b: Digest) -> Bool { unsafe CRYPTO_memcmp(a.bytes, b.bytes, 32) == 0 }
+}
+
+/// Random bytes for tokens, from libcrypto's generator (RAND_bytes(3)).
+func randomBytes(_ count: Int) -> [UInt8] {
+  var bytes = [UInt8](repeating: 0, count: count)
+  let isDone = unsafe RAND_bytes(&bytes, CInt(count))
+  precondition(isDone == 1, "the system has no random numbers")
+  return bytes
+}

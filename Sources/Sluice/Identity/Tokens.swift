@@ -1,0 +1,39 @@
+import CLinux
+import EventLoop
+import Glibc
+
+/// Bearer tokens: made here, known afterwards only by their digest.
+public enum Tokens {
+  /// Makes a random token of 256 bits and appends its digest to a tokens file, which is made (mode 0600) if it is
+  /// not there. The file is locked meanwhile (flock(2)) and synced.
+  ///
+  /// - Returns: the token, which nothing else knows.
+  /// - Throws: ``StartError`` when the name cannot be a user's, or the file cannot be written.
+  public static func add(user name: String, toFile path: String) throws -> String {
+    guard User(name) != nil, !name.contains(":"), !name.contains("#"), name.allSatisfy({ !$0.isWhitespace }) else {
+      throw StartError(message: "a user's name must not be empty or hold white space, a colon or a #")
+    }
+    let token = "sluice_" + randomBytes(32).map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined()
+    let descriptor = try Descriptor(
+      unsafe open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0o600), from: "open \(path)")
+    guard flock(descriptor.number, LOCK_EX) == 0 else { throw SystemError("lock \(path)") }
+    var line = Array("\(name):\(Digest(of: token).hex)\n".utf8)
+    // A last line without its end would swallow ours.
+    if let last = try readFile(path).last, last != 0x0A { line.insert(0x0A, at: 0) }
+    guard unsafe write(descriptor.number, line, line.count) == line.count, fdatasync(descriptor.number) == 0 else {
+      throw SystemError("write \(path)")
+    }
+    return token
+  }
+}
+
+extension Application {
+  /// The table of settings, as `sluice --help` prints it.
+  public static var settingsHelp: String {
+    let width = (Setting.all.map(\.name.count).max() ?? 0) + 2
+    return Setting.all.map { setting in
+      let name = setting.name + (setting.isPerLocation ? "*" : "")
+      return name + String(repeating: " ", count: width - name.count) + setting.meaning
+    }.joined(separator: "\n")
+  }
+}

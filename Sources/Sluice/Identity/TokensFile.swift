@@ -1,0 +1,69 @@
+import EventLoop
+import FoundationEssentials
+
+/// The tokens file: who may ask with which bearer token. It holds digests, not tokens.
+///
+///     # a comment
+///     alice:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+///     bob:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752:2027-01-31T00:00:00Z
+struct TokensFile: Sendable {
+  struct Entry: Sendable {
+    let user: User
+    let digest: Digest
+    let expiry: Date?
+  }
+
+  /// What is wrong with one line.
+  struct Mistake: Sendable, Equatable, CustomStringConvertible {
+    let line: Int
+    let reason: String
+    var description: String { "line \(line): \(reason)" }
+  }
+
+  private(set) var entries: [Entry] = []
+  private(set) var mistakes: [Mistake] = []
+
+  init(parsing text: String) {
+    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+      let line = line.trimmed
+      if line.isEmpty || line.first == "#" { continue }
+      switch Self.entry(line) {
+      case .success(let entry): entries.append(entry)
+      case .failure(let problem): mistakes.append(Mistake(line: index + 1, reason: problem.reason))
+      }
+    }
+  }
+
+  /// The user to whom `token` belongs. Every entry is compared, in constant time.
+  func user(of token: String, now: Date = Date()) -> User? {
+    let digest = Digest(of: token)
+    var found: User?
+    for entry in entries where entry.digest == digest && (entry.expiry.map { now < $0 } ?? true) {
+      found = entry.user
+    }
+    return found
+  }
+
+  private struct Problem: Error { let reason: String }
+
+  private static func entry(_ line: Substring) -> Result<Entry, Problem> {
+    let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+    guard parts.count >= 2, let user = User(String(parts[0])) else {
+      return .failure(Problem(reason: "must be user:sha256hex or user:sha256hex:expiry"))
+    }
+    guard let digest = Digest(hex: parts[1]) else {
+      return .failure(Problem(reason: "the digest of \(user) must be the 64 hexadecimal digits of a SHA-256"))
+    }
+    guard parts.count == 3 else { return .success(Entry(user: user, digest: digest, expiry: nil)) }
+    guard let expiry = date(parts[2]) else {
+      return .failure(
+        Problem(reason: "the expiry of \(user) must be a date, as 2027-01-31 or 2027-01-31T12:00:00Z"))
+    }
+    return .success(Entry(user: user, digest: digest, expiry: expiry))
+  }
+
+  private static func date(_ text: Substring) -> Date? {
+    let text = text.contains("T") ? String(text) : "\(text)T00:00:00Z"
+    return try? Date(text, strategy: .iso8601)
+  }
+}

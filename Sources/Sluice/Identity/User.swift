@@ -1,0 +1,26 @@
+/// Who asks. The name is the web server's, the tokens file's or the token's; it is never taken from a body.
+public struct User: Sendable, Hashable, CustomStringConvertible {
+  /// As it was given.
+  public let name: String
+  /// The name as a folder's: all but `[A-Za-z0-9_-]` percent-encoded. It has no dot and no slash.
+  public let folder: String
+
+  public var description: String { name }
+
+  /// Nil when the name is empty, or its folder's name would be longer than a file system allows (255 bytes).
+  public init?(_ name: String) {
+    var folder = ""
+    for byte in name.utf8 {
+      switch byte {
+      case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"):
+        folder.unicodeScalars.append(Unicode.Scalar(byte))
+      default:
+        folder += "%" + (byte < 0x10 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+      }
+    }
+    guard !folder.isEmpty, folder.utf8.count <= 255 else { return nil }
+    self.name = name
+    self.folder = folder
+  }
+}

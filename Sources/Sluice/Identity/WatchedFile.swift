@@ -1,0 +1,76 @@
+import EventLoop
+import Glibc
+import Synchronization
+
+/// A file that is read again whenever it has changed: what a person edits while the server runs.
+///
+/// Asking costs one stat(2), about a microsecond; reading happens only after a change. Use it from any thread.
+final class WatchedFile<Content: Sendable>: Sendable {
+  private struct Version: Equatable {
+    let device: UInt
+    let inode: UInt
+    let size: Int
+    let seconds: Int
+    let nanoseconds: Int
+  }
+
+  private struct State {
+    var version: Version?
+    var content: Result<Content, SystemError>?
+  }
+
+  let path: String
+  private let parse: @Sendable ([UInt8]) -> Content
+  private let state = Mutex(State())
+
+  init(_ path: String, parse: @escaping @Sendable ([UInt8]) -> Content) {
+    self.path = path
+    self.parse = parse
+  }
+
+  /// What the file says now.
+  ///
+  /// - Throws: why it cannot be read, for as long as it cannot.
+  func content() throws(SystemError) -> Content {
+    let result: Result<Content, SystemError> = state.withLock { state in
+      let version = version()
+      if let content = state.content, version != nil, version == state.version { return content }
+      let content = Result { () throws(SystemError) in parse(try readFile(path)) }
+      state = State(version: version, content: content)
+      return content
+    }
+    return try result.get()
+  }
+
+  private func version() -> Version? {
+    var status = stat()
+    guard unsafe stat(path, &status) == 0 else { return nil }
+    return Version(
+      device: status.st_dev, inode: UInt(status.st_ino), size: Int(status.st_size), seconds: status.st_ctim.tv_sec,
+      nanoseconds: status.st_ctim.tv_nsec)
+  }
+}
+
+/// All of a file. Blocks.
+func readFile(_ path: String) throws(SystemError) -> [UInt8] {
+  let descriptor = try Descriptor(unsafe open(path, O_RDONLY | O_CLOEXEC), from: "open \(path)")
+  var content: [UInt8] = []
+  var buffer = [UInt8](repeating: 0, count: 64 * 1024)
+  while true {
+    let count = unsafe read(descriptor.number, &buffer, buffer.count)
+    if count < 0, errno == EINTR { continue }
+    guard count >= 0 else { throw SystemError("read \(path)") }
+    if count == 0 { return content }
+    content.append(contentsOf: buffer.prefix(count))
+  }
+}
+
+extension StringProtocol {
+  /// Without white space at both ends.
+  var trimmed: SubSequence {
+    guard let start = firstIndex(where: { !$0.isWhitespace }), let end = lastIndex(where: { !$0.isWhitespace }) else {
+      return self[endIndex...]
+    }
+    return self[start...end]
+  }
+}

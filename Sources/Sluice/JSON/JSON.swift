@@ -1,0 +1,119 @@
+/// A JSON value (RFC 8259). An object keeps its members in the order in which they were written down.
+public enum JSON: Sendable, Equatable {
+  case null
+  case bool(Bool)
+  case integer(Int)
+  case number(Double)
+  case string(String)
+  case array([JSON])
+  case object(Members)
+
+  /// The members of an object. Of two with one name, the last counts.
+  public struct Members: Sendable, Equatable, ExpressibleByDictionaryLiteral {
+    public private(set) var all: [Member] = []
+
+    public struct Member: Sendable, Equatable {
+      public var name: String
+      public var value: JSON
+    }
+
+    public init(dictionaryLiteral elements: (String, JSON)...) {
+      for (name, value) in elements { all.append(Member(name: name, value: value)) }
+    }
+
+    public init(_ members: [Member] = []) { all = members }
+
+    public subscript(name: String) -> JSON? {
+      get { all.last { $0.name == name }?.value }
+      set {
+        if let newValue, let index = all.firstIndex(where: { $0.name == name }) {
+          all[index].value = newValue
+        } else {
+          all.removeAll { $0.name == name }
+          if let newValue { all.append(Member(name: name, value: newValue)) }
+        }
+      }
+    }
+  }
+
+  /// Its text, without white space.
+  public var encoded: [UInt8] {
+    var buffer: [UInt8] = []
+    buffer.append(json: self)
+    return buffer
+  }
+}
+
+extension JSON: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral {
+  public init(stringLiteral value: String) { self = .string(value) }
+  public init(arrayLiteral elements: JSON...) { self = .array(elements) }
+  public init(dictionaryLiteral elements: (String, JSON)...) {
+    self = .object(Members(elements.map { Members.Member(name: $0, value: $1) }))
+  }
+}
+
+extension [UInt8] {
+  /// Appends the text of `json`, without white space.
+  public mutating func append(json: JSON) {
+    switch json {
+    case .null: append(contentsOf: "null".utf8)
+    case .bool(let value): append(contentsOf: (value ? "true" : "false").utf8)
+    case .integer(let value): append(contentsOf: String(value).utf8)
+    // JSON has no word for infinity and its like.
+    case .number(let value): append(contentsOf: (value.isFinite ? String(value) : "null").utf8)
+    case .string(let value): append(jsonString: value)
+    case .array(let values):
+      append(UInt8(ascii: "["))
+      for (index, value) in values.enumerated() {
+        if index > 0 { append(UInt8(ascii: ",")) }
+        append(json: value)
+      }
+      append(UInt8(ascii: "]"))
+    case .object(let members):
+      append(UInt8(ascii: "{"))
+      for (index, member) in members.all.enumerated() {
+        if index > 0 { append(UInt8(ascii: ",")) }
+        append(jsonString: member.name)
+        append(UInt8(ascii: ":"))
+        append(json: member.value)
+      }
+      append(UInt8(ascii: "}"))
+    }
+  }
+
+  /// Appends `text` as a JSON string, quotes included: what JSON demands is escaped and nothing else, so there is no
+  /// line end in it. On the path of every token.
+  public mutating func append(jsonString text: String) {
+    append(UInt8(ascii: "\""))
+    let span = text.utf8Span.span
+    var plainStart = 0
+    for index in span.indices {
+      let byte = span[index]
+      if byte >= 0x20, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\") { continue }
+      append(span.extracting(plainStart..<index))
+      plainStart = index + 1
+      append(escapeOf: byte)
+    }
+    append(span.extracting(plainStart..<span.count))
+    append(UInt8(ascii: "\""))
+  }
+
+  private mutating func append(escapeOf byte: UInt8) {
+    append(UInt8(ascii: "\\"))
+    switch byte {
+    case UInt8(ascii: "\""), UInt8(ascii: "\\"): append(byte)
+    case 0x0A: append(UInt8(ascii: "n"))
+    case 0x0D: append(UInt8(ascii: "r"))
+    case 0x09: append(UInt8(ascii: "t"))
+    default:
+      append(contentsOf: "u00".utf8)
+      append(byte < 0x10 ? UInt8(ascii: "0") : UInt8(ascii: "1"))
+      append(contentsOf: String(byte & 0xF, radix: 16).utf8)
+    }
+  }
+
+  private mutating func append(_ bytes: borrowing Span<UInt8>) {
+    // Safe: the buffer is only read, within the closure.
+    unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
+  }
+}

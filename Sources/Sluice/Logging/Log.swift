@@ -1,0 +1,117 @@
+import EventLoop
+import FoundationEssentials
+import Glibc
+import Synchronization
+
+/// One JSON object a line, on standard error. Use it from any thread: a line is handed to a thread of its own, so a
+/// full pipe holds nobody up. Never give it a token, a key or what anybody said.
+public final class Log: Sendable {
+  private struct State: ~Copyable {
+    var lines: [UInt8] = []
+    var dropped = 0
+    var isWriting = false
+  }
+
+  private let level: Configuration.LogLevel
+  private let pool: BlockingPool
+  private let state = Mutex(State())
+  private let descriptor: CInt
+  /// systemd's journal takes a level in front of each line (sd-daemon(3)).
+  private let isJournal: Bool
+
+  /// What may wait to be written, in bytes. What comes on top is dropped, and its count logged.
+  private static let maximumWaitingBytes = 4 << 20
+
+  init(
+    level: Configuration.LogLevel, pool: BlockingPool, descriptor: CInt = STDERR_FILENO,
+    environment: [String: String] = [:]
+  ) {
+    self.level = level
+    self.pool = pool
+    self.descriptor = descriptor
+    self.isJournal = Self.isJournal(descriptor, environment["JOURNAL_STREAM"])
+  }
+
+  public func error(_ message: String, _ fields: JSON.Members = [:]) { write(.error, message, fields) }
+  public func warning(_ message: String, _ fields: JSON.Members = [:]) { write(.warning, message, fields) }
+  public func info(_ message: String, _ fields: JSON.Members = [:]) { write(.info, message, fields) }
+  public func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
+
+  private func write(_ level: Configuration.LogLevel, _ message: String, _ fields: JSON.Members) {
+    guard level.priority <= self.level.priority else { return }
+    var object: JSON.Members = [
+      "time": .string(Timestamp.now), "level": .string(level.rawValue), "message": .string(message),
+    ]
+    for field in fields.all { object[field.name] = field.value }
+    var line: [UInt8] = isJournal ? Array("<\(level.priority)>".utf8) : []
+    line.append(json: .object(object))
+    line.append(0x0A)
+    let mustWrite = state.withLock { state in
+      guard state.lines.count + line.count <= Self.maximumWaitingBytes else {
+        state.dropped += 1
+        return false
+      }
+      state.lines.append(contentsOf: line)
+      return !exchange(&state.isWriting, with: true)
+    }
+    if mustWrite { pool.submit { self.drain() } }
+  }
+
+  /// Writes what waits, on the calling thread: before the program ends.
+  public func flush() {
+    // The pool's thread, if it is at it, has taken its lines already and needs a moment for them.
+    for _ in 0..<1000 where state.withLock({ $0.isWriting }) { usleep(1000) }
+    drain()
+  }
+
+  private func drain() {
+    while true {
+      let lines: [UInt8]? = state.withLock { state in
+        if state.dropped > 0 {
+          state.lines += Array(#"{"level":"warning","message":"log lines were dropped","lines":\#(state.dropped)}"#.utf8)
+          state.lines.append(0x0A)
+          state.dropped = 0
+        }
+        guard !state.lines.isEmpty else {
+          state.isWriting = false
+          return nil
+        }
+        return exchange(&state.lines, with: [])
+      }
+      guard let lines else { return }
+      var sent = 0
+      while sent < lines.count {
+        let count = unsafe lines[sent...].withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
+        if count < 0, errno == EINTR { continue }
+        // Nobody reads the log any more: that is no reason to stop serving.
+        guard count > 0 else { break }
+        sent += count
+      }
+    }
+  }
+
+  private static func isJournal(_ descriptor: CInt, _ stream: String?) -> Bool {
+    var status = stat()
+    guard let stream, unsafe fstat(descriptor, &status) == 0 else { return false }
+    return stream == "\(status.st_dev):\(status.st_ino)"
+  }
+}
+
+extension Configuration.LogLevel {
+  /// The level of syslog(3).
+  fileprivate var priority: Int {
+    switch self {
+    case .error: 3
+    case .warning: 4
+    case .info: 6
+    case .debug: 7
+    }
+  }
+}
+
+/// Times as RFC 3339 writes them, in UTC, with milliseconds.
+enum Timestamp {
+  private static let style = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
+
+  static var now: String { Date().formatted(style) }
+}

@@ -1,0 +1,14 @@
+import FastCGI
+
+/// A request whose sender is known: what every handler gets.
+public struct Call: Sendable {
+  public let request: Request
+  /// Who asks. For routes that ask nobody, `anonymous`.
+  public let user: User
+  /// What the placeholders of the route's path stand for: `{id}`.
+  public let pathParameters: [String: String]
+  /// nginx's `$request_id`, by which log lines of the two belong together; one of our own where there is none.
+  public let correlationID: String
+  /// The settings for the location that the request came through.
+  let configuration: Configuration
+}

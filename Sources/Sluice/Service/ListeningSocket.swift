@@ -1,0 +1,96 @@
+import CLinux
+import CSystemd
+import EventLoop
+import FastCGI
+import Glibc
+
+/// The sockets that a server accepts FastCGI connections on.
+enum ListeningSocket {
+  /// All there are: systemd's (sd_listen_fds(3)), else the one configured, else descriptor 0 when it is a listening
+  /// socket, as spawn-fcgi and mod_fcgid pass it (FastCGI specification 2.2).
+  ///
+  /// - Throws: why there is none.
+  static func all(_ configuration: Configuration) throws(StartError) -> [CInt] {
+    let passed = sd_listen_fds(1)
+    if passed > 0 { return (0..<passed).map { 3 + $0 } }
+    if let address = configuration.listen {
+      do throws(SystemError) { return [try bind(address).release()] } catch {
+        throw StartError(message: "cannot listen: \(error)")
+      }
+    }
+    if isListening(STDIN_FILENO) { return [STDIN_FILENO] }
+    throw StartError(
+      message: "no socket to listen on: set SLUICE_LISTEN to unix:PATH or HOST:PORT, or start it by systemd's sluice.socket")
+  }
+
+  private static func isListening(_ number: CInt) -> Bool {
+    var value: CInt = 0
+    var length = socklen_t(MemoryLayout<CInt>.size)
+    return unsafe getsockopt(number, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
+  }
+
+  /// Opens a listening socket (socket(2), bind(2), listen(2)).
+  static func bind(_ address: ListenAddress) throws(SystemError) -> Descriptor {
+    switch address {
+    case .unix(let path): return try bindUnix(path)
+    case .tcp(let host, let port): return try bindTCP(host, port)
+    }
+  }
+
+  private static func bindUnix(_ path: String) throws(SystemError) -> Descriptor {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { bytes in
+      for (index, byte) in path.utf8.enumerated() where index < bytes.count - 1 { unsafe bytes[index] = byte }
+    }
+    let socket = try Descriptor(
+      socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+    // A socket that nobody listens on any more is left over from a server that was killed.
+    let isTaken = unsafe withSockAddr(of: &address) { unsafe connect(socket.number, $0, $1) } == 0
+    if isTaken { throw SystemError("listen on \(path)", code: EADDRINUSE) }
+    if errno == ECONNREFUSED { unsafe unlink(path) }
+    let fresh = try Descriptor(
+      Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+    // For the owner and the group only: who can connect can say who asks.
+    let mask = umask(0o117)
+    let result = unsafe withSockAddr(of: &address) { unsafe Glibc.bind(fresh.number, $0, $1) }
+    umask(mask)
+    guard result == 0, listen(fresh.number, SOMAXCONN) == 0 else { throw SystemError("listen on \(path)") }
+    return fresh
+  }
+
+  private static func bindTCP(_ host: String, _ port: UInt16) throws(SystemError) -> Descriptor {
+    var hints = unsafe addrinfo()
+    unsafe hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
+    unsafe hints.ai_flags = AI_PASSIVE
+    var list: UnsafeMutablePointer<addrinfo>?
+    guard unsafe getaddrinfo(host, String(port), &hints, &list) == 0, let first = unsafe list else {
+      throw SystemError("find the address \(host)", code: EADDRNOTAVAIL)
+    }
+    defer { unsafe freeaddrinfo(first) }
+    let info = unsafe first.pointee
+    let socket = unsafe try Descriptor(
+      Glibc.socket(info.ai_family, info.ai_socktype | CInt(SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+    var yes: CInt = 1
+    unsafe setsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
+    guard unsafe Glibc.bind(socket.number, info.ai_addr, info.ai_addrlen) == 0, listen(socket.number, SOMAXCONN) == 0
+    else { throw SystemError("listen on \(host):\(port)") }
+    return socket
+  }
+
+  @unsafe private static func withSockAddr(
+    of address: inout sockaddr_un, _ body: (UnsafePointer<sockaddr>, socklen_t) -> CInt
+  ) -> CInt {
+    unsafe withUnsafePointer(to: &address) { pointer in
+      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+  }
+}
+
+/// Why a server does not start, for a person.
+public struct StartError: Error, Sendable, CustomStringConvertible {
+  let message: String
+  public var description: String { message }
+}

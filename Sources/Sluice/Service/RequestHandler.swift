@@ -1,0 +1,104 @@
+import EventLoop
+import FastCGI
+import Upstream
+
+/// Answers the requests of one loop: finds the route, asks who asks, and runs the handler in a task of its own.
+final class RequestHandler {
+  private let services: Services
+  private let routes: RouteTable
+  private let reactor: Reactor
+
+  init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
+    self.services = services
+    self.routes = routes
+    self.reactor = reactor
+  }
+
+  /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
+  func respond(_ request: Request, _ writer: consuming ResponseWriter) {
+    services.requestBegan()
+    do throws(Failure) {
+      let (route, parameters) = try routes.find(request.method, request.path)
+      let call = try call(request, route, parameters)
+      switch route.action {
+      case .answer(let handler): answer(call, handler, writer)
+      case .stream(let endpoint): stream(call, route, endpoint, writer)
+      }
+    } catch {
+      refuse(request, error, writer)
+    }
+  }
+
+  private func call(
+    _ request: Request, _ route: Route, _ parameters: [String: String]
+  ) throws(Failure) -> Call {
+    let configuration: Configuration
+    do { configuration = try services.configuration.applying(request.parameters) } catch {
+      throw Failure(
+        .internalError, "The web server's configuration for this location has a mistake.", detail: "\(error)")
+    }
+    var user = User("anonymous")
+    if !route.isOpen {
+      user = try services.authenticator.authenticate(
+        request, trustsRemoteUser: configuration.trustsRemoteUser)
+    }
+    guard let user else { throw Failure(.unauthorized, "The user has no name.") }
+    return Call(
+      request: request, user: user, pathParameters: parameters, correlationID: Self.correlationID(request),
+      configuration: configuration)
+  }
+
+  /// nginx's `$request_id`, if it looks like one: it goes into the log as it is.
+  private static func correlationID(_ request: Request) -> String {
+    let given = request.parameters["REQUEST_ID"] ?? request.parameters["UNIQUE_ID"] ?? ""
+    return Identifier.isValid(given) ? given : Identifier.make()
+  }
+
+  // MARK: Three ways to answer
+
+  private func refuse(_ request: Request, _ failure: Failure, _ writer: consuming ResponseWriter) {
+    let fields: JSON.Members = [
+      "correlationId": .string(Self.correlationID(request)), "method": .string(request.method),
+      "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
+      "detail": failure.detail.map(JSON.string) ?? .null,
+    ]
+    if failure.code == .internalError { services.log.error("refused", fields) } else { services.log.info("refused", fields) }
+    let response = failure.response
+    var writer: ResponseWriter? = consume writer
+    reactor.spawn { [services] in
+      await writer.take()?.respond(response)
+      services.requestEnded()
+    }
+  }
+
+  private func answer(_ call: Call, _ handler: @escaping AnswerHandler, _ writer: consuming ResponseWriter) {
+    var writer: ResponseWriter? = consume writer
+    reactor.spawn { [services] in
+      let response: Response
+      do { response = try await handler(call) } catch {
+        let failure = Failure(cause: error)
+        services.log.info(
+          "refused",
+          [
+            "correlationId": .string(call.correlationID), "user": .string(call.user.name),
+            "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
+            "detail": failure.detail.map(JSON.string) ?? .null,
+          ])
+        response = failure.response
+      }
+      await writer.take()?.respond(response)
+      services.requestEnded()
+    }
+  }
+
+  private func stream(
+    _ call: Call, _ route: Route, _ endpoint: StreamingEndpoint, _ writer: consuming ResponseWriter
+  ) {
+    let run = StreamRun(call, route: route.path.text, endpoint, services, reactor)
+    var writer: ResponseWriter? = consume writer
+    run.task = reactor.spawn {
+      if let writer = writer.take() { await run.run(writer) }
+      run.services.requestEnded()
+    }
+  }
+}

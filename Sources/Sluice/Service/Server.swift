@@ -1,0 +1,151 @@
+import CLinux
+import EventLoop
+import FastCGI
+import Glibc
+import Synchronization
+
+/// A running FastCGI server: listeners on the main loop, connections spread over all loops, an orderly end.
+///
+/// Belongs to the main loop.
+final class Server {
+  private let services: Services
+  private let routes: RouteTable
+  private let reactor: Reactor
+  private var listeners: [Listener] = []
+  private var signals: SignalWatch?
+  private var workers: [Worker] = []
+  private var nextWorker = 0
+  private var drainTimer: Timer?
+  private var watchdogTimer: Timer?
+  private var isEnding = false
+
+  /// The connections of one loop, as seen from the main one.
+  private struct Worker {
+    let loop: EventLoop
+    let thread: LoopThread?
+    let connections: Mailslot
+  }
+
+  /// Where a loop keeps its connection server: filled and used on that loop only.
+  private final class Mailslot: Sendable {
+    nonisolated(unsafe) var server: ConnectionServer?
+  }
+
+  init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
+    self.services = services
+    self.routes = routes
+    self.reactor = reactor
+  }
+
+  /// Starts the other loops and begins to accept.
+  func start(_ sockets: [CInt]) throws(SystemError) {
+    addWorker(reactor.loop, thread: nil)
+    for index in 1..<max(services.configuration.loops, 1) {
+      let loop = try EventLoop(name: "loop \(index)")
+      addWorker(loop, thread: try LoopThread(loop))
+    }
+    let log = services.log
+    for socket in sockets {
+      listeners.append(
+        try Listener(
+          Descriptor(owning: socket), on: reactor,
+          report: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
+          accepted: { [unowned self] in distribute($0) }))
+    }
+    signals = try SignalWatch([SIGTERM, SIGINT, SIGHUP], on: reactor) { [unowned self] in received($0) }
+    startWatchdog()
+    ServiceManager.notify("READY=1")
+    services.log.info(
+      "ready", ["pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version)])
+  }
+
+  private func addWorker(_ loop: EventLoop, thread: LoopThread?) {
+    let slot = Mailslot()
+    workers.append(Worker(loop: loop, thread: thread, connections: slot))
+    let (services, routes) = (services, routes)
+    loop.execute { reactor in
+      let handler = RequestHandler(services, routes: routes, on: reactor)
+      unsafe slot.server = ConnectionServer(
+        reactor: reactor, limits: services.serverLimits, pool: services.pool,
+        responder: { request, writer in handler.respond(request, writer) })
+    }
+  }
+
+  private func distribute(_ descriptor: consuming Descriptor) {
+    let worker = workers[nextWorker % workers.count]
+    nextWorker += 1
+    let number = descriptor.release()
+    let slot = worker.connections
+    worker.loop.execute { _ in
+      let descriptor = Descriptor(owning: number)
+      unsafe slot.server?.take(descriptor)
+    }
+  }
+
+  // MARK: The end
+
+  private func received(_ signal: CInt) {
+    switch signal {
+    case SIGHUP:
+      // Tokens, keys and prompts are read again whenever they change; there is nothing else to reload.
+      services.log.info("files are read again when they change; the environment needs a restart")
+    default: if services.isDraining { endStreams() } else { drain() }
+    }
+  }
+
+  /// Accepts nothing further and waits for the streams that run.
+  private func drain() {
+    ServiceManager.notify("STOPPING=1")
+    services.log.info("draining", ["streams": .integer(services.streams.count)])
+    services.beginDraining()
+    for listener in listeners { listener.stop() }
+    for worker in workers {
+      let slot = worker.connections
+      worker.loop.execute { _ in unsafe slot.server?.drain() }
+    }
+    drainTimer = reactor.schedule(after: services.configuration.drainTimeout) { [unowned self] in endStreams() }
+    waitUntilIdle()
+  }
+
+  /// Ends the streams that still run, each with its record.
+  private func endStreams() {
+    guard !isEnding else { return }
+    isEnding = true
+    services.streams.endAll(.failed(Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))))
+    drainTimer?.cancel()
+    // Whoever does not even take the last record.
+    drainTimer = reactor.schedule(after: .seconds(5)) { [unowned self] in finish() }
+  }
+
+  private func waitUntilIdle() {
+    _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in
+      guard let self else { return }
+      if services.activeRequests == 0 { finish() } else { waitUntilIdle() }
+    }
+  }
+
+  private func finish() {
+    services.log.info("stopped", ["streams": .integer(services.streams.count)])
+    for worker in workers { worker.thread?.stop() }
+    reactor.loop.stop()
+  }
+
+  private func startWatchdog() {
+    guard let interval = ServiceManager.watchdogInterval else { return }
+    watchdogTimer = reactor.schedule(after: interval) { [unowned self] in
+      ServiceManager.notify("WATCHDOG=1")
+      startWatchdog()
+    }
+  }
+}
+
+extension Services {
+  var serverLimits: ServerLimits {
+    var limits = ServerLimits()
+    limits.maximumBodyBytes = configuration.maximumBodyBytes
+    limits.writeTimeout = configuration.writeTimeout
+    let log = log
+    limits.report = { log.error("a connection failed", ["error": .string($0.description)]) }
+    return limits
+  }
+}

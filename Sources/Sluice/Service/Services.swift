@@ -1,0 +1,70 @@
+import EventLoop
+import Synchronization
+import Upstream
+
+/// What all requests on all loops share.
+final class Services: Sendable {
+  let configuration: Configuration
+  let log: Log
+  let pool: BlockingPool
+  let authenticator: Authenticator
+  let store: Store
+  let streams = StreamRegistry()
+  let prompts = PromptFiles()
+  private let echo = EchoGenerator()
+  private let upstream: OpenAIGenerator?
+  private let draining = Atomic(false)
+  private let requests = Atomic(0)
+
+  init(_ configuration: Configuration, log: Log, pool: BlockingPool, environment: [String: String]) {
+    self.configuration = configuration
+    self.log = log
+    self.pool = pool
+    self.authenticator = Authenticator(configuration, log: log)
+    self.store = Store(root: configuration.state, pool: pool)
+    let prompts = prompts
+    let keyFile = configuration.upstreamKeyFile
+    self.upstream = configuration.upstreamURL.map { url in
+      OpenAIGenerator(
+        baseURL: url, certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
+        key: { keyFile.flatMap { try? prompts.text($0) } })
+    }
+  }
+
+  /// The generator that a configuration asks for. Reading the configuration has made sure that it is there.
+  func generator(for configuration: Configuration) -> any Generator {
+    switch configuration.effectiveGenerator {
+    case .echo: echo
+    case .upstream: upstream ?? echo
+    }
+  }
+
+  /// Whether the server takes no further streams, because it is about to end.
+  var isDraining: Bool { draining.load(ordering: .relaxed) }
+
+  func beginDraining() { draining.store(true, ordering: .relaxed) }
+
+  /// How many requests are being answered.
+  var activeRequests: Int { requests.load(ordering: .relaxed) }
+
+  func requestBegan() { requests.add(1, ordering: .relaxed) }
+  func requestEnded() { requests.subtract(1, ordering: .relaxed) }
+}
+
+/// Texts that an admin keeps in files: prompts and the API key. Each is read again when it has changed.
+final class PromptFiles: Sendable {
+  private let files = Mutex<[String: WatchedFile<String>]>([:])
+
+  /// The text of a file, without white space at its ends.
+  func text(_ path: String) throws(Failure) -> String {
+    let file = files.withLock { files in
+      if let file = files[path] { return file }
+      let file = WatchedFile(path) { String(String(decoding: $0, as: UTF8.self).trimmed) }
+      files[path] = file
+      return file
+    }
+    do { return try file.content() } catch {
+      throw Failure(.internalError, "The server's configuration is incomplete.", detail: "\(error)")
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import EventLoop
+import Glibc
+
+/// Finished messages in plain files, a folder a user. Methods wait for the disk on a thread of the pool, and may be
+/// called from any loop.
+struct Store: Sendable {
+  private let root: String
+  private let pool: BlockingPool
+
+  init(root: String, pool: BlockingPool) {
+    self.root = root
+    self.pool = pool
+  }
+
+  /// The user's newest turns of a session, oldest first. A session that is not there has none.
+  func turns(of session: String, user: User, newest limit: Int) async throws(SystemError) -> [Turn] {
+    guard limit > 0 else { return [] }
+    let file = SessionFile(path: folder(of: user) + "/" + session + ".jsonl")
+    return try await pool.run { () throws(SystemError) in try file.turns(newest: limit) }
+  }
+
+  /// Appends a turn, trying again with growing pauses when that fails.
+  ///
+  /// - Throws: the last failure.
+  func append(_ turn: Turn, to session: String, user: User) async throws(SystemError) {
+    let folder = folder(of: user)
+    try await pool.run { () throws(SystemError) in
+      var pause: CUnsignedInt = 50_000
+      while true {
+        do throws(SystemError) {
+          try makeFolders(folder)
+          return try SessionFile(path: folder + "/" + session + ".jsonl").append(turn)
+        } catch {
+          guard pause < 1_000_000 else { throw error }
+          usleep(pause)
+          pause *= 4
+        }
+      }
+    }
+  }
+
+  private func folder(of user: User) -> String { "\(root)/users/\(user.folder)/sessions" }
+}
+
+/// Makes a folder and those above it, for the owner only (mkdir(2)). Blocks.
+func makeFolders(_ path: String) throws(SystemError) {
+  if unsafe mkdir(path, 0o700) == 0 || errno == EEXIST { return }
+  guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
+    throw SystemError("make the folder \(path)")
+  }
+  try makeFolders(String(path[..<slash]))
+  guard unsafe mkdir(path, 0o700) == 0 || errno == EEXIST else { throw SystemError("make the folder \(path)") }
+}

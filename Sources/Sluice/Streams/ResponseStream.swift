@@ -1,0 +1,260 @@
+import EventLoop
+import FastCGI
+import Upstream
+
+/// What a stream is allowed in time and size.
+struct StreamLimits: Sendable {
+  var heartbeat: Duration = .seconds(15)
+  var firstToken: Duration = .seconds(60)
+  var idle: Duration = .seconds(30)
+  var total: Duration = .seconds(600)
+  var maximumTextBytes = 4 << 20
+}
+
+/// The stream is over: its client has gone, it was stopped, or it ran out of time. A handler that sees it just ends.
+public struct StreamEnded: Error, Sendable {}
+
+/// One answer on its way to a client: deltas in, flushed records out, one terminal record at the end.
+///
+/// It is given to a handler, which sends with ``send(_:)`` and returns when the answer is complete. Belongs to its
+/// loop: the compiler keeps it in the handler's task.
+public final class ResponseStream {
+  /// The stream's id (a UUIDv7), which the client has from the header `Sluice-Stream-Id`.
+  public let id: String
+  /// The text sent so far, where it is to be kept.
+  private(set) var text = ""
+
+  // What the log tells at the end.
+  let startedAt: LoopClock.Instant
+  private(set) var firstDeltaAt: LoopClock.Instant?
+  private(set) var deltas = 0
+  private(set) var textBytes = 0
+  private(set) var sentBytes = 0
+
+  let reactor: Reactor
+  private let limits: StreamLimits
+  private let message: String
+  private let keepsText: Bool
+  private let whole: ((Finish, String) -> Response)?
+  private var dialect: any Dialect
+  private var state = StreamState()
+  private var writer: ResponseWriter?
+  private var body: BodyWriter?
+  private var isFlushing = false
+  private var requestedEnding: Ending?
+  private var cancelTask: (() -> Void)?
+  private var heartbeatTimer: Timer?
+  private var waitTimer: Timer?
+  private var totalTimer: Timer?
+
+  /// - Parameters:
+  ///   - whole: makes the answer of all the text, when the client wants it in one piece. Nil streams.
+  ///   - keepsText: whether ``text`` is wanted; a stream that is not stored need not grow.
+  init(
+    id: String, message: String, dialect: any Dialect, whole: ((Finish, String) -> Response)?, keepsText: Bool,
+    limits: StreamLimits, reactor: Reactor, writer: consuming ResponseWriter
+  ) {
+    self.id = id
+    self.message = message
+    self.dialect = dialect
+    self.whole = whole
+    self.keepsText = keepsText || whole != nil
+    self.limits = limits
+    self.reactor = reactor
+    self.startedAt = reactor.now
+    let transport = writer.transport
+    self.writer = consume writer
+    transport.peerWent = { [weak self] in self?.end(.disconnected) }
+    if transport.isPeerGone { requestedEnding = .disconnected }
+  }
+
+  // MARK: For the handler
+
+  /// Sends a piece of the answer, and the head before the first one. Returns when the web server has it, which may
+  /// take as long as the client is slow.
+  ///
+  /// - Throws: ``StreamEnded`` when the stream has ended meanwhile, ``Failure`` when the answer is too long.
+  public func send(_ text: String) async throws {
+    try put(text)
+    try await flush()
+  }
+
+  /// Sends the head now instead of with the first delta: the answer is certain to come.
+  public func open() async throws {
+    try begin()
+    try await flush()
+  }
+
+  /// Adds a delta to what the next ``flush()`` sends.
+  func put(_ delta: String) throws {
+    if requestedEnding != nil { throw StreamEnded() }
+    guard !delta.isEmpty else { return }
+    deltas += 1
+    textBytes += delta.utf8.count
+    guard textBytes <= limits.maximumTextBytes else {
+      throw Failure(.upstreamError, "The answer is longer than \(limits.maximumTextBytes) bytes.")
+    }
+    if firstDeltaAt == nil { firstDeltaAt = reactor.now }
+    waitTimer?.move(to: reactor.now + limits.idle)
+    if keepsText { text += delta }
+    try begin()
+    if whole == nil, let body { dialect.encode(.delta(delta), into: &body.buffer) }
+  }
+
+  /// Sends what was put, in one write if it fits.
+  func flush() async throws {
+    guard whole == nil, let body else { return }
+    isFlushing = true
+    defer { isFlushing = false }
+    do throws(WriteError) { try await body.flush() } catch {
+      end(.disconnected)
+      throw StreamEnded()
+    }
+    if requestedEnding != nil { throw StreamEnded() }
+    heartbeatTimer?.move(to: reactor.now + limits.heartbeat)
+    waitTimer?.move(to: reactor.now + limits.idle)
+  }
+
+  /// Sends all of an answer as it comes.
+  ///
+  /// - Returns: how the answer was completed.
+  func relay(_ answer: Answer) async throws -> Completion {
+    defer { answer.cancel() }
+    try await answer.accepted()
+    try await open()
+    while true {
+      var event = try await answer.next()
+      // One flush for everything that is there by now.
+      while true {
+        switch event {
+        case .delta(let text): try put(text)
+        case .finished(let completion):
+          try await flush()
+          // What follows is our own work: the model has met its limits.
+          waitTimer?.cancel()
+          totalTimer?.cancel()
+          return completion
+        }
+        guard let next = try answer.nextReady() else { break }
+        event = next
+      }
+      try await flush()
+    }
+  }
+
+  // MARK: For the one who runs it
+
+  /// Starts the clocks. `cancel` is to make the handler come to its end.
+  func start(cancel: @escaping () -> Void) {
+    if requestedEnding != nil { return cancel() }
+    cancelTask = cancel
+    waitTimer = reactor.schedule(after: limits.firstToken) { [unowned self] in waitedTooLong() }
+    totalTimer = reactor.schedule(after: limits.total) { [unowned self] in
+      end(.failed(Failure(.upstreamTimeout, "The answer took longer than \(limits.total).")))
+    }
+    if limits.heartbeat > .zero, whole == nil { scheduleHeartbeat() }
+  }
+
+  /// Asks the stream to end, for a reason other than the handler's own. The first reason counts.
+  func end(_ ending: Ending) {
+    guard requestedEnding == nil else { return }
+    requestedEnding = ending
+    cancelTask.take()?()
+  }
+
+  /// Ends the stream, once its handler has returned or thrown: the terminal record, and no timer left.
+  ///
+  /// - Parameter ending: the handler's own reason, which counts unless another came before.
+  /// - Returns: how it ended in fact.
+  func close(_ ending: Ending) async -> Ending {
+    cancelTask = nil
+    for timer in [heartbeatTimer, waitTimer, totalTimer] { timer?.cancel() }
+    // An answer that was completed, and perhaps stored, stays so: a stop that comes too late changes nothing.
+    var ending = ending
+    if let requestedEnding {
+      if case .finished = ending, requestedEnding != .disconnected {} else { ending = requestedEnding }
+    }
+    // An answer in one piece has no place for a record: it is refused instead.
+    if whole != nil, ending == .stopped { ending = .failed(Failure(.internalError, "The answer was stopped.")) }
+    switch state.end(ending) {
+    case .refuse(let failure): await writer.take()?.respond(failure.response)
+    case .headAndRecord:
+      if let whole, case .finished(let finish) = ending {
+        await writer.take()?.respond(whole(finish, text))
+        break
+      }
+      beginBody()
+      fallthrough
+    case .record:
+      guard let body else { break }
+      dialect.encode(ending.event, into: &body.buffer)
+      do throws(WriteError) { try await body.finish() } catch { ending = .disconnected }
+    case .breakOff, .nothing: break
+    }
+    sentBytes = body?.sentBytes ?? textBytes
+    // Whatever was not finished is broken off here.
+    writer = nil
+    body = nil
+    return ending
+  }
+
+  // MARK: Parts
+
+  private func begin() throws {
+    if requestedEnding != nil { throw StreamEnded() }
+    // An answer in one piece keeps its head until it is whole.
+    guard whole == nil else { return }
+    switch state.begin() {
+    case .sendHead: beginBody()
+    case .alreadySent: break
+    case .tooLate: throw StreamEnded()
+    }
+  }
+
+  private func beginBody() {
+    var head = ResponseHead()
+    head.set("Content-Type", "text/event-stream; charset=utf-8")
+    head.set("Cache-Control", "no-cache, no-transform")
+    // Some proxies look at it; nginx keeps it to itself.
+    head.set("X-Accel-Buffering", "no")
+    if let id = FieldValue(id) { head.set("Sluice-Stream-Id", id) }
+    dialect.addFields(to: &head)
+    guard let writer = writer.take() else { return }
+    let body = writer.begin(head)
+    dialect.encode(.began(message: message), into: &body.buffer)
+    self.body = body
+  }
+
+  private func scheduleHeartbeat() {
+    heartbeatTimer = reactor.schedule(after: limits.heartbeat) { [unowned self] in
+      // The head that was held for the upstream is held no longer: a proxy would lose patience.
+      if (try? begin()) != nil, let body {
+        var record: [UInt8] = []
+        dialect.encode(.heartbeat, into: &record)
+        body.sendNow(record)
+      }
+      scheduleHeartbeat()
+    }
+  }
+
+  private func waitedTooLong() {
+    if isFlushing {
+      // It is the client that is slow, for which the write timeout is there.
+      waitTimer = reactor.schedule(after: limits.idle) { [unowned self] in waitedTooLong() }
+      return
+    }
+    let limit = firstDeltaAt == nil ? limits.firstToken : limits.idle
+    end(.failed(Failure(.upstreamTimeout, "The model said nothing for \(limit).")))
+  }
+}
+
+extension Ending {
+  fileprivate var event: StreamEvent {
+    switch self {
+    case .finished(let finish): .finished(finish)
+    case .failed(let failure): .failed(failure)
+    case .stopped: .cancelled(reason: "stopped")
+    case .disconnected: .cancelled(reason: "disconnected")
+    }
+  }
+}

@@ -1,0 +1,73 @@
+/// Why a stream ends.
+enum Ending: Sendable, Equatable {
+  /// The answer is complete and, where it is to be stored, stored.
+  case finished(Finish)
+  case failed(Failure)
+  /// The user asked for its end.
+  case stopped
+  /// Nobody reads any more.
+  case disconnected
+
+  var outcome: Outcome {
+    switch self {
+    case .finished: .completed
+    case .failed(let failure): Outcome(failure.code)
+    case .stopped: .stopped
+    case .disconnected: .disconnected
+    }
+  }
+}
+
+/// The life of a stream: the head once, records, one terminal record. A value that decides; the stream acts.
+struct StreamState {
+  private enum Phase {
+    /// The head is held back until the upstream has accepted: a refusal can still have its true status.
+    case held
+    case open
+    case ended
+  }
+
+  enum Start: Equatable {
+    case sendHead
+    case alreadySent
+    case tooLate
+  }
+
+  enum Termination: Equatable {
+    /// Nothing has been sent: answer with the failure's own status.
+    case refuse(Failure)
+    /// Send the head, which was held, and the terminal record.
+    case headAndRecord
+    case record
+    /// There is nobody to send it to: break off.
+    case breakOff
+    /// It has ended before; nothing is to be done.
+    case nothing
+  }
+
+  private var phase = Phase.held
+
+  var isOpen: Bool { phase == .open }
+
+  /// The upstream has accepted, or has been waited for long enough.
+  mutating func begin() -> Start {
+    switch phase {
+    case .held:
+      phase = .open
+      return .sendHead
+    case .open: return .alreadySent
+    case .ended: return .tooLate
+    }
+  }
+
+  mutating func end(_ ending: Ending) -> Termination {
+    defer { phase = .ended }
+    switch (phase, ending) {
+    case (.ended, _): return .nothing
+    case (_, .disconnected): return .breakOff
+    case (.held, .failed(let failure)): return .refuse(failure)
+    case (.held, _): return .headAndRecord
+    case (.open, _): return .record
+    }
+  }
+}

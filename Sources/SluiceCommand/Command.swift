@@ -1,0 +1,92 @@
+import Glibc
+import Sluice
+
+/// The program: serves the built-in endpoints, checks a configuration, makes tokens.
+@main
+struct Command {
+  static func main() {
+    exit(run(Array(CommandLine.arguments.dropFirst())))
+  }
+
+  /// - Returns: the exit status: 0, 1 for a failure, 2 for a mistake in the arguments.
+  static func run(_ arguments: [String]) -> CInt {
+    switch arguments {
+    case []: return serve()
+    case ["--check"]: return check()
+    case ["--version"]:
+      print("sluice \(Application.version)")
+      return 0
+    case ["--help"]:
+      print(help)
+      return 0
+    case let words where words.count == 2 && words[0] == "token": return addToken(for: words[1])
+    default:
+      complain("does not know \"\(arguments.joined(separator: " "))\"; see sluice --help")
+      return 2
+    }
+  }
+
+  private static func serve() -> CInt {
+    do {
+      try Application().run()
+      return 0
+    } catch let error as ConfigurationError {
+      for mistake in error.mistakes { complain("\(mistake)") }
+    } catch {
+      complain("\(error)")
+    }
+    return 1
+  }
+
+  private static func check() -> CInt {
+    do throws(ConfigurationError) {
+      _ = try Application()
+      print("sluice: the configuration is valid")
+      return 0
+    } catch {
+      for mistake in error.mistakes { complain("\(mistake)") }
+      return 1
+    }
+  }
+
+  private static func addToken(for user: String) -> CInt {
+    guard let path = environment("SLUICE_TOKENS_FILE") else {
+      complain("SLUICE_TOKENS_FILE must name the file that the token is to be added to")
+      return 1
+    }
+    do {
+      let token = try Tokens.add(user: user, toFile: path)
+      print(token)
+      return 0
+    } catch {
+      complain("\(error)")
+      return 1
+    }
+  }
+
+  private static func environment(_ name: String) -> String? {
+    guard let value = unsafe getenv(name), let text = unsafe String(validatingCString: value), !text.isEmpty else {
+      return nil
+    }
+    return text
+  }
+
+  private static func complain(_ message: String) {
+    let line = Array("sluice: \(message)\n".utf8)
+    _ = unsafe write(STDERR_FILENO, line, line.count)
+  }
+
+  private static let help = """
+    sluice \(Application.version): streams answers of language models behind nginx.
+
+    sluice               serves FastCGI (systemd's socket, SLUICE_LISTEN, or descriptor 0), or one CGI request
+    sluice --check       reads the configuration, says every mistake, and exits 0 or 1
+    sluice token USER    makes a token for USER, prints it once, and adds its digest to SLUICE_TOKENS_FILE
+    sluice --version     says the version
+    sluice --help        says this
+
+    Environment variables; those with a * may also come from nginx as fastcgi_param:
+
+    \(Application.settingsHelp)
+    """
+}
