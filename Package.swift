@@ -49,7 +49,7 @@ let package = Package(
       name: "SluiceTesting", dependencies: ["Sluice", "EventLoop", "EventStream", "FastCGI"],
       swiftSettings: strict),
     .executableTarget(
-      name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop"], swiftSettings: strict),
+      name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop", "FastCGI"], swiftSettings: strict),
     .testTarget(
       name: "EventLoopTests", dependencies: ["EventLoop", "SluiceTesting"], swiftSettings: strict),
     .testTarget(

@@ -1,0 +1,183 @@
+import EventLoop
+import FoundationEssentials
+import Glibc
+import SluiceTesting
+import Synchronization
+
+/// Streams through nginx and Sluice, and what they cost: run it from the package's folder as
+///
+///     swift build -c release --static-swift-stdlib
+///     .build/release/sluice-bench --streams 1000 --rate 20 --seconds 20
+///
+/// It starts `nginx/demo` around itself. A figure that counts is a ratio: machines differ.
+@main
+struct Bench {
+  static func main() {
+    do {
+      let options = try Options(CommandLine.arguments)
+      let environment = ProcessInfo.processInfo.environment
+      if environment["SLUICE_URL"] == nil { try runInDemo(options) }
+      try Run(options, environment).go()
+    } catch {
+      print("sluice-bench: \(error)")
+      exit(1)
+    }
+  }
+
+  /// Becomes `nginx/demo`, which starts this program again with the servers up.
+  private static func runInDemo(_ options: Options) throws {
+    setenvUnlessSet("SLUICE_UPSTREAM_URL", "http://127.0.0.1:\(options.upstreamPort)/v1")
+    setenvUnlessSet("SLUICE_LOG", "error")
+    setenvUnlessSet("SLUICE_MAX_STREAMS", "100000")
+    setenvUnlessSet("SLUICE_STREAMS_PER_USER", "0")
+    setenvUnlessSet("SLUICE_MESSAGES_PER_HOUR", "0")
+    let arguments = ["nginx/demo", "--no-build", "--"] + CommandLine.arguments
+    var pointers = unsafe arguments.map { unsafe strdup($0) } + [nil]
+    unsafe execv("nginx/demo", &pointers)
+    throw SystemError("run nginx/demo from the package's folder")
+  }
+
+  private static func setenvUnlessSet(_ name: String, _ value: String) { unsafe setenv(name, value, 0) }
+}
+
+struct Options: Sendable {
+  var streams = 1000
+  var rate = 20.0
+  var seconds = 20.0
+  var upstreamPort: UInt16 = 9117
+
+  init(_ arguments: [String]) throws {
+    var words = arguments.dropFirst()
+    while let name = words.popFirst() {
+      guard let value = words.popFirst(), let number = Double(value), number > 0 else {
+        throw Mistake(description: "\(name) needs a number above 0")
+      }
+      switch name {
+      case "--streams": streams = Int(number)
+      case "--rate": rate = number
+      case "--seconds": seconds = number
+      case "--upstream-port": upstreamPort = UInt16(clamping: Int(number))
+      default: throw Mistake(description: "--streams N, --rate TOKENS_A_SECOND, --seconds S, --upstream-port N")
+      }
+    }
+  }
+
+  struct Mistake: Error, CustomStringConvertible {
+    let description: String
+  }
+}
+
+struct Run {
+  private let options: Options
+  private let port: UInt16
+  private let token: String
+  private let sluice: Int
+  private let nginx: Int
+
+  private static let rampSeconds = 3.0
+  private static let warmUpSeconds = 2.0
+
+  init(_ options: Options, _ environment: [String: String]) throws {
+    self.options = options
+    guard let url = environment["SLUICE_URL"], let port = url.split(separator: ":").last.flatMap({ UInt16($0) }),
+      let token = environment["SLUICE_TOKEN"], let sluice = environment["SLUICE_PID"].flatMap({ Int($0) }),
+      let master = environment["SLUICE_NGINX_PID"].flatMap({ Int($0) }),
+      let worker = ProcessUsage.children(of: master).first
+    else { throw Options.Mistake(description: "SLUICE_URL and the rest must come from nginx/demo") }
+    self.port = port
+    self.token = token
+    self.sluice = sluice
+    self.nginx = worker
+  }
+
+  func go() throws {
+    let total = Self.rampSeconds + Self.warmUpSeconds + options.seconds + 1
+    let plan = LoadUpstream.Plan(tokensPerSecond: options.rate, tokens: Int(options.rate * total))
+    let upstreamLoop = try EventLoop(name: "upstream")
+    let upstreamThread = try LoopThread(upstreamLoop)
+    let socket = try Loopback.listen(port: options.upstreamPort).release()
+    upstreamLoop.execute { reactor in
+      do {
+        // Kept by its own callbacks' owner: the loop, until the process ends.
+        let upstream = try LoadUpstream(Descriptor(owning: socket), plan: plan, on: reactor)
+        _ = reactor.attachment(for: upstream) { upstream }
+      } catch { fatalError("\(error)") }
+    }
+    defer { upstreamThread.stop() }
+    let loop = try EventLoop(name: "clients")
+    try loop.run { reactor in
+      let measurement = Measurement(self, reactor)
+      _ = reactor.attachment(for: measurement) { measurement }
+      measurement.begin()
+    }
+  }
+
+  /// The clients' side, from the first stream to the printed figures.
+  private final class Measurement {
+    private let run: Run
+    private let reactor: Reactor
+    private var client: LoadClient?
+    private let idle: (sluice: ProcessUsage, nginx: ProcessUsage)
+
+    init(_ run: Run, _ reactor: Reactor) {
+      self.run = run
+      self.reactor = reactor
+      idle = (ProcessUsage(of: run.sluice), ProcessUsage(of: run.nginx))
+    }
+
+    func begin() {
+      let client = LoadClient(port: run.port, token: run.token, on: reactor) { [unowned self] in end() }
+      self.client = client
+      let streams = run.options.streams
+      for index in 0..<streams {
+        let delay = Duration.seconds(Run.rampSeconds * Double(index) / Double(streams))
+        _ = reactor.schedule(after: delay) { client.open() }
+      }
+      _ = reactor.schedule(after: .seconds(Run.rampSeconds + Run.warmUpSeconds)) { [unowned self] in measure() }
+      // Nothing may hang: a stream that is not over by then has failed.
+      let patience = Run.rampSeconds + Run.warmUpSeconds + run.options.seconds + 30
+      _ = reactor.schedule(after: .seconds(patience)) { [unowned self] in
+        print("sluice-bench: \(client.openStreams) streams did not end")
+        reactor.loop.stop()
+      }
+    }
+
+    private func measure() {
+      guard let client else { return }
+      let before = (sluice: ProcessUsage(of: run.sluice), nginx: ProcessUsage(of: run.nginx))
+      let (tokens, open) = (client.report.tokens, client.openStreams)
+      client.isMeasuring = true
+      _ = reactor.schedule(after: .seconds(run.options.seconds)) { [unowned self] in
+        client.isMeasuring = false
+        let after = (sluice: ProcessUsage(of: run.sluice), nginx: ProcessUsage(of: run.nginx))
+        let count = Double(max(1, client.report.tokens - tokens))
+        let sluice = Double(after.sluice.cpu - before.sluice.cpu) / count / 1000
+        let nginx = Double(after.nginx.cpu - before.nginx.cpu) / count / 1000
+        print("streams open                  \(open)")
+        print("tokens a second               \(Int(count / run.options.seconds))")
+        print("CPU a token, sluice           \(rounded(sluice)) µs")
+        print("CPU a token, nginx worker     \(rounded(nginx)) µs")
+        print("ratio sluice / nginx          \(rounded(sluice / nginx))")
+        let memory = Double(after.sluice.memory - idle.sluice.memory) / Double(max(1, open)) / 1024
+        print("memory a stream, sluice       \(rounded(memory)) KiB")
+        let latencies = client.report.latencies.sorted()
+        if !latencies.isEmpty {
+          print("latency p50                   \(latencies[latencies.count / 2] / 1000) µs")
+          print("latency p99                   \(latencies[latencies.count * 99 / 100] / 1000) µs")
+        }
+      }
+    }
+
+    private func end() {
+      guard let report = client?.report, report.completed + report.failures >= run.options.streams else { return }
+      print("completed                     \(report.completed)")
+      print("failures                      \(report.failures) \(report.firstFailure)")
+      let usage = ProcessUsage(of: run.sluice)
+      print("descriptors before / after    \(idle.sluice.descriptors) / \(usage.descriptors)")
+      print("memory before / after         \(idle.sluice.memory / 1024) / \(usage.memory / 1024) KiB")
+      reactor.loop.stop()
+    }
+
+    private func rounded(_ value: Double) -> Double { (value * 100).rounded() / 100 }
+  }
+}

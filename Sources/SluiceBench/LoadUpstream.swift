@@ -1,0 +1,116 @@
+import EventLoop
+import FastCGI
+import Glibc
+import SluiceTesting
+
+/// An OpenAI-compatible server that says tokens at a fixed rate, each with the time at which it was written: one
+/// loop, two system calls a token.
+final class LoadUpstream {
+  struct Plan: Sendable {
+    var tokensPerSecond: Double
+    var tokens: Int
+  }
+
+  private let reactor: Reactor
+  private let plan: Plan
+  private var listener: Listener?
+  private var streams: [CInt: Stream] = [:]
+
+  init(_ socket: consuming Descriptor, plan: Plan, on reactor: Reactor) throws(SystemError) {
+    self.reactor = reactor
+    self.plan = plan
+    listener = try Listener(socket, on: reactor, report: { print("upstream: \($0)") }) { [unowned self] connection in
+      let stream = Stream(connection, plan, reactor) { [unowned self] number in streams[number] = nil }
+      streams[stream.number] = stream
+      stream.open()
+    }
+  }
+
+  private final class Stream {
+    private let descriptor: Descriptor
+    private let plan: Plan
+    private let reactor: Reactor
+    private let ended: (CInt) -> Void
+    private var watch: Watch?
+    private var timer: Timer?
+    private var request: [UInt8] = []
+    private var said = 0
+    private var next: LoopClock.Instant
+
+    var number: CInt { descriptor.number }
+
+    init(_ descriptor: consuming Descriptor, _ plan: Plan, _ reactor: Reactor, ended: @escaping (CInt) -> Void) {
+      self.descriptor = descriptor
+      self.plan = plan
+      self.reactor = reactor
+      self.ended = ended
+      self.next = reactor.now
+      var yes: CInt = 1
+      unsafe setsockopt(
+        self.descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
+    }
+
+    func open() { watch = try? reactor.watch(number, for: [.readable, .peerClosed]) { [unowned self] _ in receive() } }
+
+    private func receive() {
+      var buffer = [UInt8](repeating: 0, count: 4096)
+      let count = unsafe recv(number, &buffer, buffer.count, CInt(MSG_DONTWAIT))
+      if count < 0, errno == EAGAIN { return }
+      guard count > 0 else { return close() }
+      request += buffer.prefix(count)
+      guard isWhole else { return }
+      request = []
+      said = 0
+      _ = descriptor.sendAll(
+        Array("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".utf8))
+      // Spread over the interval, so that a thousand streams do not speak at once.
+      next = reactor.now + .seconds(Double.random(in: 0..<1) / plan.tokensPerSecond)
+      schedule()
+    }
+
+    /// Whether the request has its body, by its Content-Length.
+    private var isWhole: Bool {
+      let text = String(decoding: request, as: UTF8.self)
+      guard let end = text.firstRange(of: "\r\n\r\n"), let field = text.firstRange(of: "Content-Length: ") else { return false }
+      let length = Int(text[field.upperBound...].prefix { $0.isNumber }) ?? 0
+      return text[end.upperBound...].utf8.count >= length
+    }
+
+    private func schedule() {
+      timer = reactor.schedule(after: max(.zero, next - reactor.now)) { [unowned self] in say() }
+    }
+
+    private func say() {
+      next += .seconds(1 / plan.tokensPerSecond)
+      guard said < plan.tokens else {
+        chunk(
+          #"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"bench","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#
+            + "\n\ndata: [DONE]\n\n")
+        _ = descriptor.sendAll(Array("0\r\n\r\n".utf8))
+        return
+      }
+      said += 1
+      chunk(
+        #"data: {"id":"chatcmpl-123456789012345678901234","object":"chat.completion.chunk","created":1700000000,"model":"bench-model","system_fingerprint":"fp_1234567890","choices":[{"index":0,"delta":{"content":"\#(nanoseconds())"},"logprobs":null,"finish_reason":null}]}"#
+          + "\n\n")
+      schedule()
+    }
+
+    private func chunk(_ text: String) {
+      if !descriptor.sendAll(Array("\(String(text.utf8.count, radix: 16))\r\n\(text)\r\n".utf8)) { close() }
+    }
+
+    private func close() {
+      timer?.cancel()
+      watch?.cancel()
+      ended(number)
+    }
+  }
+}
+
+/// The machine's monotonic clock, which all processes share.
+func nanoseconds() -> UInt64 {
+  var time = timespec()
+  unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
