@@ -1,3 +1,5 @@
+import Glibc
+
 /// Reads a Server-Sent Events stream as it arrives, in pieces of any size (WHATWG HTML, 9.2.6).
 ///
 /// Lines end with CR, LF or CRLF and with nothing else; one BOM at the start is dropped; a block without data
@@ -47,31 +49,26 @@ public struct EventStreamParser: Sendable {
         start = 3
       }
     }
-    var lineStart = index
-    while index < bytes.count {
-      let byte = bytes[index]
-      index += 1
-      if byte != 0x0A && byte != 0x0D {
-        isAfterCR = false
-        continue
-      }
-      if byte == 0x0A && isAfterCR {
-        isAfterCR = false
-        lineStart = index
-        continue
-      }
-      isAfterCR = byte == 0x0D
-      if line.isEmpty {
-        try take(bytes.extracting(lineStart..<(index - 1)), dispatch)
-      } else {
-        try keep(bytes.extracting(lineStart..<(index - 1)))
-        let whole = line
-        line.removeAll(keepingCapacity: true)
-        try take(whole.span, dispatch)
-      }
-      lineStart = index
+    if isAfterCR, index < bytes.count {
+      if bytes[index] == 0x0A { index += 1 }
+      isAfterCR = false
     }
-    try keep(bytes.extracting(lineStart..<bytes.count))
+    var ends = LineEnds(from: index)
+    while let end = ends.next(in: bytes) {
+      if line.isEmpty {
+        try take(bytes.extracting(index..<end), dispatch)
+      } else {
+        try keep(bytes.extracting(index..<end))
+        let whole = line
+        line = []
+        try take(whole.span, dispatch)
+        line = whole
+        line.removeAll(keepingCapacity: true)
+      }
+      index = ends.position
+      isAfterCR = index == bytes.count && bytes[end] == 0x0D
+    }
+    try keep(bytes.extracting(index..<bytes.count))
   }
 
   /// Like ``feed(_:_:)``, with whole events as values.
@@ -125,7 +122,40 @@ public struct EventStreamParser: Sendable {
   }
 }
 
+/// Finds the line ends of a piece of bytes, each byte being looked at twice at most, by memchr(3).
+private struct LineEnds {
+  /// Where the next line begins.
+  private(set) var position: Int
+  /// The next LF and the next CR from `position` on, once they have been looked for; the count if there is none.
+  private var nextLF = -1
+  private var nextCR = -1
+
+  init(from position: Int) { self.position = position }
+
+  /// The end of the line at ``position``, which moves behind it; nil when the line is not complete. A CR that is the
+  /// last byte is a whole line end: the LF that may follow is the caller's to drop.
+  mutating func next(in bytes: borrowing Span<UInt8>) -> Int? {
+    if nextLF < position { nextLF = bytes.firstIndex(of: 0x0A, from: position) }
+    if nextCR < position { nextCR = bytes.firstIndex(of: 0x0D, from: position) }
+    let end = min(nextLF, nextCR)
+    guard end < bytes.count else { return nil }
+    position = end + 1
+    if end == nextCR, nextLF == position { position += 1 }
+    return end
+  }
+}
+
 extension Span<UInt8> {
+  /// The place of the first `byte` at or after `start`, or the count.
+  fileprivate func firstIndex(of byte: UInt8, from start: Int) -> Int {
+    // Safe: memchr reads `count - start` bytes from `start`, all of them in the buffer.
+    unsafe withUnsafeBytes { buffer in
+      guard start < buffer.count, let base = buffer.baseAddress else { return buffer.count }
+      let found = unsafe memchr(base + start, CInt(byte), buffer.count - start)
+      return unsafe found.map { unsafe UnsafeRawPointer($0) - base } ?? buffer.count
+    }
+  }
+
   fileprivate func equals(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     return text.withUTF8Buffer { expected in

@@ -12,8 +12,8 @@ public final class Answer {
     case finished(Completion)
   }
 
-  private let events: Mailbox<Result<Event, GeneratorError>>
-  private let acceptance: Waiter
+  private let events = Mailbox<Result<Event, GeneratorError>>()
+  private let acceptance = Waiter()
   private var isAccepted = false
   private var isOver = false
   private var queuedBytes = 0
@@ -22,10 +22,7 @@ public final class Answer {
   /// The most that waits for the reader before the source is to pause.
   private static let maximumQueuedBytes = 64 * 1024
 
-  public init(on reactor: Reactor) {
-    events = Mailbox(reactor)
-    acceptance = Waiter(reactor)
-  }
+  public init() {}
 
   // MARK: The generator's end
 
@@ -73,24 +70,19 @@ public final class Answer {
 
   // MARK: The reader's end
 
-  /// Waits until the source has accepted, or has failed: the first ``next()`` tells which.
+  /// Waits until the source has accepted.
+  ///
+  /// - Throws: what it refused with, or ``GeneratorError/Code/cancelled``.
   public func accepted() async throws(GeneratorError) {
-    while !isAccepted {
-      if Task.isCancelled { throw .cancelled }
-      await acceptance.waitOrCancel()
-    }
+    while !isAccepted { await acceptance.wait() }
     // What is there already tells whether it was accepted or refused.
-    if events.count == 1, isOver, let refusal = refusal { throw refusal }
+    if let refusal { throw refusal }
   }
 
   /// The next event, as soon as there is one.
   ///
   /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
-  public func next() async throws(GeneratorError) -> Event {
-    let event: Result<Event, GeneratorError>
-    do { event = try await events.next() } catch { throw .cancelled }
-    return try took(event)
-  }
+  public func next() async throws(GeneratorError) -> Event { try took(await events.next()) }
 
   /// The next event if it is there already.
   public func nextReady() throws(GeneratorError) -> Event? {
@@ -98,11 +90,12 @@ public final class Answer {
     return try took(event)
   }
 
-  /// Lets the answer go. An upstream transfer ends at once. After the end it does nothing.
+  /// Lets the answer go: an upstream transfer ends at once, and a wait for the next event too. After the end it does
+  /// nothing. The cancellation of a waiting task is not noticed by itself: see ``EventLoop/Reactor/onCancel(_:while:)``.
   public func cancel() {
-    isOver = true
-    drained = nil
-    cancelled.take()?()
+    let letGo = cancelled
+    end(.failure(.cancelled))
+    letGo?()
   }
 
   private var refusal: GeneratorError? {

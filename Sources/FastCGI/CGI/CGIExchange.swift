@@ -6,7 +6,7 @@ import Glibc
 public final class CGIExchange: ResponseTransport {
   private let reactor: Reactor
   private let gate = OutputGate(STDOUT_FILENO, budget: 0)
-  private let writable: Waiter
+  private let writable = Waiter()
   private let ended: () -> Void
   private var watch: Watch?
   public private(set) var isPeerGone = false
@@ -18,7 +18,6 @@ public final class CGIExchange: ResponseTransport {
   /// - Parameter ended: called when the answer is over.
   public init(on reactor: Reactor, ended: @escaping () -> Void) {
     self.reactor = reactor
-    self.writable = Waiter(reactor)
     self.ended = ended
     // The reading end of a pipe that goes shows as an error on the writing end. A regular file cannot be watched,
     // and has nobody who could go.

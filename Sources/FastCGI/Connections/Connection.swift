@@ -23,7 +23,7 @@ final class Connection: ResponseTransport {
   private unowned let server: ConnectionServer
   private let reactor: Reactor
   private let gate: OutputGate
-  private let writable: Waiter
+  private let writable = Waiter()
   private var watch: Watch?
   private var deadline: Timer?
   private var state = State.waiting
@@ -38,7 +38,6 @@ final class Connection: ResponseTransport {
     self.descriptor = descriptor
     self.server = server
     self.reactor = server.reactor
-    self.writable = Waiter(server.reactor)
   }
 
   /// Begins to wait. Closes at once when epoll will not take the descriptor.

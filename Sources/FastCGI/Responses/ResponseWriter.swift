@@ -63,6 +63,7 @@ public final class BodyWriter {
   ///
   /// - Throws: ``WriteError``; the rest of the buffer is dropped then.
   public func flush() async throws(WriteError) {
+    if try flushNow() { return }
     isFlushing = true
     defer { isFlushing = false }
     var sent = 0
@@ -76,19 +77,28 @@ public final class BodyWriter {
     }
   }
 
+  /// Sends all of ``buffer`` if the peer can take it at once: the usual case, without a suspension.
+  ///
+  /// - Returns: whether it was sent. If not, ``flush()`` is to follow.
+  public func flushNow() throws(WriteError) -> Bool {
+    if transport.isPeerGone { throw .peerGone }
+    guard !isFlushing, buffer.count <= transport.maximumPieceBytes, transport.isWritable(buffer.count) else {
+      return false
+    }
+    defer { empty() }
+    try transport.write(buffer.span)
+    sentBytes += buffer.count
+    return true
+  }
+
   /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
   /// then the connection is not silent. For heartbeats, from a timer of the same loop.
   public func sendNow(_ record: [UInt8]) {
     let bytes = buffer.count + record.count
-    guard !isFlushing, !isEnded, !transport.isPeerGone, bytes <= transport.maximumPieceBytes,
-      transport.isWritable(bytes)
-    else { return }
+    guard !isFlushing, !isEnded, bytes <= transport.maximumPieceBytes, transport.isWritable(bytes) else { return }
     buffer.append(contentsOf: record)
     // A failure shows itself to the writing task at its next flush.
-    if (try? transport.write(buffer.span)) != nil {
-      sentBytes += buffer.count
-      empty()
-    }
+    _ = try? flushNow()
   }
 
   /// Sends the rest and ends the answer. After an error it is broken off instead.

@@ -5,14 +5,15 @@ import Upstream
 struct EventsDialect: Dialect {
   static let name = "events"
 
+  private static let tokenStart = Array("event: token\ndata: {\"t\":".utf8)
+
   init(streamID: String) {}
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
     case .began: break
     case .delta(let text):
-      EventStreamEncoder.beginLine(event: "token", into: &buffer)
-      buffer.append(contentsOf: #"{"t":"#.utf8)
+      buffer.append(contentsOf: Self.tokenStart)
       buffer.append(jsonString: text)
       buffer.append(UInt8(ascii: "}"))
       EventStreamEncoder.endLine(&buffer)

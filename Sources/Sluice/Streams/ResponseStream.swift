@@ -42,6 +42,8 @@ public final class ResponseStream {
   private var body: BodyWriter?
   private var isFlushing = false
   private var requestedEnding: Ending?
+  /// Whether there is one: asked at every token.
+  private var mustEnd = false
   private var cancelTask: (() -> Void)?
   private var heartbeatTimer: Timer?
   private var waitTimer: Timer?
@@ -65,7 +67,7 @@ public final class ResponseStream {
     let transport = writer.transport
     self.writer = consume writer
     transport.peerWent = { [weak self] in self?.end(.disconnected) }
-    if transport.isPeerGone { requestedEnding = .disconnected }
+    if transport.isPeerGone { end(.disconnected) }
   }
 
   // MARK: For the handler
@@ -87,7 +89,7 @@ public final class ResponseStream {
 
   /// Adds a delta to what the next ``flush()`` sends.
   func put(_ delta: String) throws {
-    if requestedEnding != nil { throw StreamEnded() }
+    if mustEnd { throw StreamEnded() }
     guard !delta.isEmpty else { return }
     deltas += 1
     textBytes += delta.utf8.count
@@ -95,24 +97,29 @@ public final class ResponseStream {
       throw Failure(.upstreamError, "The answer is longer than \(limits.maximumTextBytes) bytes.")
     }
     if firstDeltaAt == nil { firstDeltaAt = reactor.now }
-    waitTimer?.move(to: reactor.now + limits.idle)
     if keepsText { text += delta }
-    try begin()
-    if whole == nil, let body { dialect.encode(.delta(delta), into: &body.buffer) }
+    if body == nil { try begin() }
+    if let body { dialect.encode(.delta(delta), into: &body.buffer) }
   }
 
   /// Sends what was put, in one write if it fits.
   func flush() async throws {
-    guard whole == nil, let body else { return }
-    isFlushing = true
-    defer { isFlushing = false }
-    do throws(WriteError) { try await body.flush() } catch {
+    guard let body else { return }
+    do throws(WriteError) {
+      // Without a suspension unless the client is slow.
+      if try !body.flushNow() {
+        isFlushing = true
+        defer { isFlushing = false }
+        try await body.flush()
+      }
+    } catch {
       end(.disconnected)
       throw StreamEnded()
     }
-    if requestedEnding != nil { throw StreamEnded() }
-    heartbeatTimer?.move(to: reactor.now + limits.heartbeat)
-    waitTimer?.move(to: reactor.now + limits.idle)
+    if mustEnd { throw StreamEnded() }
+    let now = reactor.now
+    heartbeatTimer?.move(to: now + limits.heartbeat)
+    waitTimer?.move(to: now + limits.idle)
   }
 
   /// Sends all of an answer as it comes.
@@ -120,11 +127,10 @@ public final class ResponseStream {
   /// - Returns: how the answer was completed.
   func relay(_ answer: Answer) async throws -> Completion {
     defer { answer.cancel() }
-    try await answer.accepted()
-    try await open()
-    while true {
+    return try await reactor.onCancel({ answer.cancel() }) {
+      try await answer.accepted()
+      try await open()
       var event = try await answer.next()
-      // One flush for everything that is there by now.
       while true {
         switch event {
         case .delta(let text): try put(text)
@@ -135,10 +141,14 @@ public final class ResponseStream {
           totalTimer?.cancel()
           return completion
         }
-        guard let next = try answer.nextReady() else { break }
-        event = next
+        // One flush for everything that is there by now.
+        if let next = try answer.nextReady() {
+          event = next
+        } else {
+          try await flush()
+          event = try await answer.next()
+        }
       }
-      try await flush()
     }
   }
 
@@ -146,7 +156,7 @@ public final class ResponseStream {
 
   /// Starts the clocks. `cancel` is to make the handler come to its end.
   func start(cancel: @escaping () -> Void) {
-    if requestedEnding != nil { return cancel() }
+    if mustEnd { return cancel() }
     cancelTask = cancel
     waitTimer = reactor.schedule(after: limits.firstToken) { [unowned self] in waitedTooLong() }
     totalTimer = reactor.schedule(after: limits.total) { [unowned self] in
@@ -157,7 +167,8 @@ public final class ResponseStream {
 
   /// Asks the stream to end, for a reason other than the handler's own. The first reason counts.
   func end(_ ending: Ending) {
-    guard requestedEnding == nil else { return }
+    guard !mustEnd else { return }
+    mustEnd = true
     requestedEnding = ending
     cancelTask.take()?()
   }
@@ -201,7 +212,7 @@ public final class ResponseStream {
   // MARK: Parts
 
   private func begin() throws {
-    if requestedEnding != nil { throw StreamEnded() }
+    if mustEnd { throw StreamEnded() }
     // An answer in one piece keeps its head until it is whole.
     guard whole == nil else { return }
     switch state.begin() {

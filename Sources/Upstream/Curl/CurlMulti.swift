@@ -33,6 +33,8 @@ final class CurlMulti {
         return 0
       }, context)
     unsafe ccurl_multi_set_long(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, 1000)
+    // Of idle connections; its own limit would be four for every transfer that ever ran at the same time.
+    unsafe ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 64)
   }
 
   deinit {

@@ -6,7 +6,7 @@ public struct EchoGenerator: Generator {
   public init() {}
 
   public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
-    let answer = Answer(on: reactor)
+    let answer = Answer()
     answer.accept()
     Echo(prompt, answer, reactor).wait()
     return answer

@@ -8,70 +8,80 @@ import EventStream
 /// `[DONE]` after it.
 struct CompletionReader {
   private var parser = EventStreamParser(maximumEventBytes: 1 << 20)
+  private var state = State()
   private let chunks: ChunkParser
-  private var finishReason: FinishReason?
-  private var usage: Usage?
-  private var isDone = false
-  private var failure: GeneratorError?
 
   init(chunks: ChunkParser) { self.chunks = chunks }
 
   /// Whether nothing more is to be expected: `[DONE]` was there.
-  var isComplete: Bool { isDone }
+  var isComplete: Bool { state.isDone }
 
   /// Whether the text is complete, though `[DONE]` may still come.
-  var hasFinishReason: Bool { finishReason != nil }
+  var hasFinishReason: Bool { state.finishReason != nil }
 
   /// Takes in a piece of the body.
   ///
   /// - Throws: what the upstream reports in mid-stream, or that it does not speak the protocol. Text that came
   ///   before has been given to `emit`.
   mutating func feed(_ bytes: borrowing Span<UInt8>, emit: (String) -> Void) throws(GeneratorError) {
-    var parser = self.parser
-    self.parser = EventStreamParser()
+    try Self.feed(bytes, to: &parser, &state, chunks, emit)
+  }
+
+  /// Apart, so that the parser and what it calls can each change their own part of the reader.
+  private static func feed(
+    _ bytes: borrowing Span<UInt8>, to parser: inout EventStreamParser, _ state: inout State, _ chunks: ChunkParser,
+    _ emit: (String) -> Void
+  ) throws(GeneratorError) {
     do {
       try parser.feed(bytes) { _, data, _ in
-        guard !isDone, failure == nil else { return }
-        if data.count == 6, data.isDoneMarker {
-          isDone = true
+        guard !state.isDone, state.failure == nil else { return }
+        if data.isDoneMarker {
+          state.isDone = true
         } else if let chunk = chunks.read(data) {
-          take(chunk, emit: emit)
+          state.take(chunk, emit)
         } else {
-          failure = GeneratorError(.failed, "The model's server sent something that is not JSON.")
+          state.failure = GeneratorError(.failed, "The model's server sent something that is not JSON.")
         }
       }
     } catch {
-      failure = GeneratorError(
+      throw GeneratorError(
         .failed, "The model's server sent an event that is too long.", detail: "over \(error.limit) bytes")
     }
-    self.parser = parser
-    if let failure { throw failure }
+    if let failure = state.failure { throw failure }
   }
 
   /// How the answer ended, to be asked when the body is over or ``isComplete``.
   ///
   /// - Throws: ``GeneratorError/Code/truncated`` when neither `[DONE]` nor a `finish_reason` came.
   func completion() throws(GeneratorError) -> Completion {
-    guard isDone || finishReason != nil else {
+    guard state.isDone || state.finishReason != nil else {
       throw GeneratorError(.truncated, "The model's answer ended before it was complete.")
     }
-    return Completion(finishReason ?? .stop, usage: usage)
+    return Completion(state.finishReason ?? .stop, usage: state.usage)
   }
 
-  private mutating func take(_ chunk: Chunk, emit: (String) -> Void) {
-    if let error = chunk.error {
-      failure = GeneratorError(.failed, "The model's server reported an error.", detail: error)
-      return
+  private struct State {
+    var finishReason: FinishReason?
+    var usage: Usage?
+    var isDone = false
+    var failure: GeneratorError?
+
+    mutating func take(_ chunk: Chunk, _ emit: (String) -> Void) {
+      if let error = chunk.error {
+        failure = GeneratorError(.failed, "The model's server reported an error.", detail: error)
+        return
+      }
+      if let content = chunk.content, !content.isEmpty { emit(content) }
+      if let reason = chunk.finishReason { finishReason = FinishReason(rawValue: reason) }
+      if let usage = chunk.usage { self.usage = usage }
     }
-    if let content = chunk.content, !content.isEmpty { emit(content) }
-    if let reason = chunk.finishReason { finishReason = FinishReason(rawValue: reason) }
-    if let usage = chunk.usage { self.usage = usage }
   }
 }
 
 extension Span<UInt8> {
   fileprivate var isDoneMarker: Bool {
     let marker: StaticString = "[DONE]"
+    guard count == marker.utf8CodeUnitCount else { return false }
     return marker.withUTF8Buffer { expected in
       for index in indices where unsafe self[index] != expected[index] { return false }
       return true

@@ -22,7 +22,7 @@ public final class OpenAIGenerator: Generator {
   }
 
   public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
-    let answer = Answer(on: reactor)
+    let answer = Answer()
     let connections = reactor.attachment(for: self) { Connections(multi: CurlMulti(on: reactor), chunks: ChunkParser()) }
     let key = key()
     var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
