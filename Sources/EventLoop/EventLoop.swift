@@ -113,6 +113,7 @@ public final class EventLoop: TaskExecutor, Sendable {
         perform(&jobs)
         unsafe swap(&localJobs, &jobs)
         perform(&jobs)
+        reactor.flushAll()
       }
       reactor.turn(mayWait: isIdle)
       if isIdle { inbox.withLock { $0.isAwake = true } }

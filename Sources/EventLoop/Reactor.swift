@@ -48,6 +48,12 @@ public final class Watch {
   }
 }
 
+/// Something that gathers output and sends it once what happens now is over: see ``Reactor/flushSoon(_:)``.
+package protocol Flushing: AnyObject {
+  /// Sends what was gathered, as far as that is possible without waiting.
+  func flushGathered()
+}
+
 /// The part of an event loop that belongs to its thread: descriptors, timers, and the tasks that run there.
 ///
 /// A reactor is not `Sendable`, and neither is anything that holds one: the compiler keeps it on the loop where it
@@ -64,6 +70,7 @@ public final class Reactor {
   /// By descriptor number. A generation tells an old event from a new registration under the same number.
   private var watches: [Watch?] = []
   private var nextGeneration: UInt32 = 0
+  private var unflushed: [any Flushing] = []
   private var attachments: [ObjectIdentifier: AnyObject] = [:]
   private var events = unsafe [epoll_event](repeating: epoll_event(), count: 256)
 
@@ -123,6 +130,16 @@ public final class Reactor {
     epoll_ctl(epoll.number, EPOLL_CTL_DEL, watch.number, nil)
   }
 
+  // MARK: Output
+
+  /// Has `output` flushed as soon as the present event has been handled, so that everything that one read brought
+  /// goes out in one write. To be asked once for each flush.
+  package func flushSoon(_ output: any Flushing) { unflushed.append(output) }
+
+  func flushAll() {
+    while let output = unflushed.popLast() { output.flushGathered() }
+  }
+
   // MARK: Tasks
 
   /// Starts a task that runs on this loop's thread and nowhere else.
@@ -166,8 +183,10 @@ public final class Reactor {
         continue
       }
       watch.handler?(Readiness(rawValue: unsafe event.events))
+      if !unflushed.isEmpty { flushAll() }
     }
     timers.fire(at: cachedNow)
+    if !unflushed.isEmpty { flushAll() }
   }
 }
 

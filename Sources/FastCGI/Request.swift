@@ -50,49 +50,66 @@ public struct Request: Sendable {
 }
 
 /// CGI variables, in the order in which they came. When a name comes twice the last value counts.
+///
+/// They stay in one block of bytes, because an open stream keeps them: a string is made of what is asked for.
 public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
-  private var pairs: [(name: String, value: String)] = []
+  private struct Entry {
+    var name: Range<Int32>
+    var value: Range<Int32>
+  }
+
+  private var bytes: [UInt8] = []
+  private var entries: [Entry] = []
 
   public init() {}
 
   public init(dictionaryLiteral elements: (String, String)...) {
-    for (name, value) in elements { pairs.append((name, value)) }
+    for (name, value) in elements { add(name, value) }
   }
 
-  /// Two dozen short strings: looking through them is as quick as hashing one of them.
+  /// Two dozen short names: looking through them is as quick as hashing one.
   public subscript(name: String) -> String? {
-    get { pairs.last { $0.name == name }?.value }
+    get {
+      entries.last { bytes[$0.name].elementsEqual(name.utf8) }.map { String(decoding: bytes[$0.value], as: UTF8.self) }
+    }
     set {
-      pairs.removeAll { $0.name == name }
-      if let newValue { pairs.append((name, newValue)) }
+      entries.removeAll { bytes[$0.name].elementsEqual(name.utf8) }
+      if let newValue { add(name, newValue) }
     }
   }
 
   /// Adds one `NAME=value`, as environments hold them. Without a `=` it is passed over.
   mutating func add(_ assignment: borrowing Span<UInt8>) {
-    var split: Int?
-    for index in assignment.indices where assignment[index] == UInt8(ascii: "=") {
-      split = index
-      break
+    let start = bytes.count
+    for index in assignment.indices { bytes.append(assignment[index]) }
+    if let split = bytes[start...].firstIndex(of: UInt8(ascii: "=")) {
+      entries.append(
+        Entry(name: Int32(start)..<Int32(split), value: Int32(split + 1)..<Int32(bytes.count)))
+    } else {
+      bytes.removeLast(bytes.count - start)
     }
-    guard let split else { return }
-    pairs.append(
-      (
-        name: String(decoding: assignment, in: 0..<split),
-        value: String(decoding: assignment, in: (split + 1)..<assignment.count)
-      ))
   }
 
-  public func makeIterator() -> some IteratorProtocol<(name: String, value: String)> { pairs.makeIterator() }
+  private mutating func add(_ name: String, _ value: String) {
+    let start = Int32(bytes.count)
+    bytes.append(contentsOf: name.utf8)
+    let middle = Int32(bytes.count)
+    bytes.append(contentsOf: value.utf8)
+    entries.append(Entry(name: start..<middle, value: middle..<Int32(bytes.count)))
+  }
+
+  public func makeIterator() -> some IteratorProtocol<(name: String, value: String)> {
+    entries.lazy.map {
+      (name: String(decoding: bytes[$0.name], as: UTF8.self), value: String(decoding: bytes[$0.value], as: UTF8.self))
+    }.makeIterator()
+  }
+}
+
+extension [UInt8] {
+  fileprivate subscript(range: Range<Int32>) -> ArraySlice<UInt8> { self[Int(range.lowerBound)..<Int(range.upperBound)] }
 }
 
 extension String {
-  /// The text of some bytes; what is not UTF-8 becomes U+FFFD.
-  init(decoding bytes: borrowing Span<UInt8>, in range: Range<Int>) {
-    // Safe: the buffer is only read, within the closure.
-    self = unsafe bytes.extracting(range).withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
-  }
-
   /// Percent-encoding undone (RFC 3986, 2.1). A `%` that no two hex digits follow stays as it is; bytes that are not
   /// UTF-8 become U+FFFD.
   public func percentDecoded(plusIsSpace: Bool) -> String {

@@ -1,5 +1,12 @@
 import EventLoop
 
+/// Someone to whom an answer can speak directly.
+package protocol AnswerReceiver: AnyObject {
+  /// Takes a delta. False when it has to wait: the delta comes by ``Answer/next()`` then, as do all after it until
+  /// the reader has caught up.
+  func receive(_ delta: String) -> Bool
+}
+
 /// An answer on its way: what a generator puts in at one end, a stream takes out at the other. Belongs to its loop.
 ///
 /// It holds little: when the reader is slow, ``isFull`` tells the generator to pause its source until ``drained`` is
@@ -45,8 +52,10 @@ public final class Answer {
     acceptance.wake()
   }
 
+  /// Says a piece of the text: to the ``receiver`` at once if it takes it, else it waits in the queue.
   public func post(_ text: String) {
     guard !isOver, !text.isEmpty else { return }
+    if let receiver, events.count == 0, receiver.receive(text) { return }
     queuedBytes += text.utf8.count
     post(.success(.delta(text)))
   }
@@ -58,6 +67,7 @@ public final class Answer {
   private func end(_ event: Result<Event, GeneratorError>) {
     guard !isOver else { return }
     isOver = true
+    receiver = nil
     cancelled = nil
     drained = nil
     post(event)
@@ -69,6 +79,10 @@ public final class Answer {
   }
 
   // MARK: The reader's end
+
+  /// Takes deltas without a task having to be woken for each: the fast way, for as long as it can take them. Kept
+  /// until the answer is over.
+  package var receiver: (any AnswerReceiver)?
 
   /// Waits until the source has accepted.
   ///

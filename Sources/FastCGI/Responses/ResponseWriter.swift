@@ -91,11 +91,16 @@ public final class BodyWriter {
     return true
   }
 
+  /// Whether ``flushNow()`` would send all of ``buffer`` and `bytes` more.
+  public func canSend(_ bytes: Int) -> Bool {
+    let bytes = buffer.count + bytes
+    return !isFlushing && bytes <= transport.maximumPieceBytes && transport.isWritable(bytes)
+  }
+
   /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
   /// then the connection is not silent. For heartbeats, from a timer of the same loop.
   public func sendNow(_ record: [UInt8]) {
-    let bytes = buffer.count + record.count
-    guard !isFlushing, !isEnded, bytes <= transport.maximumPieceBytes, transport.isWritable(bytes) else { return }
+    guard !isEnded, canSend(record.count) else { return }
     buffer.append(contentsOf: record)
     // A failure shows itself to the writing task at its next flush.
     _ = try? flushNow()

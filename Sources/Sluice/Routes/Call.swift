@@ -1,7 +1,7 @@
 import FastCGI
 
 /// A request whose sender is known: what every handler gets.
-public struct Call: Sendable {
+public final class Call: Sendable {
   public let request: Request
   /// Who asks. For routes that ask nobody, `anonymous`.
   public let user: User
@@ -11,4 +11,14 @@ public struct Call: Sendable {
   public let correlationID: String
   /// The settings for the location that the request came through.
   let configuration: Configuration
+
+  init(
+    request: Request, user: User, pathParameters: [String: String], correlationID: String, configuration: Configuration
+  ) {
+    self.request = request
+    self.user = user
+    self.pathParameters = pathParameters
+    self.correlationID = correlationID
+    self.configuration = configuration
+  }
 }

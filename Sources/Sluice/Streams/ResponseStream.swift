@@ -18,7 +18,7 @@ public struct StreamEnded: Error, Sendable {}
 ///
 /// It is given to a handler, which sends with ``send(_:)`` and returns when the answer is complete. Belongs to its
 /// loop: the compiler keeps it in the handler's task.
-public final class ResponseStream {
+public final class ResponseStream: AnswerReceiver, Flushing {
   /// The stream's id (a UUIDv7), which the client has from the header `Sluice-Stream-Id`.
   public let id: String
   /// The text sent so far, where it is to be kept.
@@ -41,6 +41,8 @@ public final class ResponseStream {
   private var writer: ResponseWriter?
   private var body: BodyWriter?
   private var isFlushing = false
+  /// Whether a flush is due when the present event has been handled.
+  private var isGathering = false
   private var requestedEnding: Ending?
   /// Whether there is one: asked at every token.
   private var mustEnd = false
@@ -102,27 +104,25 @@ public final class ResponseStream {
     if let body { dialect.encode(.delta(delta), into: &body.buffer) }
   }
 
-  /// Sends what was put, in one write if it fits.
+  /// Sends what was put, waiting for the client as long as its slowness is allowed.
   func flush() async throws {
-    guard let body else { return }
-    do throws(WriteError) {
-      // Without a suspension unless the client is slow.
-      if try !body.flushNow() {
-        isFlushing = true
-        defer { isFlushing = false }
-        try await body.flush()
+    isGathering = false
+    if let body, !body.buffer.isEmpty {
+      isFlushing = true
+      defer { isFlushing = false }
+      do throws(WriteError) { try await body.flush() } catch {
+        end(.disconnected)
+        throw StreamEnded()
       }
-    } catch {
-      end(.disconnected)
-      throw StreamEnded()
+      flushed()
     }
     if mustEnd { throw StreamEnded() }
-    let now = reactor.now
-    heartbeatTimer?.move(to: now + limits.heartbeat)
-    waitTimer?.move(to: now + limits.idle)
   }
 
   /// Sends all of an answer as it comes.
+  ///
+  /// As long as the client keeps up, deltas come through ``receive(_:)`` and this task sleeps. It wakes for what
+  /// takes waiting, and for the end.
   ///
   /// - Returns: how the answer was completed.
   func relay(_ answer: Answer) async throws -> Completion {
@@ -130,23 +130,18 @@ public final class ResponseStream {
     return try await reactor.onCancel({ answer.cancel() }) {
       try await answer.accepted()
       try await open()
-      var event = try await answer.next()
+      answer.receiver = self
       while true {
-        switch event {
-        case .delta(let text): try put(text)
+        switch try await answer.next() {
+        case .delta(let text):
+          try put(text)
+          try await flush()
         case .finished(let completion):
           try await flush()
           // What follows is our own work: the model has met its limits.
           waitTimer?.cancel()
           totalTimer?.cancel()
           return completion
-        }
-        // One flush for everything that is there by now.
-        if let next = try answer.nextReady() {
-          event = next
-        } else {
-          try await flush()
-          event = try await answer.next()
         }
       }
     }
@@ -207,6 +202,38 @@ public final class ResponseStream {
     writer = nil
     body = nil
     return ending
+  }
+
+  // MARK: The fast way
+
+  package func receive(_ delta: String) -> Bool {
+    guard !isFlushing, !mustEnd else { return false }
+    // Room for the delta and what a dialect puts around it; a larger one takes the slow way, and so does the first.
+    if whole == nil {
+      guard let body, body.canSend(2 * delta.utf8.count + 512) else { return false }
+    }
+    // What the stream's limits have against it is said to the task, which then ends the stream.
+    guard (try? put(delta)) != nil else { return false }
+    if !isGathering, body != nil {
+      isGathering = true
+      reactor.flushSoon(self)
+    }
+    return true
+  }
+
+  package func flushGathered() {
+    guard isGathering, let body else { return }
+    isGathering = false
+    do throws(WriteError) {
+      // What could not be sent at once goes with the next flush; there was room when it was taken.
+      if try body.flushNow() { flushed() }
+    } catch { end(.disconnected) }
+  }
+
+  private func flushed() {
+    let now = reactor.now
+    heartbeatTimer?.move(to: now + limits.heartbeat)
+    waitTimer?.move(to: now + limits.idle)
   }
 
   // MARK: Parts

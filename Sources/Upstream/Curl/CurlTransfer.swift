@@ -65,7 +65,8 @@ final class CurlTransfer {
     set(CURLOPT_TCP_KEEPALIVE, 1)
     set(CURLOPT_CONNECTTIMEOUT_MS, Int(request.connectTimeout.roundedUpMilliseconds))
     // The default of 16 KiB is for downloads. Tokens come in hundreds of bytes, and every open stream has a buffer.
-    set(CURLOPT_BUFFERSIZE, 4096)
+    set(CURLOPT_BUFFERSIZE, 2048)
+    set(CURLOPT_UPLOAD_BUFFERSIZE, 16 * 1024)
     unsafe set(CURLOPT_WRITEDATA, Unmanaged.passUnretained(self).toOpaque())
     unsafe ccurl_set_callback(easy, CURLOPT_WRITEFUNCTION) { bytes, _, count, context in
       guard let bytes = unsafe bytes, let context = unsafe context else { return 0 }
