@@ -94,6 +94,7 @@ public final class EventLoop: TaskExecutor, Sendable {
 
     var jobs: [UnownedJob] = []
     var calls: [@Sendable (Reactor) -> Void] = []
+    var events = unsafe [epoll_event](repeating: epoll_event(), count: 256)
     while true {
       // Everything that was delivered or made ready, until nothing is left: then, and only then, the loop may
       // sleep. `isAwake` is taken back under the lock that a delivery needs. The bound keeps tasks that go on
@@ -115,7 +116,7 @@ public final class EventLoop: TaskExecutor, Sendable {
         perform(&jobs)
         reactor.flushAll()
       }
-      reactor.turn(mayWait: isIdle)
+      unsafe reactor.turn(mayWait: isIdle, &events)
       if isIdle { inbox.withLock { $0.isAwake = true } }
     }
   }

@@ -72,7 +72,6 @@ public final class Reactor {
   private var nextGeneration: UInt32 = 0
   private var unflushed: [any Flushing] = []
   private var attachments: [ObjectIdentifier: AnyObject] = [:]
-  private var events = unsafe [epoll_event](repeating: epoll_event(), count: 256)
 
   init(loop: EventLoop, clock: LoopClock) throws(SystemError) {
     self.loop = loop
@@ -167,7 +166,10 @@ public final class Reactor {
   // MARK: The loop's own
 
   /// Waits for events and handles them: one turn of the loop.
-  func turn(mayWait: Bool) {
+  ///
+  /// - Parameter events: room for what one epoll_wait(2) reports. It is the loop's, not a property of this class,
+  ///   because each access to such a property is checked for exclusivity, and these come with every event.
+  @unsafe func turn(mayWait: Bool, _ events: inout [epoll_event]) {
     var timeout: CInt = mayWait ? -1 : 0
     if mayWait, let next = timers.next {
       timeout = CInt(clamping: max(0, (next - clock.now).roundedUpMilliseconds))

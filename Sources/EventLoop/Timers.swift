@@ -1,31 +1,21 @@
 /// Something to be done at a later instant. Made by ``Reactor/schedule(after:_:)``; belongs to its loop.
 public final class Timer {
-  /// When it is due. Moving it later costs one store: the loop looks again when the old instant comes. That is how
-  /// an idle limit is renewed at every token without touching the heap.
-  public fileprivate(set) var deadline: LoopClock.Instant
+  /// When it is due.
+  public let deadline: LoopClock.Instant
 
   fileprivate var handler: (() -> Void)?
-  /// The place in the heap and the instant it is sorted by there, which may be earlier than `deadline`.
+  /// The place in the heap.
   fileprivate var index = -1
-  fileprivate var sortedBy: LoopClock.Instant
   fileprivate unowned let timers: Timers
 
   fileprivate init(deadline: LoopClock.Instant, timers: Timers, handler: @escaping () -> Void) {
     self.deadline = deadline
-    self.sortedBy = deadline
     self.timers = timers
     self.handler = handler
   }
 
   /// Whether it has still to fire.
   public var isPending: Bool { index >= 0 }
-
-  /// Moves a pending timer to `deadline`. A timer that has fired or was cancelled stays as it is.
-  public func move(to deadline: LoopClock.Instant) {
-    guard isPending else { return }
-    self.deadline = deadline
-    if deadline < sortedBy { timers.resort(self) }
-  }
 
   /// Ends it: the handler will not be called and what it holds is released. Cancelling twice is not an error.
   public func cancel() {
@@ -43,7 +33,7 @@ final class Timers {
   var count: Int { heap.count }
 
   /// The instant to wake at, or nil when nothing is pending.
-  var next: LoopClock.Instant? { heap.first?.sortedBy }
+  var next: LoopClock.Instant? { heap.first?.deadline }
 
   func add(at deadline: LoopClock.Instant, _ handler: @escaping () -> Void) -> Timer {
     let timer = Timer(deadline: deadline, timers: self, handler: handler)
@@ -53,23 +43,13 @@ final class Timers {
     return timer
   }
 
-  /// Calls the handlers of all timers due at `now`, earliest first. A handler may add, move and cancel timers.
+  /// Calls the handlers of all timers due at `now`, earliest first. A handler may add and cancel timers.
   func fire(at now: LoopClock.Instant) {
-    while let timer = heap.first, timer.sortedBy <= now {
-      if timer.deadline > now {
-        timer.sortedBy = timer.deadline
-        siftDown(0)
-        continue
-      }
+    while let timer = heap.first, timer.deadline <= now {
       remove(timer)
       let handler = timer.handler.take()
       handler?()
     }
-  }
-
-  fileprivate func resort(_ timer: Timer) {
-    timer.sortedBy = timer.deadline
-    siftUp(timer.index)
   }
 
   fileprivate func remove(_ timer: Timer) {
@@ -85,7 +65,7 @@ final class Timers {
 
   private func siftUp(_ start: Int) {
     var index = start
-    while index > 0, case let parent = (index - 1) / 2, heap[index].sortedBy < heap[parent].sortedBy {
+    while index > 0, case let parent = (index - 1) / 2, heap[index].deadline < heap[parent].deadline {
       exchange(index, parent)
       index = parent
     }
@@ -96,7 +76,7 @@ final class Timers {
     while true {
       var least = index
       for child in [2 * index + 1, 2 * index + 2]
-      where child < heap.count && heap[child].sortedBy < heap[least].sortedBy {
+      where child < heap.count && heap[child].deadline < heap[least].deadline {
         least = child
       }
       guard least != index else { return }

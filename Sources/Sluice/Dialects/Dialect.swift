@@ -3,17 +3,20 @@ import FastCGI
 import Upstream
 
 /// What a finished answer is called and how it came to its end.
-public struct Finish: Sendable, Equatable {
-  public var messageID: String?
-  public var sessionID: String?
-  public var completion: Completion
+public final class Finish: Sendable {
+  public let messageID: String?
+  public let sessionID: String?
+  public let completion: Completion
   /// Further members of the terminal record, such as `report`.
-  public var more: JSON.Members = [:]
+  public let more: JSON.Members
 
-  public init(messageID: String? = nil, sessionID: String? = nil, completion: Completion = Completion()) {
+  public init(
+    messageID: String? = nil, sessionID: String? = nil, completion: Completion = Completion(), more: JSON.Members = [:]
+  ) {
     self.messageID = messageID
     self.sessionID = sessionID
     self.completion = completion
+    self.more = more
   }
 }
 

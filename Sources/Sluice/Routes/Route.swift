@@ -33,12 +33,18 @@ struct Route: Sendable {
 /// An endpoint that streams, or answers with the same in one piece.
 struct StreamingEndpoint: Sendable {
   /// What a request asks, once it is known to be valid.
-  struct Question: Sendable {
-    var message: String
+  final class Question: Sendable {
+    let message: String
     /// The session that it belongs to; nil where nothing is stored.
-    var sessionID: String?
+    let sessionID: String?
     /// Whether the client wants the answer in one piece.
-    var wantsWhole = false
+    let wantsWhole: Bool
+
+    init(message: String, sessionID: String? = nil, wantsWhole: Bool = false) {
+      self.message = message
+      self.sessionID = sessionID
+      self.wantsWhole = wantsWhole
+    }
   }
 
   typealias Ask = nonisolated(nonsending) @Sendable (Call) async throws -> Question

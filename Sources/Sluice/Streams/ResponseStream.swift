@@ -27,6 +27,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   // What the log tells at the end.
   let startedAt: LoopClock.Instant
   private(set) var firstDeltaAt: LoopClock.Instant?
+  /// When something was last sent, or taken into an answer in one piece.
+  private var lastFlushAt: LoopClock.Instant
   private(set) var deltas = 0
   private(set) var textBytes = 0
   private(set) var sentBytes = 0
@@ -66,6 +68,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     self.limits = limits
     self.reactor = reactor
     self.startedAt = reactor.now
+    self.lastFlushAt = reactor.now
     let transport = writer.transport
     self.writer = consume writer
     transport.peerWent = { [weak self] in self?.end(.disconnected) }
@@ -153,11 +156,11 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   func start(cancel: @escaping () -> Void) {
     if mustEnd { return cancel() }
     cancelTask = cancel
-    waitTimer = reactor.schedule(after: limits.firstToken) { [unowned self] in waitedTooLong() }
+    scheduleWait(after: min(limits.firstToken, limits.idle))
     totalTimer = reactor.schedule(after: limits.total) { [unowned self] in
       end(.failed(Failure(.upstreamTimeout, "The answer took longer than \(limits.total).")))
     }
-    if limits.heartbeat > .zero, whole == nil { scheduleHeartbeat() }
+    if limits.heartbeat > .zero, whole == nil { scheduleHeartbeat(after: limits.heartbeat) }
   }
 
   /// Asks the stream to end, for a reason other than the handler's own. The first reason counts.
@@ -178,10 +181,13 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     // An answer that was completed, and perhaps stored, stays so: a stop that comes too late changes nothing.
     var ending = ending
     if let requestedEnding {
-      if case .finished = ending, requestedEnding != .disconnected {} else { ending = requestedEnding }
+      switch (ending, requestedEnding) {
+      case (.finished, .stopped), (.finished, .failed): break
+      default: ending = requestedEnding
+      }
     }
     // An answer in one piece has no place for a record: it is refused instead.
-    if whole != nil, ending == .stopped { ending = .failed(Failure(.internalError, "The answer was stopped.")) }
+    if whole != nil, case .stopped = ending { ending = .failed(Failure(.internalError, "The answer was stopped.")) }
     switch state.end(ending) {
     case .refuse(let failure): await writer.take()?.respond(failure.response)
     case .headAndRecord:
@@ -214,7 +220,9 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     }
     // What the stream's limits have against it is said to the task, which then ends the stream.
     guard (try? put(delta)) != nil else { return false }
-    if !isGathering, body != nil {
+    if body == nil {
+      flushed()
+    } else if !isGathering {
       isGathering = true
       reactor.flushSoon(self)
     }
@@ -230,11 +238,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     } catch { end(.disconnected) }
   }
 
-  private func flushed() {
-    let now = reactor.now
-    heartbeatTimer?.move(to: now + limits.heartbeat)
-    waitTimer?.move(to: now + limits.idle)
-  }
+  /// One store a flush: the timers look at it when they come, and go on for what is left.
+  private func flushed() { lastFlushAt = reactor.now }
 
   // MARK: Parts
 
@@ -263,26 +268,33 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     self.body = body
   }
 
-  private func scheduleHeartbeat() {
-    heartbeatTimer = reactor.schedule(after: limits.heartbeat) { [unowned self] in
+  private func scheduleHeartbeat(after delay: Duration) {
+    heartbeatTimer = reactor.schedule(after: delay) { [unowned self] in
+      let silence = reactor.now - lastFlushAt
+      guard silence >= limits.heartbeat else { return scheduleHeartbeat(after: limits.heartbeat - silence) }
       // The head that was held for the upstream is held no longer: a proxy would lose patience.
       if (try? begin()) != nil, let body {
         var record: [UInt8] = []
         dialect.encode(.heartbeat, into: &record)
         body.sendNow(record)
       }
-      scheduleHeartbeat()
+      scheduleHeartbeat(after: limits.heartbeat)
     }
   }
 
-  private func waitedTooLong() {
-    if isFlushing {
-      // It is the client that is slow, for which the write timeout is there.
-      waitTimer = reactor.schedule(after: limits.idle) { [unowned self] in waitedTooLong() }
-      return
+  private func scheduleWait(after delay: Duration) {
+    waitTimer = reactor.schedule(after: delay) { [unowned self] in
+      let limit = firstDeltaAt == nil ? limits.firstToken : limits.idle
+      let silence = reactor.now - (firstDeltaAt == nil ? startedAt : lastFlushAt)
+      if isFlushing {
+        // It is the client that is slow, for which the write timeout is there.
+        scheduleWait(after: limits.idle)
+      } else if silence < limit {
+        scheduleWait(after: limit - silence)
+      } else {
+        end(.failed(Failure(.upstreamTimeout, "The model said nothing for \(limit).")))
+      }
     }
-    let limit = firstDeltaAt == nil ? limits.firstToken : limits.idle
-    end(.failed(Failure(.upstreamTimeout, "The model said nothing for \(limit).")))
   }
 }
 

@@ -1,5 +1,5 @@
-/// Why a stream ends.
-enum Ending: Sendable, Equatable {
+/// Why a stream ends. Indirect, so that it is a word in the frames of tasks that live as long as their streams.
+indirect enum Ending: Sendable {
   /// The answer is complete and, where it is to be stored, stored.
   case finished(Finish)
   case failed(Failure)
