@@ -1,3 +1,4 @@
+import EventLoop
 import Upstream
 
 extension Services {
@@ -24,27 +25,43 @@ extension Services {
 
   /// One turn of a conversation: what was said before goes with the question, the answer is streamed, and when it is
   /// complete, and only then, the turn is stored.
+  ///
+  /// Three functions, because what one of them needs is not kept while a stream waits for the next.
   nonisolated(nonsending) func converse(
     _ call: Call, _ question: StreamingEndpoint.Question, _ stream: ResponseStream
   ) async throws -> Finish {
-    let session = question.sessionID ?? Identifier.make()
+    let answer = try await ask(call, question, on: stream.reactor)
+    let completion = try await stream.relay(answer)
+    return try await keep(completion, call, question, stream)
+  }
+
+  private nonisolated(nonsending) func ask(
+    _ call: Call, _ question: StreamingEndpoint.Question, on reactor: Reactor
+  ) async throws -> Answer {
+    let configuration = call.configuration
     var messages: [Message] = []
-    if let path = call.configuration.systemPromptFile { messages.append(Message(.system, try prompts.text(path))) }
-    let earlier: [Turn]
-    do {
-      earlier = try await store.turns(of: session, user: call.user, newest: call.configuration.historyTurns)
-    } catch {
-      throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
-    }
-    for turn in earlier {
-      messages.append(Message(.user, turn.user.content))
-      messages.append(Message(.assistant, turn.assistant.content))
+    if let path = configuration.systemPromptFile { messages.append(Message(.system, try prompts.text(path))) }
+    if let session = question.sessionID {
+      do {
+        for turn in try await store.turns(of: session, user: call.user, newest: configuration.historyTurns) {
+          messages.append(Message(.user, turn.user.content))
+          messages.append(Message(.assistant, turn.assistant.content))
+        }
+      } catch {
+        throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
+      }
     }
     messages.append(Message(.user, question.message))
-    let completion = try await stream.relay(generator(for: call.configuration).start(
+    return generator(for: configuration).start(
       Prompt(
-        messages: messages, model: call.configuration.model, maximumTokens: call.configuration.maximumTokens,
-        echoGap: call.configuration.echoGap), on: stream.reactor))
+        messages: messages, model: configuration.model, maximumTokens: configuration.maximumTokens,
+        echoGap: configuration.echoGap), on: reactor)
+  }
+
+  private nonisolated(nonsending) func keep(
+    _ completion: Completion, _ call: Call, _ question: StreamingEndpoint.Question, _ stream: ResponseStream
+  ) async throws -> Finish {
+    guard let session = question.sessionID else { return Finish(completion: completion) }
     let turn = Turn(
       id: Identifier.make(), at: Timestamp.now, user: question.message, assistant: stream.text, completion: completion,
       model: call.configuration.model)

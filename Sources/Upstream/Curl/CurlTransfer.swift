@@ -9,7 +9,6 @@ struct CurlRequest: Sendable {
   var body: [UInt8]
   /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
   var certificateFile: String?
-  var connectTimeout: Duration = .seconds(10)
 }
 
 /// What a transfer tells of its answer. All calls come on the loop.
@@ -63,7 +62,6 @@ final class CurlTransfer {
     set(CURLOPT_PIPEWAIT, 1)
     set(CURLOPT_NOSIGNAL, 1)
     set(CURLOPT_TCP_KEEPALIVE, 1)
-    set(CURLOPT_CONNECTTIMEOUT_MS, Int(request.connectTimeout.roundedUpMilliseconds))
     // The default of 16 KiB is for downloads. Tokens come in hundreds of bytes, and every open stream has a buffer.
     set(CURLOPT_BUFFERSIZE, 2048)
     set(CURLOPT_UPLOAD_BUFFERSIZE, 16 * 1024)
@@ -89,6 +87,13 @@ final class CurlTransfer {
     unsafe curl_easy_cleanup(easy)
     unsafe curl_slist_free_all(headers)
     unsafe errorBuffer.deallocate()
+  }
+
+  /// Whether there is a connection, secured where it is to be, to send the request on.
+  var isConnected: Bool {
+    var time: curl_off_t = 0
+    unsafe ccurl_get_offset(easy, CURLINFO_PRETRANSFER_TIME_T, &time)
+    return time > 0
   }
 
   /// Lets a paused transfer go on (curl_easy_pause(3)). What was held back is delivered during this call.

@@ -21,11 +21,14 @@ final class ChatCompletion: CurlTransferDelegate {
   private var reader: CompletionReader
   private var phase = Phase.waitingForHead
   private var refusal: [UInt8] = []
-  private var grace: Timer?
+  /// Of the connection first, of the end of the body later.
+  private var deadline: Timer?
+  private var isEnding = false
   private var isPaused = false
 
   /// How long the end of the body is waited for once the text is complete: it lets the connection be used again.
   private static let grace: Duration = .seconds(2)
+  private static let connectTimeout: Duration = .seconds(10)
   private static let maximumRefusalBytes = 4096
 
   init(
@@ -50,6 +53,13 @@ final class ChatCompletion: CurlTransferDelegate {
     }
     transfer.delegate = self
     connections.multi.add(transfer)
+    // Not by CURLOPT_CONNECTTIMEOUT: libcurl keeps its timers in a splay tree, which every event of every transfer
+    // would turn over for as long as they are pending.
+    deadline = reactor.schedule(after: Self.connectTimeout) { [unowned self] in
+      if case .waitingForHead = phase, !transfer.isConnected {
+        fail(GeneratorError(.timedOut, "The model's server could not be reached in time."))
+      }
+    }
   }
 
   // MARK: From the transfer
@@ -80,7 +90,7 @@ final class ChatCompletion: CurlTransferDelegate {
       } catch {
         fail(error)
       }
-      if reader.hasFinishReason, grace == nil { startGrace(Self.grace) }
+      if reader.hasFinishReason, !isEnding { startGrace(Self.grace) }
       return true
     }
   }
@@ -93,8 +103,6 @@ final class ChatCompletion: CurlTransferDelegate {
       do throws(GeneratorError) { try finish() } catch { fail(error) }
     case .streaming:
       fail(GeneratorError(.truncated, "The model's answer was cut off.", detail: message))
-    case .waitingForHead where result == CURLE_OPERATION_TIMEDOUT:
-      fail(GeneratorError(.timedOut, "The model's server could not be reached in time.", detail: message))
     case .waitingForHead:
       fail(GeneratorError(.failed, "The model's server could not be reached.", detail: message))
     }
@@ -107,7 +115,7 @@ final class ChatCompletion: CurlTransferDelegate {
     let completion = try reader.completion()
     phase = .over
     answer.finish(completion)
-    if grace == nil { startGrace(Self.grace) }
+    if !isEnding { startGrace(Self.grace) }
   }
 
   private func fail(_ error: GeneratorError) {
@@ -121,8 +129,9 @@ final class ChatCompletion: CurlTransferDelegate {
 
   /// The body should end now, or something is wrong with its sender: it is not waited for any longer than this.
   private func startGrace(_ time: Duration) {
-    grace?.cancel()
-    grace = reactor.schedule(after: time) { [unowned self] in
+    isEnding = true
+    deadline?.cancel()
+    deadline = reactor.schedule(after: time) { [unowned self] in
       if case .streaming = phase { try? finish() }
       stop()
     }
@@ -136,7 +145,7 @@ final class ChatCompletion: CurlTransferDelegate {
   }
 
   private func letGo() {
-    grace?.cancel()
+    deadline?.cancel()
     answer.cancelled = nil
     answer.drained = nil
   }
