@@ -91,7 +91,7 @@ struct Run {
   }
 
   func go() throws {
-    let total = Self.rampSeconds + Self.warmUpSeconds + options.seconds + 1
+    let total = Self.rampSeconds + Self.warmUpSeconds + options.seconds + 2
     let plan = LoadUpstream.Plan(tokensPerSecond: options.rate, tokens: Int(options.rate * total))
     let upstreamLoop = try EventLoop(name: "upstream")
     let upstreamThread = try LoopThread(upstreamLoop)
@@ -117,23 +117,29 @@ struct Run {
     private let run: Run
     private let reactor: Reactor
     private var client: LoadClient?
-    private let idle: (sluice: ProcessUsage, nginx: ProcessUsage)
+    private let idle: ProcessUsage
+    /// With a few streams open: what is loaded once, at the first stream, is no stream's cost.
+    private var baseline = ProcessUsage()
+    private static let firstStreams = 20
 
     init(_ run: Run, _ reactor: Reactor) {
       self.run = run
       self.reactor = reactor
-      idle = (ProcessUsage(of: run.sluice), ProcessUsage(of: run.nginx))
+      idle = ProcessUsage(of: run.sluice)
     }
 
     func begin() {
       let client = LoadClient(port: run.port, token: run.token, on: reactor) { [unowned self] in end() }
       self.client = client
       let streams = run.options.streams
-      for index in 0..<streams {
-        let delay = Duration.seconds(Run.rampSeconds * Double(index) / Double(streams))
+      let first = min(Self.firstStreams, streams - 1)
+      for _ in 0..<first { client.open() }
+      _ = reactor.schedule(after: .seconds(1)) { [unowned self] in baseline = ProcessUsage(of: run.sluice) }
+      for index in first..<streams {
+        let delay = Duration.seconds(1 + Run.rampSeconds * Double(index - first) / Double(streams))
         _ = reactor.schedule(after: delay) { client.open() }
       }
-      _ = reactor.schedule(after: .seconds(Run.rampSeconds + Run.warmUpSeconds)) { [unowned self] in measure() }
+      _ = reactor.schedule(after: .seconds(1 + Run.rampSeconds + Run.warmUpSeconds)) { [unowned self] in measure() }
       // Nothing may hang: a stream that is not over by then has failed.
       let patience = Run.rampSeconds + Run.warmUpSeconds + run.options.seconds + 30
       _ = reactor.schedule(after: .seconds(patience)) { [unowned self] in
@@ -158,8 +164,8 @@ struct Run {
         print("CPU a token, sluice           \(rounded(sluice)) µs")
         print("CPU a token, nginx worker     \(rounded(nginx)) µs")
         print("ratio sluice / nginx          \(rounded(sluice / nginx))")
-        let memory = Double(after.sluice.memory - idle.sluice.memory) / Double(max(1, open)) / 1024
-        print("memory a stream, sluice       \(rounded(memory)) KiB")
+        let memory = Double(after.sluice.memory - baseline.memory) / Double(max(1, open - Self.firstStreams)) / 1024
+        print("memory of a further stream    \(rounded(memory)) KiB")
         let latencies = client.report.latencies.sorted()
         if !latencies.isEmpty {
           print("latency p50                   \(latencies[latencies.count / 2] / 1000) µs")
@@ -173,8 +179,8 @@ struct Run {
       print("completed                     \(report.completed)")
       print("failures                      \(report.failures) \(report.firstFailure)")
       let usage = ProcessUsage(of: run.sluice)
-      print("descriptors before / after    \(idle.sluice.descriptors) / \(usage.descriptors)")
-      print("memory before / after         \(idle.sluice.memory / 1024) / \(usage.memory / 1024) KiB")
+      print("descriptors before / after    \(idle.descriptors) / \(usage.descriptors)")
+      print("memory before / after         \(idle.memory / 1024) / \(usage.memory / 1024) KiB")
       reactor.loop.stop()
     }
 

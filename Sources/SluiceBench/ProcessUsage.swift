@@ -9,6 +9,8 @@ struct ProcessUsage {
   var memory = 0
   var descriptors = 0
 
+  init() {}
+
   init(of pid: Int) {
     let files = FileManager.default
     for task in (try? files.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? [] {
