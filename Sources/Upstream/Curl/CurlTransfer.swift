@@ -57,9 +57,9 @@ final class CurlTransfer {
     unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
     unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
     if let file = request.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
-    // HTTP/2 where TLS negotiates it, many transfers on one connection then; HTTP/1.1 otherwise.
+    // HTTP/2 where TLS negotiates it, many transfers on one connection then; HTTP/1.1 otherwise. Without
+    // CURLOPT_PIPEWAIT, under which transfers to a new HTTP/1.1 host wait until the first one is over.
     set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS)
-    set(CURLOPT_PIPEWAIT, 1)
     set(CURLOPT_NOSIGNAL, 1)
     set(CURLOPT_TCP_KEEPALIVE, 1)
     // The default of 16 KiB is for downloads. Tokens come in hundreds of bytes, and every open stream has a buffer.
