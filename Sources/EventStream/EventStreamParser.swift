@@ -66,7 +66,7 @@ public struct EventStreamParser: Sendable {
         line.removeAll(keepingCapacity: true)
       }
       index = ends.position
-      isAfterCR = index == bytes.count && bytes[end] == 0x0D
+      isAfterCR = end == bytes.count - 1 && bytes[end] == 0x0D
     }
     try keep(bytes.extracting(index..<bytes.count))
   }
@@ -140,7 +140,7 @@ private struct LineEnds {
     let end = min(nextLF, nextCR)
     guard end < bytes.count else { return nil }
     position = end + 1
-    if end == nextCR, nextLF == position { position += 1 }
+    if end == nextCR, nextLF == position, position < bytes.count { position += 1 }
     return end
   }
 }

@@ -72,12 +72,13 @@ extension Descriptor {
     return true
   }
 
-  /// Reads what is there, at least a byte. Empty at the end; nil when nothing came in time or the connection broke.
+  /// Reads what is there, at least a byte. Empty when the connection is over, by an end or by a reset; nil when
+  /// nothing came in time.
   public borrowing func receive(timeout: Duration = .seconds(10)) -> [UInt8]? {
     var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
     guard unsafe poll(&request, 1, CInt(timeout.roundedUpMilliseconds)) == 1 else { return nil }
     var buffer = [UInt8](repeating: 0, count: 16 * 1024)
     let count = unsafe read(number, &buffer, buffer.count)
-    return count < 0 ? nil : Array(buffer.prefix(count))
+    return Array(buffer.prefix(max(0, count)))
   }
 }

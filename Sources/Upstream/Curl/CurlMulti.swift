@@ -7,15 +7,18 @@ import EventLoop
 final class CurlMulti {
   private let multi: UnsafeMutableRawPointer
   private let reactor: Reactor
+  private let isPlain: Bool
   private var watches: [CInt: Watch] = [:]
   private var timer: Timer?
   /// The transfers that libcurl runs: this keeps them.
   private var transfers: [ObjectIdentifier: CurlTransfer] = [:]
 
-  init(on reactor: Reactor) {
+  /// - Parameter isPlain: whether all its transfers are to be HTTP/1.1 without TLS.
+  init(on reactor: Reactor, isPlain: Bool) {
     guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
     unsafe self.multi = multi
     self.reactor = reactor
+    self.isPlain = isPlain
     // Safe: the callbacks are called by functions of this class only, and the handle goes with it.
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     unsafe ccurl_multi_set_socket_callback(
@@ -65,6 +68,9 @@ final class CurlMulti {
     var interest: Readiness = []
     if action & CURL_POLL_IN != 0 { interest.insert(.readable) }
     if action & CURL_POLL_OUT != 0 { interest.insert(.writable) }
+    // Over plain HTTP/1.1 libcurl reads until nothing is left, so a change is all it needs to hear of, and the kernel
+    // need not look at every socket twice. It does not write until nothing fits, nor read so under TLS or HTTP/2.
+    if isPlain, interest == .readable { interest.insert(.edgeTriggered) }
     do {
       if let watch = watches[socket] {
         try watch.change(to: interest)

@@ -1,0 +1,105 @@
+import EventLoop
+import Foundation
+
+/// A FastCGI client in the web server's place, for saying things that a web server would not. Blocking.
+public final class FastCGIClient {
+  private let descriptor: Descriptor
+
+  /// Takes over a connected socket.
+  public init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
+
+  /// Connects to a socket in the file system.
+  public init(path: String) throws {
+    let socket = try Descriptor(Foundation.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0), from: "make a socket")
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { bytes in
+      for (index, byte) in path.utf8.enumerated() where index < bytes.count - 1 { unsafe bytes[index] = byte }
+    }
+    let result = unsafe withUnsafePointer(to: &address) { pointer in
+      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe connect(socket.number, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    guard result == 0 else { throw SystemError("connect to \(path)") }
+    descriptor = socket
+  }
+
+  /// A record (specification 3.3).
+  public static func record(_ type: UInt8, id: UInt16 = 1, _ content: [UInt8] = [], padding: UInt8 = 0) -> [UInt8] {
+    [
+      1, type, UInt8(id >> 8), UInt8(id & 0xFF), UInt8(content.count >> 8), UInt8(content.count & 0xFF), padding, 0,
+    ] + content + [UInt8](repeating: 0, count: Int(padding))
+  }
+
+  /// The name-value pairs of a PARAMS stream (specification 3.4).
+  public static func pairs(_ parameters: [(String, String)]) -> [UInt8] {
+    func length(_ text: String) -> [UInt8] {
+      let count = text.utf8.count
+      return count < 128
+        ? [UInt8(count)]
+        : [UInt8(count >> 24) | 0x80, UInt8(count >> 16 & 0xFF), UInt8(count >> 8 & 0xFF), UInt8(count & 0xFF)]
+    }
+    return parameters.flatMap { length($0.0) + length($0.1) + Array($0.0.utf8) + Array($0.1.utf8) }
+  }
+
+  /// All records of a request.
+  public static func request(
+    _ parameters: [(String, String)], body: [UInt8] = [], keepsConnection: Bool = false, id: UInt16 = 1
+  ) -> [UInt8] {
+    var bytes = record(1, id: id, [0, 1, keepsConnection ? 1 : 0, 0, 0, 0, 0, 0])
+    bytes += record(4, id: id, pairs(parameters), padding: 3) + record(4, id: id)
+    for start in stride(from: 0, to: body.count, by: 32_000) {
+      bytes += record(5, id: id, Array(body[start..<min(body.count, start + 32_000)]))
+    }
+    return bytes + record(5, id: id)
+  }
+
+  @discardableResult
+  public func send(_ bytes: [UInt8]) -> Bool { descriptor.sendAll(bytes) }
+
+  /// What of the answer has come until its end, or until nothing comes for `timeout`.
+  public struct Answer: Sendable {
+    public var output: [UInt8] = []
+    /// Whether END_REQUEST came.
+    public var isEnded = false
+    /// Whether the connection was closed.
+    public var isClosed = false
+
+    public var text: String { String(decoding: output, as: UTF8.self) }
+  }
+
+  /// Reads one answer.
+  public func answer(timeout: Duration = .seconds(10)) -> Answer {
+    var answer = Answer()
+    var bytes: [UInt8] = []
+    while true {
+      while bytes.count >= 8 {
+        let length = Int(bytes[4]) << 8 | Int(bytes[5])
+        let total = 8 + length + Int(bytes[6])
+        guard bytes.count >= total else { break }
+        if bytes[1] == 6 { answer.output += bytes[8..<(8 + length)] }
+        if bytes[1] == 3 {
+          answer.isEnded = true
+          return answer
+        }
+        bytes.removeFirst(total)
+      }
+      guard let more = descriptor.receive(timeout: timeout) else { return answer }
+      if more.isEmpty {
+        answer.isClosed = true
+        return answer
+      }
+      bytes += more
+    }
+  }
+
+  /// Whether the other side closes within `limit`.
+  public func isClosed(within limit: Duration) -> Bool {
+    guard let bytes = descriptor.receive(timeout: limit) else { return false }
+    return bytes.isEmpty || isClosed(within: limit)
+  }
+
+  /// Ends the sending side only.
+  public func shutdownSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
+}

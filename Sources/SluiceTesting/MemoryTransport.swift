@@ -1,0 +1,54 @@
+import EventLoop
+import FastCGI
+
+/// An answer that goes into memory, to a peer that a test can make slow or let go. Belongs to its loop.
+public final class MemoryTransport: ResponseTransport {
+  /// What was written, in one piece each.
+  public private(set) var pieces: [String] = []
+  public private(set) var isFinished = false
+  public private(set) var isAborted = false
+  public private(set) var isPeerGone = false
+  public var peerWent: (() -> Void)?
+  /// Whether the peer takes anything.
+  public var isBlocked = false { didSet { writable.wake() } }
+  public let maximumPieceBytes: Int
+
+  private let reactor: Reactor
+  private let writable = Waiter()
+
+  public init(on reactor: Reactor, maximumPieceBytes: Int = 8184) {
+    self.reactor = reactor
+    self.maximumPieceBytes = maximumPieceBytes
+  }
+
+  public var text: String { pieces.joined() }
+
+  /// The client goes away.
+  public func leave() {
+    isPeerGone = true
+    writable.wake()
+    peerWent.take()?()
+  }
+
+  public func isWritable(_ bytes: Int) -> Bool { !isBlocked }
+
+  public func waitUntilWritable(for limit: Duration) async {
+    var isOver = false
+    let timer = reactor.schedule(after: limit) { [writable] in
+      isOver = true
+      writable.wake()
+    }
+    while !isPeerGone, !isOver, isBlocked { await writable.wait() }
+    timer.cancel()
+  }
+
+  public func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
+    if isPeerGone { throw .peerGone }
+    var bytes: [UInt8] = []
+    for index in piece.indices { bytes.append(piece[index]) }
+    pieces.append(String(decoding: bytes, as: UTF8.self))
+  }
+
+  public func finish() { isFinished = true }
+  public func abort() { isAborted = true }
+}

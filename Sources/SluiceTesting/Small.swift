@@ -1,0 +1,46 @@
+import EventLoop
+import Glibc
+import Synchronization
+
+/// Two connected AF_UNIX stream sockets (socketpair(2)), for the caller to own: a tuple cannot hold owners.
+public func socketPair() throws(SystemError) -> (CInt, CInt) {
+  var numbers: [CInt] = [0, 0]
+  guard unsafe socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &numbers) == 0 else {
+    throw SystemError("make a pair of sockets")
+  }
+  return (numbers[0], numbers[1])
+}
+
+/// Random numbers that a printed seed brings back (SplitMix64).
+public struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  public init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 }
+
+  public mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var value = state
+    value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
+    return value ^ (value >> 31)
+  }
+}
+
+/// A gate at which threads wait until it is opened.
+public final class Gate: Sendable {
+  private let isOpen = Atomic(false)
+
+  public init() {}
+
+  public func pass() { while !isOpen.load(ordering: .acquiring) { usleep(1000) } }
+  public func open() { isOpen.store(true, ordering: .releasing) }
+}
+
+/// How many descriptors this process has open: a leak check.
+public func openDescriptors() -> Int {
+  guard let folder = unsafe opendir("/proc/self/fd") else { return -1 }
+  defer { unsafe closedir(folder) }
+  var count = -1
+  while unsafe readdir(folder) != nil { count += 1 }
+  return count
+}
