@@ -118,8 +118,8 @@ public final class ScriptedUpstream: Sendable {
     }
 
     /// A whole answer of some status.
-    public func answer(_ status: String, _ body: String, more: String = "") {
-      send("HTTP/1.1 \(status)\r\nContent-Type: application/json\r\nContent-Length: \(body.utf8.count)\r\n\(more)\r\n")
+    public func answer(_ status: String, _ body: String, more: String = "", type: String = "application/json") {
+      send("HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nContent-Length: \(body.utf8.count)\r\n\(more)\r\n")
       send(body)
       keepsConnection = true
     }

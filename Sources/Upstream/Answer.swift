@@ -23,7 +23,7 @@ public final class Answer {
   private let acceptance = Waiter()
   private var isAccepted = false
   private var isOver = false
-  private var queuedBytes = 0
+  private(set) var queuedBytes = 0
   private var mustCallDrained = false
 
   /// The most that waits for the reader before the source is to pause.

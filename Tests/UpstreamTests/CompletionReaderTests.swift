@@ -1,0 +1,83 @@
+import Testing
+
+@testable import Upstream
+
+/// A body as some server sends it, and what is to come of it.
+struct Body: Sendable, CustomTestStringConvertible {
+  enum End: Sendable, Equatable {
+    case complete(String, Usage? = nil)
+    case fails(GeneratorError.Code)
+  }
+
+  let name: String
+  let bytes: String
+  let text: String
+  let end: End
+  var testDescription: String { name }
+}
+
+private func chunk(_ delta: String, finish: String = "null", more: String = "") -> String {
+  "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":\(delta),\"finish_reason\":\(finish)}]\(more)}\n\n"
+}
+
+private let bodies: [Body] = [
+  Body(
+    name: "OpenAI, with usage",
+    bytes: chunk("{\"role\":\"assistant\",\"content\":\"\"}", more: ",\"usage\":null") + chunk("{\"content\":\"Hel\"}")
+      + chunk("{\"content\":\"lo\"}") + chunk("{}", finish: "\"stop\"")
+      + "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\ndata: [DONE]\n\n",
+    text: "Hello", end: .complete("stop", Usage(promptTokens: 1, completionTokens: 2, totalTokens: 3))),
+  Body(
+    name: "CRLF and no space after data:",
+    bytes: "data:{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\ndata:[DONE]\r\n\r\n", text: "a",
+    end: .complete("stop")),
+  Body(
+    name: "llama.cpp, with pings", bytes: ": ping\n\n" + chunk("{\"content\":\"a\"}") + ":\n\n" + chunk("{}", finish: "\"length\""),
+    text: "a", end: .complete("length")),
+  Body(name: "[DONE] without a finish_reason", bytes: chunk("{\"content\":\"a\"}") + "data: [DONE]\n\n", text: "a", end: .complete("stop")),
+  Body(name: "OpenRouter's comments", bytes: ": OPENROUTER PROCESSING\n\n" + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a", end: .complete("stop")),
+  Body(name: "neither finish_reason nor [DONE]", bytes: chunk("{\"content\":\"a\"}"), text: "a", end: .fails(.truncated)),
+  Body(name: "Ollama's silent end", bytes: chunk("{\"content\":\"a\"}") + chunk("{\"content\":\"\"}", finish: "\"\""), text: "a", end: .fails(.truncated)),
+  Body(name: "nothing at all", bytes: "", text: "", end: .fails(.truncated)),
+  Body(name: "vLLM's error, then [DONE]", bytes: chunk("{\"content\":\"a\"}") + "data: {\"error\":{\"message\":\"boom\"}}\n\ndata: [DONE]\n\n", text: "a", end: .fails(.failed)),
+  Body(name: "an error as a string", bytes: "data: {\"error\":\"boom\"}\n\n", text: "", end: .fails(.failed)),
+  Body(name: "junk", bytes: chunk("{\"content\":\"a\"}") + "data: <html>\n\n", text: "a", end: .fails(.failed)),
+  Body(name: "half a chunk", bytes: chunk("{\"content\":\"a\"}") + "data: {\"choices\":[{\"delta\":{\"con", text: "a", end: .fails(.truncated)),
+  Body(name: "text after [DONE] does not count", bytes: chunk("{\"content\":\"a\"}") + "data: [DONE]\n\n" + chunk("{\"content\":\"b\"}"), text: "a", end: .complete("stop")),
+  Body(name: "null content, tool calls, reasoning", bytes: chunk("{\"content\":null,\"reasoning\":\"hm\",\"tool_calls\":[{\"a\":[1]}]}") + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a", end: .complete("stop")),
+  Body(name: "several chunks in one event's lines", bytes: "data: {\"choices\":[\ndata: {\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n", text: "a", end: .complete("stop")),
+  Body(
+    name: "escapes, characters of four bytes, halves of surrogates",
+    bytes: chunk("{\"content\":\"\\n\\u0000\\ud83c\\udfa7🎧\\ud83c!\\udfa7\"}") + "data: [DONE]\n\n",
+    text: "\n\0🎧🎧\u{FFFD}!\u{FFFD}", end: .complete("stop")),
+]
+
+@Suite("A streamed chat completion")
+struct CompletionReaderTests {
+  @Test("is read the same, however it is split in two", arguments: bodies)
+  func splits(body: Body) {
+    let bytes = Array(body.bytes.utf8)
+    for split in 0...bytes.count {
+      let (text, end) = read([Array(bytes[..<split]), Array(bytes[split...])])
+      #expect(text == body.text, "split at \(split)")
+      #expect(end == body.end, "split at \(split)")
+    }
+  }
+
+  @Test("is read the same byte by byte", arguments: bodies)
+  func bytewise(body: Body) {
+    let (text, end) = read(body.bytes.utf8.map { [$0] })
+    #expect(text == body.text)
+    #expect(end == body.end)
+  }
+
+  private func read(_ pieces: [[UInt8]]) -> (String, Body.End) {
+    var reader = CompletionReader(chunks: ChunkParser())
+    var text = ""
+    do throws(GeneratorError) {
+      for piece in pieces { try reader.feed(piece.span) { text += $0 } }
+      let completion = try reader.completion()
+      return (text, .complete(completion.finishReason.rawValue, completion.usage))
+    } catch { return (text, .fails(error.code)) }
+  }
+}

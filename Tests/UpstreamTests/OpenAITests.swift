@@ -1,0 +1,209 @@
+import EventLoop
+import SluiceTesting
+import Testing
+
+@testable import Upstream
+
+/// Asks `upstream` and takes the whole answer.
+private func ask(
+  _ upstream: ScriptedUpstream, key: String? = nil, times: Int = 1
+) async throws -> (text: String, completion: Completion?, error: GeneratorError?) {
+  let generator = OpenAIGenerator(baseURL: upstream.baseURL, key: { key })
+  return try await onLoop { reactor in
+    var text = ""
+    var completion: Completion?
+    for _ in 0..<times {
+      text = ""
+      let answer = generator.start(Prompt(messages: [Message(.user, "Hi")], model: "m", maximumTokens: 7), on: reactor)
+      do throws(GeneratorError) {
+        try await answer.accepted()
+        events: while true {
+          switch try await answer.next() {
+          case .delta(let delta): text += delta
+          case .finished(let end):
+            completion = end
+            break events
+          }
+        }
+      } catch { return (text, nil, error) }
+      // Until the connection is free for the next.
+      try await reactor.sleep(for: .milliseconds(20))
+    }
+    return (text, completion, nil)
+  }
+}
+
+@Suite("An OpenAI-compatible upstream")
+struct OpenAITests {
+  @Test("is asked for a stream with its usage, with the key, and its answer comes whole")
+  func usual() async throws {
+    let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo", " 🎧"]) }
+    let result = try await ask(upstream, key: "sk-1")
+    #expect(result.text == "Hello 🎧")
+    #expect(result.completion == Completion(.stop))
+    let request = try #require(upstream.requests.first)
+    #expect(request.head.hasPrefix("POST /v1/chat/completions HTTP/1.1"))
+    #expect(request.head.contains("Authorization: Bearer sk-1"))
+    for part in [#""stream":true"#, #""include_usage":true"#, #""model":"m""#, #""max_tokens":7"#, #""content":"Hi""#] {
+      #expect(request.body.contains(part), "\(request.body)")
+    }
+  }
+
+  @Test("that refuses is a failure, whose words go to the log without the key", arguments: ["500 Oops", "401 No", "404 Gone"])
+  func refusal(status: String) async throws {
+    let upstream = try ScriptedUpstream { $0.answer(status, #"{"error":{"message":"bad key sk-1"}}"#) }
+    let error = try #require(try await ask(upstream, key: "sk-1").error)
+    #expect(error.code == .failed)
+    #expect(!error.message.contains("sk-1") && error.message.contains(status.prefix(3)))
+    #expect(error.detail?.contains("bad key [key]") == true, "\(error)")
+  }
+
+  @Test("that asks for patience says for how long")
+  func rateLimited() async throws {
+    let upstream = try ScriptedUpstream { $0.answer("429 Slow", "{}", more: "Retry-After: 7\r\n") }
+    let error = try #require(try await ask(upstream).error)
+    #expect(error.code == .rateLimited && error.retryAfter == .seconds(7))
+  }
+
+  @Test("that does not stream is a failure, and so is an error under status 200")
+  func notStreamed() async throws {
+    let upstream = try ScriptedUpstream { $0.answer("200 OK", #"{"error":{"message":"overloaded"}}"#) }
+    let error = try #require(try await ask(upstream).error)
+    #expect(error.code == .failed && error.detail?.contains("overloaded") == true, "\(error)")
+  }
+
+  @Test("that ends or resets in mid-stream is truncated, after all that came before", arguments: [false, true])
+  func truncated(resets: Bool) async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.head()
+      exchange.delta("Hel")
+      exchange.pause(.milliseconds(50))
+      if resets { exchange.reset() }
+    }
+    let result = try await ask(upstream)
+    #expect(result.text == "Hel" && result.error?.code == .truncated, "\(result)")
+  }
+
+  @Test("that cuts its chunked body short is truncated")
+  func cutChunks() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+      exchange.send("100\r\ndata: {\"choices\"")
+    }
+    #expect(try await ask(upstream).error?.code == .truncated)
+  }
+
+  @Test("that closes before it answers has failed", arguments: ["", "HTTP/1.1 200 OK\r\nContent-"])
+  func noHead(sent: String) async throws {
+    let upstream = try ScriptedUpstream { $0.send(sent) }
+    #expect(try await ask(upstream).error?.code == .failed)
+  }
+
+  @Test("that is not there has failed")
+  func refused() async throws {
+    let generator = OpenAIGenerator(baseURL: "http://127.0.0.1:1/v1")
+    let code = try await onLoop { reactor -> GeneratorError.Code? in
+      do throws(GeneratorError) {
+        try await generator.start(Prompt(messages: []), on: reactor).accepted()
+        return nil
+      } catch { return error.code }
+    }
+    #expect(code == .failed)
+  }
+
+  @Test("that goes silent after its finish_reason has finished")
+  func noEnd() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.head()
+      exchange.delta("Hi", finish: "stop")
+      exchange.waitForClose()
+    }
+    let result = try await ask(upstream)
+    #expect(result.text == "Hi" && result.completion == Completion(.stop))
+  }
+
+  @Test("keeps its connection for the next question")
+  func reuse() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
+      exchange.answer("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
+    }
+    let result = try await ask(upstream, times: 5)
+    #expect(result.text == "a" && result.error == nil)
+    #expect(upstream.requests.count == 5)
+    #expect(upstream.connections == 1)
+  }
+
+  @Test("is left at once when nobody wants its answer any more, before the first token or after", arguments: [false, true])
+  func cancelled(afterToken: Bool) async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.head()
+      if afterToken { exchange.delta("a") }
+      exchange.waitForClose()
+    }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let cancelledAt = try await onLoop { reactor -> ContinuousClock.Instant in
+      let answer = generator.start(Prompt(messages: []), on: reactor)
+      try await answer.accepted()
+      if afterToken { _ = try await answer.next() }
+      let now = ContinuousClock.now
+      answer.cancel()
+      return now
+    }
+    #expect(await eventually { !upstream.closings.isEmpty })
+    let closedAt = try #require(upstream.closings.first)
+    #expect(closedAt - cancelledAt < .milliseconds(500))
+  }
+
+  @Test("is paused while the reader is slow: little waits in memory, and nothing is lost")
+  func backPressure() async throws {
+    let piece = String(repeating: "x", count: 1000)
+    let upstream = try ScriptedUpstream { $0.stream(Array(repeating: piece, count: 5000)) }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let (most, total) = try await onLoop { reactor -> (Int, Int) in
+      let answer = generator.start(Prompt(messages: []), on: reactor)
+      try await answer.accepted()
+      var (most, total) = (0, 0)
+      while case .delta(let text) = try await answer.next() {
+        total += text.utf8.count
+        if total % 100_000 == 0 { try await reactor.sleep(for: .milliseconds(10)) }
+        most = max(most, answer.queuedBytes)
+      }
+      return (most, total)
+    }
+    #expect(total == 5_000_000)
+    #expect(most < 80_000, "\(most) bytes waited")
+  }
+
+  @Test("leaves nothing behind after many questions, some of them abandoned")
+  func leaks() async throws {
+    let upstream = try ScriptedUpstream { $0.stream(["a", "b"], gap: .milliseconds(2)) }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let (timers, watched) = try await onLoop { reactor -> (Int, Int) in
+      for index in 0..<100 {
+        let answer = generator.start(Prompt(messages: []), on: reactor)
+        if index % 3 == 0 { answer.cancel() } else { while case .delta = try await answer.next() {} }
+      }
+      try await reactor.sleep(for: .milliseconds(200))
+      return (reactor.pendingTimers, reactor.watchedDescriptors)
+    }
+    // The wake-up of the loop, and nothing else; libcurl may keep one timer of its own.
+    #expect(timers <= 1 && watched == 1, "\(timers) timers, \(watched) descriptors")
+  }
+}
+
+@Suite("The echo")
+struct EchoTests {
+  @Test("answers with the last message itself, a word at a time", arguments: ["", " ", "a", "The quick  brown\nfox ", "🎧 é"])
+  func words(text: String) async throws {
+    let deltas = try await onLoop { reactor -> [String] in
+      var deltas: [String] = []
+      let prompt = Prompt(messages: [Message(.user, "earlier"), Message(.user, text)], echoGap: .milliseconds(1))
+      let answer = EchoGenerator().start(prompt, on: reactor)
+      while case .delta(let delta) = try await answer.next() { deltas.append(delta) }
+      return deltas
+    }
+    #expect(deltas.joined() == text)
+    #expect(deltas.allSatisfy { $0.split(whereSeparator: \.isWhitespace).count <= 1 }, "\(deltas)")
+  }
+}
