@@ -24,7 +24,8 @@ struct TokensFile: Sendable {
   private(set) var mistakes: [Mistake] = []
 
   init(parsing text: String) {
-    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+    // Not by "\n": to a Swift string CRLF is one character, and another.
+    for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
       let line = line.trimmed
       if line.isEmpty || line.first == "#" { continue }
       switch Self.entry(line) {

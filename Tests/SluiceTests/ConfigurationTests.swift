@@ -1,0 +1,186 @@
+import FastCGI
+import Foundation
+import SluiceTesting
+import Testing
+
+@testable import Sluice
+
+@Suite("The configuration")
+struct ConfigurationTests {
+  private let folder = TemporaryFolder()
+
+  private func mistakes(_ environment: [String: String]) -> [String] {
+    do throws(ConfigurationError) {
+      _ = try Configuration(environment: environment)
+      return []
+    } catch { return error.mistakes.map(\.description) }
+  }
+
+  @Test("has the documented defaults")
+  func defaults() throws {
+    let configuration = try Configuration(environment: ["SLUICE_AUTH": "none"])
+    #expect(configuration.effectiveGenerator == .echo)
+    #expect(configuration.idleTimeout == .seconds(30) && configuration.firstTokenTimeout == .seconds(60))
+    #expect(configuration.heartbeat == .seconds(15) && configuration.historyTurns == 50)
+    #expect(configuration.state == "./state" && configuration.loops == 1)
+  }
+
+  @Test("does not start without a decision on who may ask")
+  func decision() {
+    #expect(mistakes([:]).count == 1 && mistakes([:])[0].contains("who may ask"))
+    #expect(mistakes(["SLUICE_TRUST_REMOTE_USER": "on"]).isEmpty)
+  }
+
+  @Test("says every mistake at once, each with its variable and what would be right")
+  func everyMistake() {
+    let found = mistakes([
+      "SLUICE_AUTH": "nobody", "SLUICE_IDLE_TIMEOUT": "30", "SLUICE_MAX_BODY": "1X", "SLUICE_LOOPS": "0",
+      "SLUICE_LISTEN": "nowhere", "SLUICE_GENERATOR": "upstream", "SLUICE_LOG": "loud", "SLUICE_HEARTBEAT": "",
+    ])
+    #expect(found.count == 8, "\(found)")
+    for variable in ["SLUICE_AUTH", "SLUICE_IDLE_TIMEOUT", "SLUICE_MAX_BODY", "SLUICE_LOOPS", "SLUICE_LISTEN", "SLUICE_GENERATOR", "SLUICE_LOG"] {
+      #expect(found.contains { $0.hasPrefix(variable) }, "\(variable) in \(found)")
+    }
+    #expect(found.contains(#"SLUICE_IDLE_TIMEOUT must be a duration, as 500ms, 30s or 2m, not "30""#))
+  }
+
+  @Test("points to the line of a tokens file that is wrong, and to files that cannot be read")
+  func files() {
+    let tokens = folder.file("tokens", "# who\nalice:\(Digest(of: "t").hex)\nbob:12\n\ncarol\n")
+    let found = mistakes(["SLUICE_TOKENS_FILE": tokens, "SLUICE_SYSTEM_PROMPT_FILE": "/nowhere"])
+    #expect(found.count == 3, "\(found)")
+    #expect(found.contains { $0.contains("line 3") } && found.contains { $0.contains("line 5") })
+    #expect(found.contains { $0.contains("/nowhere: No such file or directory") })
+  }
+
+  @Test("lets the web server set what is marked for a location, and a client nothing")
+  func perLocation() throws {
+    let base = try Configuration(environment: ["SLUICE_AUTH": "none", "SLUICE_MODEL": "a"])
+    let applied = try base.applying(["SLUICE_MODEL": "b", "SLUICE_STREAM_CHAT": "off", "SLUICE_IDLE_TIMEOUT": ""])
+    #expect(applied.model == "b" && !applied.streamsChat && applied.idleTimeout == .seconds(30))
+    let untouched = try base.applying([
+      "SLUICE_TOKENS_FILE": "/etc/passwd", "SLUICE_AUTH": "x", "HTTP_SLUICE_MODEL": "c", "HTTP_SLUICE_TRUST_REMOTE_USER": "on",
+    ])
+    #expect(untouched.model == "a" && untouched.tokensFile == nil && !untouched.trustsRemoteUser)
+    #expect(throws: ConfigurationError.self) { try base.applying(["SLUICE_IDLE_TIMEOUT": "soon"]) }
+  }
+
+  @Test("reads durations, sizes and switches as documented, and nothing else")
+  func values() throws {
+    #expect(try SettingValue.duration("500ms") == .milliseconds(500))
+    #expect(try SettingValue.duration("2m") == .seconds(120))
+    #expect(try SettingValue.duration("0") == .zero)
+    #expect(try SettingValue.size("64K") == 65536 && SettingValue.size("1M") == 1 << 20 && SettingValue.size("7") == 7)
+    for text in ["on", "true", "1"] { #expect(try SettingValue.flag(text)) }
+    for text in ["off", "false", "0"] { #expect(try !SettingValue.flag(text)) }
+    for text in ["", "s", "-1s", "1.5s", "1 s", "99999999999999999999s", "+1s"] {
+      #expect(throws: SettingError.self, "\(text)") { try SettingValue.duration(text) }
+    }
+    for text in ["", "K", "-1", "1T", "9999999999999999999G"] {
+      #expect(throws: SettingError.self, "\(text)") { try SettingValue.size(text) }
+    }
+  }
+
+  @Test("is all in the README, variable by variable")
+  func documented() throws {
+    let readme = try String(contentsOfFile: "README.md", encoding: .utf8)
+    for setting in Setting.all {
+      #expect(readme.contains("`\(setting.name)`\(setting.isPerLocation ? "\\*" : "")"), "\(setting.name)")
+    }
+  }
+}
+
+@Suite("Tokens")
+struct TokensTests {
+  private let folder = TemporaryFolder()
+
+  @Test("let in whom they belong to, until they expire")
+  func users() throws {
+    let digest = Digest(of: "secret").hex
+    let file = TokensFile(
+      parsing: "alice:\(digest)\r\nbob:\(Digest(of: "b").hex):2026-01-01\n  # x\ncarol:\(Digest(of: "c").hex):2026-01-01T10:00:00Z")
+    #expect(file.mistakes.isEmpty, "\(file.mistakes)")
+    let new2026 = try Date("2026-01-01T00:00:00Z", strategy: .iso8601)
+    #expect(file.user(of: "secret")?.name == "alice")
+    #expect(file.user(of: "Secret") == nil && file.user(of: "") == nil && file.user(of: digest) == nil)
+    #expect(file.user(of: "b", now: new2026 - 1)?.name == "bob" && file.user(of: "b", now: new2026) == nil)
+    #expect(file.user(of: "c", now: new2026 + 3600)?.name == "carol" && file.user(of: "c", now: new2026 + 36000) == nil)
+  }
+
+  @Test("are added to the file by their digest only, after a last line without its end too")
+  func adding() throws {
+    let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)")
+    let token = try Tokens.add(user: "bob", toFile: path)
+    let text = try String(contentsOfFile: path, encoding: .utf8)
+    #expect(!text.contains(token))
+    let file = TokensFile(parsing: text)
+    #expect(file.mistakes.isEmpty && file.user(of: token)?.name == "bob" && file.user(of: "a")?.name == "alice")
+    #expect(throws: StartError.self) { try Tokens.add(user: "a:b", toFile: path) }
+  }
+
+  @Test("are read again when the file has changed, and let nobody in when it is gone")
+  func watching() throws {
+    let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
+    let file = WatchedFile(path) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
+    #expect(try file.content().user(of: "a")?.name == "alice")
+    _ = folder.file("tokens", "bob:\(Digest(of: "a").hex)\n")
+    #expect(try file.content().user(of: "a")?.name == "bob")
+    try FileManager.default.removeItem(atPath: path)
+    #expect(throws: (any Error).self) { try file.content() }
+  }
+
+  @Test("come from the header, else from the query; REMOTE_USER counts only where the web server is trusted with it")
+  func sources() throws {
+    let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
+    let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])
+    let authenticator = Authenticator(configuration, log: Log(level: .error, pool: .init()))
+    func user(_ parameters: Parameters, trusting: Bool = false) -> String? {
+      try? authenticator.authenticate(Request(parameters: parameters), trustsRemoteUser: trusting).name
+    }
+    #expect(user(["HTTP_AUTHORIZATION": "Bearer a"]) == "alice")
+    #expect(user(["HTTP_AUTHORIZATION": "bearer  a "]) == "alice")
+    #expect(user(["QUERY_STRING": "x=1&token=a"]) == "alice")
+    #expect(user(["HTTP_AUTHORIZATION": "Basic a"]) == nil)
+    #expect(user(["HTTP_AUTHORIZATION": "Bearer b", "QUERY_STRING": "token=a"]) == nil)
+    #expect(user(["REMOTE_USER": "root"]) == nil)
+    #expect(user(["HTTP_REMOTE_USER": "root"], trusting: true) == nil)
+    #expect(user(["REMOTE_USER": "root"], trusting: true) == "root")
+    #expect(user(["REMOTE_USER": ""], trusting: true) == nil)
+  }
+}
+
+@Suite("JSON")
+struct JSONTests {
+  @Test("strings hold any text and no line end", arguments: 0..<200)
+  func strings(seed: Int) throws {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let scalars: [Unicode.Scalar] = ["a", "\"", "\\", "\n", "\r", "\0", "\u{1F}", "\u{7F}", "\u{2028}", "é", "🎧", "/"]
+    var text = ""
+    for _ in 0..<Int.random(in: 0...50, using: &random) {
+      text.unicodeScalars.append(scalars.randomElement(using: &random) ?? "a")
+    }
+    let encoded = JSON.string(text).encoded
+    #expect(!encoded.contains(0x0A) && !encoded.contains(0x0D), "seed \(seed)")
+    #expect(try JSON(parsing: encoded) == .string(text), "seed \(seed)")
+  }
+
+  @Test("values are read and written alike")
+  func values() throws {
+    let text = #"{"a":[1,-2.5,true,false,null,"x"],"b":{}}"#
+    let json = try JSON(parsing: Array(text.utf8))
+    guard case .object(let members) = json else {
+      Issue.record("not an object: \(json)")
+      return
+    }
+    #expect(members["a"] == [.integer(1), .number(-2.5), .bool(true), .bool(false), .null, "x"])
+    #expect(members["b"] == [:])
+  }
+
+  @Test("that is none is a clear 400, however deep or broken", arguments: ["", "{", "nul", "{\"a\" 1}", "\u{0}", "[1] x"])
+  func junk(text: String) {
+    #expect(throws: Failure(.badRequest, "The body is not valid JSON.")) { try JSON(parsing: Array(text.utf8)) }
+    #expect(throws: Failure(.badRequest, "The body is not valid JSON.")) {
+      try JSON(parsing: Array(String(repeating: "[", count: 100_000).utf8))
+    }
+  }
+}

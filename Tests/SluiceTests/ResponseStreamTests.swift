@@ -1,0 +1,263 @@
+import EventLoop
+import EventStream
+import FastCGI
+import SluiceTesting
+import Testing
+import Upstream
+
+@testable import Sluice
+
+/// A stream into memory, under a clock that the test steps.
+private final class Fixture {
+  let transport: MemoryTransport
+  let stream: ResponseStream
+  let answer = Answer()
+  let reactor: Reactor
+  private let clock: ManualClock
+  private(set) var ending: Ending?
+  private let ended = Waiter()
+
+  init(_ reactor: Reactor, _ clock: ManualClock, limits: StreamLimits = StreamLimits(), whole: Bool = false) {
+    self.reactor = reactor
+    self.clock = clock
+    transport = MemoryTransport(on: reactor)
+    stream = ResponseStream(
+      id: "id", message: "Hi", dialect: EventsDialect(streamID: "id"),
+      whole: whole ? { _, text in .json(["message": .string(text)]) } : nil, keepsText: true, limits: limits,
+      reactor: reactor, writer: ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
+    let task = reactor.spawn { [self] in
+      var ending: Ending
+      do { ending = .finished(Finish(completion: try await stream.relay(answer))) } catch { ending = .failed(Failure(cause: error)) }
+      ending = await stream.close(ending)
+      self.ending = ending
+      ended.wake()
+    }
+    stream.start { task.cancel() }
+  }
+
+  func pass(_ time: Duration) async { await clock.advance(by: time, on: reactor) }
+  func end() async -> Outcome? {
+    for _ in 0..<50 where ending == nil { await reactor.nextTurn() }
+    return ending?.outcome
+  }
+
+  /// The records that were written, without the head.
+  var events: [ServerSentEvent] {
+    guard let end = transport.text.firstRange(of: "\r\n\r\n") else { return [] }
+    var parser = EventStreamParser()
+    let body = Array(transport.text[end.upperBound...].utf8)
+    return (try? parser.events(in: body.span)) ?? []
+  }
+
+  var types: [String] { events.map(\.type) }
+  var status: String { String(transport.text.prefix { $0 != "\r" && $0 != "\r\n" }) }
+}
+
+private func test<Success: Sendable>(
+  limits: StreamLimits = StreamLimits(), whole: Bool = false,
+  _ body: @escaping @Sendable (Fixture) async throws -> Success
+) async throws -> Success {
+  let clock = ManualClock()
+  return try await onLoop(clock: clock.loopClock) { reactor in
+    let fixture = Fixture(reactor, clock, limits: limits, whole: whole)
+    await reactor.nextTurn()
+    let result = try await body(fixture)
+    // Whatever happened, nothing is left behind.
+    if fixture.ending == nil {
+      fixture.stream.end(.disconnected)
+      _ = await fixture.end()
+    }
+    if reactor.pendingTimers > 0 { throw Failure(.internalError, "\(reactor.pendingTimers) timers are left") }
+    return result
+  }
+}
+
+@Suite("A stream")
+struct ResponseStreamTests {
+  @Test("sends deltas as they come, one write for those that come together, and one terminal record")
+  func usual() async throws {
+    let (pieces, types, outcome) = try await test { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.answer.post("a")
+      await fixture.reactor.nextTurn()
+      fixture.answer.post("b")
+      fixture.answer.post("c")
+      await fixture.reactor.nextTurn()
+      fixture.answer.finish(Completion())
+      let outcome = await fixture.end()
+      return (fixture.transport.pieces.count, fixture.types, outcome)
+    }
+    // The head, "a", "b" with "c", the end.
+    #expect(pieces == 4)
+    #expect(types == ["token", "token", "token", "done"])
+    #expect(outcome == .completed)
+  }
+
+  @Test("holds its head until the upstream has accepted, so that a refusal has its true status")
+  func heldHead() async throws {
+    let (early, status, outcome) = try await test { fixture in
+      await fixture.pass(.seconds(1))
+      let early = fixture.transport.text
+      fixture.answer.fail(GeneratorError(.rateLimited, "slow", retryAfter: .seconds(3)))
+      let outcome = await fixture.end()
+      return (early, fixture.status, outcome)
+    }
+    #expect(early == "")
+    #expect(status == "Status: 429 Too Many Requests")
+    #expect(outcome == .upstreamError)
+  }
+
+  @Test("holds its head no longer than a heartbeat, and beats only when nothing else was sent")
+  func heartbeats() async throws {
+    let (types, failed) = try await test(limits: StreamLimits(heartbeat: .seconds(5), idle: .seconds(100))) { fixture in
+      await fixture.pass(.seconds(6))
+      fixture.answer.accept()
+      fixture.answer.post("a")
+      await fixture.pass(.seconds(3))
+      fixture.answer.post("b")
+      await fixture.pass(.seconds(3))
+      await fixture.pass(.seconds(3))
+      let types = fixture.types
+      fixture.answer.fail(GeneratorError(.failed, "no"))
+      _ = await fixture.end()
+      return (types, fixture.types.last)
+    }
+    #expect(types == ["heartbeat", "token", "token", "heartbeat"])
+    #expect(failed == "error")
+  }
+
+  @Test("ends when the model says nothing: before the first token by status, later by a record")
+  func silence() async throws {
+    let limits = StreamLimits(heartbeat: .zero, firstToken: .seconds(60), idle: .seconds(30))
+    let first = try await test(limits: limits) { fixture in
+      await fixture.pass(.seconds(59))
+      let early = fixture.status
+      await fixture.pass(.seconds(2))
+      return (early, await fixture.end(), fixture.status)
+    }
+    #expect(first == ("", .timeout, "Status: 504 Gateway Timeout"))
+    let later = try await test(limits: limits) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for _ in 0..<5 {
+        fixture.answer.post("a")
+        await fixture.pass(.seconds(25))
+      }
+      let early = fixture.types
+      await fixture.pass(.seconds(6))
+      return (early.count, await fixture.end(), fixture.events.last)
+    }
+    #expect(later.0 == 5 && later.1 == .timeout)
+    #expect(later.2?.type == "error" && later.2?.data.contains("upstream_timeout") == true)
+  }
+
+  @Test("ends at its total limit, however lively it is")
+  func total() async throws {
+    let outcome = try await test(limits: StreamLimits(total: .seconds(100))) { fixture in
+      fixture.answer.accept()
+      for _ in 0..<11 {
+        fixture.answer.post("a")
+        await fixture.pass(.seconds(10))
+      }
+      return await fixture.end()
+    }
+    #expect(outcome == .timeout)
+  }
+
+  @Test("that is stopped ends with its cancelled record, before the first token too", arguments: [false, true])
+  func stopped(afterToken: Bool) async throws {
+    let (events, outcome, isFinished) = try await test { fixture in
+      fixture.answer.accept()
+      if afterToken { fixture.answer.post("a") }
+      await fixture.reactor.nextTurn()
+      fixture.stream.end(.stopped)
+      let outcome = await fixture.end()
+      return (fixture.events, outcome, fixture.transport.isFinished)
+    }
+    #expect(events.last == ServerSentEvent(type: "cancelled", data: #"{"reason":"stopped"}"#))
+    #expect(events.count == (afterToken ? 2 : 1))
+    #expect(outcome == .stopped && isFinished)
+  }
+
+  @Test("whose client goes lets its source go, and is broken off", arguments: [0, 1, 2])
+  func disconnected(stage: Int) async throws {
+    let (outcome, wasCancelled, isAborted) = try await test { fixture in
+      var wasCancelled = false
+      fixture.answer.cancelled = { wasCancelled = true }
+      if stage > 0 { fixture.answer.accept() }
+      if stage > 1 { fixture.answer.post("a") }
+      await fixture.reactor.nextTurn()
+      fixture.transport.leave()
+      let outcome = await fixture.end()
+      return (outcome, wasCancelled, fixture.transport.isAborted)
+    }
+    #expect(outcome == .disconnected && wasCancelled && isAborted)
+  }
+
+  @Test("whose client takes nothing waits, keeps what comes, goes on when it takes again, and loses nothing")
+  func slowClient() async throws {
+    let (during, text, outcome) = try await test { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = true
+      for index in 0..<100 { fixture.answer.post("\(index) ") }
+      await fixture.pass(.seconds(45))
+      let during = fixture.types.count
+      fixture.transport.isBlocked = false
+      fixture.answer.finish(Completion())
+      let outcome = await fixture.end()
+      let text = fixture.events.filter { $0.type == "token" }.map(\.data).joined()
+      return (during, text, outcome)
+    }
+    #expect(during == 0)
+    #expect(text == (0..<100).map { "{\"t\":\"\($0) \"}" }.joined())
+    #expect(outcome == .completed)
+  }
+
+  @Test("whose client takes nothing for too long is dropped")
+  func stuckClient() async throws {
+    let outcome = try await test { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = true
+      fixture.answer.post("a")
+      await fixture.reactor.nextTurn()
+      await fixture.pass(.seconds(61))
+      return await fixture.end()
+    }
+    #expect(outcome == .disconnected)
+  }
+
+  @Test("that grows too long fails")
+  func tooLong() async throws {
+    let (outcome, types) = try await test(limits: StreamLimits(maximumTextBytes: 10)) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for _ in 0..<3 { fixture.answer.post("12345") }
+      return (await fixture.end(), fixture.types)
+    }
+    #expect(outcome == .upstreamError)
+    #expect(types == ["token", "token", "error"])
+  }
+
+  @Test("that is wanted in one piece answers with all of its text, or with the failure's status")
+  func whole() async throws {
+    let text = try await test(whole: true) { fixture in
+      fixture.answer.post("a")
+      fixture.answer.post("b")
+      fixture.answer.finish(Completion())
+      _ = await fixture.end()
+      return fixture.transport.text
+    }
+    #expect(text.hasPrefix("Status: 200 OK\r\n") && text.hasSuffix("\r\n\r\n{\"message\":\"ab\"}\n"), "\(text)")
+    let failed = try await test(whole: true) { fixture in
+      fixture.answer.post("a")
+      await fixture.reactor.nextTurn()
+      fixture.answer.fail(GeneratorError(.truncated, "cut"))
+      _ = await fixture.end()
+      return fixture.transport.text
+    }
+    #expect(failed.hasPrefix("Status: 502 Bad Gateway\r\n") && failed.contains("upstream_truncated"), "\(failed)")
+  }
+}

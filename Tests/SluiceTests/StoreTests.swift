@@ -1,0 +1,143 @@
+import EventLoop
+import Foundation
+import SluiceTesting
+import Testing
+import Upstream
+
+@testable import Sluice
+
+/// A folder that is gone after the test.
+final class TemporaryFolder: Sendable {
+  let path: String
+
+  init() {
+    path = NSTemporaryDirectory() + "sluice-test-\(UUID().uuidString)"
+    try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  func file(_ name: String, _ text: String) -> String {
+    let file = path + "/" + name
+    _ = FileManager.default.createFile(atPath: file, contents: Data(text.utf8))
+    return file
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+}
+
+private func turn(_ number: Int, text: String = "ü \"x\"\n\u{2028}") -> Turn {
+  Turn(
+    id: "id-\(number)", at: "2026-01-01T00:00:00.000Z", user: "q\(number)", assistant: text,
+    completion: Completion(.stop, usage: Usage(promptTokens: 1, completionTokens: 2, totalTokens: 3)), model: "m")
+}
+
+@Suite("A session's file")
+struct SessionFileTests {
+  private let folder = TemporaryFolder()
+  private var file: SessionFile { SessionFile(path: folder.path + "/s.jsonl") }
+  private var text: String { (try? String(contentsOfFile: folder.path + "/s.jsonl", encoding: .utf8)) ?? "" }
+
+  @Test("holds a line a turn, gives them back as they were, and is for its owner only")
+  func roundTrip() throws {
+    for number in 0..<3 { try file.append(turn(number)) }
+    #expect(text.split(separator: "\n").count == 3)
+    #expect(try file.turns(newest: 10) == (0..<3).map { turn($0) })
+    let mode = try FileManager.default.attributesOfItem(atPath: file.path)[.posixPermissions] as? Int
+    #expect(mode == 0o600)
+  }
+
+  @Test("gives the newest turns, oldest first, across blocks of any size", arguments: [10, 5000, 70_000])
+  func newest(bytes: Int) throws {
+    let long = String(repeating: "é", count: bytes / 2)
+    for number in 0..<12 { try file.append(turn(number, text: long)) }
+    #expect(try file.turns(newest: 5).map(\.id) == (7..<12).map { "id-\($0)" })
+    #expect(try file.turns(newest: 0).isEmpty)
+    #expect(try file.turns(newest: 100).count == 12)
+  }
+
+  @Test("that is not there has no turns")
+  func missing() throws {
+    #expect(try file.turns(newest: 5).isEmpty)
+  }
+
+  @Test("torn at any byte of its last line loses that line only, and is mended by the next append")
+  func tornTail() throws {
+    try file.append(turn(0))
+    try file.append(turn(1))
+    let whole = Array(text.utf8)
+    let firstEnd = turn(0).line.count
+    for cut in firstEnd..<whole.count {
+      try Data(whole[..<cut]).write(to: URL(fileURLWithPath: file.path))
+      // A whole turn of which only the newline is missing can be read; it is not kept, for it was never promised.
+      #expect(try file.turns(newest: 5).map(\.id).prefix(1) == ["id-0"], "cut at \(cut)")
+      try file.append(turn(2))
+      #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-2"], "cut at \(cut)")
+    }
+  }
+
+  @Test("does not take a turn twice that is appended again")
+  func again() throws {
+    try file.append(turn(0))
+    try file.append(turn(1))
+    try file.append(turn(1))
+    #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-1"])
+  }
+
+  @Test("takes the turns of many writers whole, each once")
+  func concurrency() async throws {
+    let file = file
+    await withTaskGroup { group in
+      for writer in 0..<8 {
+        group.addTask { for number in 0..<25 { try? file.append(turn(writer * 100 + number)) } }
+      }
+    }
+    let ids = try file.turns(newest: 1000).map(\.id)
+    #expect(ids.count == 200 && Set(ids).count == 200)
+  }
+
+  @Test("that is removed while somebody appends is made anew")
+  func removed() throws {
+    try file.append(turn(0))
+    try FileManager.default.removeItem(atPath: file.path)
+    try file.append(turn(1))
+    #expect(try file.turns(newest: 5).map(\.id) == ["id-1"])
+  }
+}
+
+@Suite("Names")
+struct NameTests {
+  @Test("of users become folders without dots and slashes, each its own")
+  func users() throws {
+    #expect(User("alice@example.com")?.folder == "alice%40example%2Ecom")
+    #expect(User("..")?.folder == "%2E%2E")
+    #expect(User("a/b")?.folder == "a%2Fb")
+    #expect(User("é%")?.folder == "%C3%A9%25")
+    #expect(User("") == nil)
+    #expect(User(String(repeating: "a", count: 255)) != nil)
+    #expect(User(String(repeating: "a", count: 256)) == nil)
+    #expect(User(String(repeating: "/", count: 86)) == nil)
+  }
+
+  @Test("of sessions are what the documentation allows", arguments: [("a-B_9", true), ("", false), ("a.b", false), ("../x", false), (String(repeating: "a", count: 65), false), ("é", false)])
+  func sessions(name: String, isValid: Bool) {
+    #expect(Identifier.isValid(name) == isValid)
+  }
+
+  @Test("that are made are UUIDs of version 7, sort by time, and differ")
+  func identifiers() throws {
+    let ids = (0..<1000).map { _ in Identifier.make() }
+    #expect(Set(ids).count == 1000)
+    for id in ids {
+      #expect(UUID(uuidString: id) != nil && id.dropFirst(14).first == "7", "\(id)")
+    }
+    #expect(ids.map { $0.prefix(13) } == ids.map { $0.prefix(13) }.sorted())
+  }
+
+  @Test("of paths match their placeholders, never an empty one")
+  func paths() {
+    let pattern: PathPattern = "/api/streams/{id}"
+    #expect(pattern.match("/api/streams/x") == ["id": "x"])
+    #expect(pattern.match("/api/streams/") == nil)
+    #expect(pattern.match("/api/streams/x/") == nil)
+    #expect(pattern.match("/api/streams") == nil)
+  }
+}

@@ -1,0 +1,84 @@
+import Testing
+
+@testable import Sluice
+
+@Suite("The state of a stream")
+struct StreamStateTests {
+  private static let failure = Failure(.upstreamError, "no")
+  private static let endings: [Ending] = [.finished(Finish()), .failed(failure), .stopped, .disconnected]
+
+  @Test("sends its head once")
+  func head() {
+    var state = StreamState()
+    #expect(state.begin() == .sendHead)
+    #expect(state.begin() == .alreadySent)
+    _ = state.end(.stopped)
+    #expect(state.begin() == .tooLate)
+  }
+
+  @Test("refuses with the failure's own status as long as the head is held")
+  func held() {
+    let expected: [StreamState.Termination] = [.headAndRecord, .refuse(Self.failure), .headAndRecord, .breakOff]
+    for (ending, expected) in zip(Self.endings, expected) {
+      var state = StreamState()
+      #expect(state.end(ending) == expected)
+    }
+  }
+
+  @Test("ends with one record once it is open, and with none when nobody is there")
+  func open() {
+    let expected: [StreamState.Termination] = [.record, .record, .record, .breakOff]
+    for (ending, expected) in zip(Self.endings, expected) {
+      var state = StreamState()
+      _ = state.begin()
+      #expect(state.end(ending) == expected)
+    }
+  }
+
+  @Test("never ends twice, whatever comes after the end")
+  func once() {
+    for first in Self.endings {
+      for second in Self.endings {
+        var state = StreamState()
+        _ = state.begin()
+        _ = state.end(first)
+        #expect(state.end(second) == .nothing)
+      }
+    }
+  }
+}
+
+@Suite("Failures")
+struct FailureTests {
+  @Test("have the documented status, and every one an outcome")
+  func table() {
+    let statuses = Dictionary(uniqueKeysWithValues: Failure.Code.allCases.map { ($0.rawValue, $0.status) })
+    #expect(
+      statuses == [
+        "bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "streaming_disabled": 404,
+        "method_not_allowed": 405, "payload_too_large": 413, "unsupported_media_type": 415, "too_many_streams": 429,
+        "rate_limited": 429, "upstream_error": 502, "upstream_truncated": 502, "upstream_timeout": 504,
+        "upstream_rate_limited": 429, "parse_error": 422, "store_failed": 500, "overloaded": 503,
+        "shutting_down": 503, "internal": 500,
+      ])
+    #expect(Outcome(.upstreamTimeout) == .timeout && Outcome(.shuttingDown) == .shutdown)
+  }
+
+  @Test("answer in JSON with the fields that belong to them")
+  func response() {
+    var failure = Failure(.rateLimited, "Say \"please\".", retryAfter: .milliseconds(1500))
+    #expect(
+      String(decoding: failure.response.body, as: UTF8.self)
+        == "{\"error\":{\"code\":\"rate_limited\",\"message\":\"Say \\\"please\\\".\",\"retriable\":true}}\n")
+    #expect(fields(failure)["Retry-After"] == "2")
+    failure = Failure(.unauthorized, "no")
+    #expect(fields(failure)["WWW-Authenticate"] == "Bearer")
+    failure = Failure(.methodNotAllowed, "no")
+    failure.allowedMethods = ["GET", "HEAD"]
+    #expect(fields(failure)["Allow"] == "GET, HEAD")
+  }
+
+  private func fields(_ failure: Failure) -> [String: String] {
+    Dictionary(uniqueKeysWithValues: failure.response.head.fields.map { ($0.name.description, $0.value.description) })
+  }
+}
