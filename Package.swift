@@ -50,6 +50,9 @@ let package = Package(
       swiftSettings: strict),
     .executableTarget(
       name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop", "FastCGI"], swiftSettings: strict),
+    // The README's custom endpoint, compiled as it stands there.
+    .executableTarget(
+      name: "sluice-example", dependencies: ["Sluice"], path: "Tests/CustomEndpoint", swiftSettings: strict),
     .testTarget(
       name: "EventLoopTests", dependencies: ["EventLoop", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
@@ -62,7 +65,7 @@ let package = Package(
     .testTarget(
       name: "SluiceTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
-      name: "IntegrationTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
+      name: "IntegrationTests", dependencies: ["EventLoop", "Sluice", "SluiceTesting"], swiftSettings: strict),
   ],
   cxxLanguageStandard: .cxx17
 )

@@ -106,7 +106,9 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
 }
 
 extension [UInt8] {
-  fileprivate subscript(range: Range<Int32>) -> ArraySlice<UInt8> { self[Int(range.lowerBound)..<Int(range.upperBound)] }
+  fileprivate subscript(range: Range<Int32>) -> ArraySlice<UInt8> {
+    self[Int(range.lowerBound)..<Int(range.upperBound)]
+  }
 }
 
 extension String {

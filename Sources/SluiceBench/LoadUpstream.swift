@@ -71,7 +71,9 @@ final class LoadUpstream {
     /// Whether the request has its body, by its Content-Length.
     private var isWhole: Bool {
       let text = String(decoding: request, as: UTF8.self)
-      guard let end = text.firstRange(of: "\r\n\r\n"), let field = text.firstRange(of: "Content-Length: ") else { return false }
+      guard let end = text.firstRange(of: "\r\n\r\n"), let field = text.firstRange(of: "Content-Length: ") else {
+        return false
+      }
       let length = Int(text[field.upperBound...].prefix { $0.isNumber }) ?? 0
       return text[end.upperBound...].utf8.count >= length
     }

@@ -16,7 +16,9 @@ public enum Loopback {
   /// A connection to `port`.
   public static func connect(port: UInt16) throws(SystemError) -> Descriptor {
     let socket = try makeSocket()
-    let result = unsafe withAddress(port: port) { address, length in unsafe Glibc.connect(socket.number, address, length) }
+    let result = unsafe withAddress(port: port) { address, length in
+      unsafe Glibc.connect(socket.number, address, length)
+    }
     guard result == 0 else { throw SystemError("connect to port \(port)") }
     var yes: CInt = 1
     unsafe setsockopt(socket.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))

@@ -128,7 +128,9 @@ public final class ScriptedUpstream: Sendable {
     public func delta(_ text: String, finish: String? = nil) {
       let encoded = String(decoding: (try? JSONEncoder().encode(text)) ?? Data(), as: UTF8.self)
       let reason = finish.map { "\"\($0)\"" } ?? "null"
-      send("data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\(encoded)},\"finish_reason\":\(reason)}]}\n\n")
+      send(
+        "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\(encoded)},\"finish_reason\":\(reason)}]}\n\n"
+      )
     }
 
     public func done() { send("data: [DONE]\n\n") }

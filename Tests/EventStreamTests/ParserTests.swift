@@ -1,6 +1,7 @@
-@testable import EventStream
 import SluiceTesting
 import Testing
+
+@testable import EventStream
 
 /// A stream and the events that a conforming parser dispatches for it (WHATWG HTML, 9.2.6).
 struct Fixture: Sendable, CustomTestStringConvertible {
@@ -26,19 +27,23 @@ private let fixtures: [Fixture] = [
   Fixture("LF", "data: a\n\ndata: b\n\n", [.init(data: "a"), .init(data: "b")]),
   Fixture("CRLF", "event: x\r\ndata: a\r\n\r\n", [.init(type: "x", data: "a")]),
   Fixture("CR", "data: a\r\rdata: b\r\r", [.init(data: "a"), .init(data: "b")]),
-  Fixture("mixed line ends", "data: a\r\n\ndata: b\n\rdata: c\r\r\n", [.init(data: "a"), .init(data: "b"), .init(data: "c")]),
+  Fixture(
+    "mixed line ends", "data: a\r\n\ndata: b\n\rdata: c\r\r\n", [.init(data: "a"), .init(data: "b"), .init(data: "c")]),
   Fixture("several data lines", "data: a\ndata\ndata: b\n\n", [.init(data: "a\n\nb")]),
   Fixture("one space is dropped, not two", "data:  a\ndata:b\n\n", [.init(data: " a\nb")]),
   Fixture("a colon in the value", "data: a: b\n\n", [.init(data: "a: b")]),
   Fixture("comments", ": hello\n:\ndata: a\n: more\n\n:\n\n", [.init(data: "a")]),
   Fixture("no data, no event", "event: x\n\nid: 1\n\ndata: a\n\n", [.init(data: "a", lastEventID: "1")]),
   Fixture("empty data is data", "data\n\ndata:\n\n", [.init(data: ""), .init(data: "")]),
-  Fixture("the id stays", "id: 7\ndata: a\n\ndata: b\n\nid\ndata: c\n\n", [
-    .init(data: "a", lastEventID: "7"), .init(data: "b", lastEventID: "7"), .init(data: "c"),
-  ]),
+  Fixture(
+    "the id stays", "id: 7\ndata: a\n\ndata: b\n\nid\ndata: c\n\n",
+    [
+      .init(data: "a", lastEventID: "7"), .init(data: "b", lastEventID: "7"), .init(data: "c"),
+    ]),
   Fixture("an id with NUL does not count", "id: 1\n\nid: 2\u{0}\ndata: a\n\n", [.init(data: "a", lastEventID: "1")]),
   Fixture("retry and unknown fields", "retry: 10\nfoo: bar\ndata: a\n\n", [.init(data: "a")]),
-  Fixture("the type is the block's own", "event: x\ndata: a\n\ndata: b\n\n", [.init(type: "x", data: "a"), .init(data: "b")]),
+  Fixture(
+    "the type is the block's own", "event: x\ndata: a\n\ndata: b\n\n", [.init(type: "x", data: "a"), .init(data: "b")]),
   Fixture("a BOM", "\u{FEFF}data: a\n\n", [.init(data: "a")]),
   Fixture("one BOM only", "\u{FEFF}\u{FEFF}data: a\n\ndata: b\n\n", [.init(data: "b")]),
   Fixture("a cut block is dropped", "data: a\n\ndata: b\n", [.init(data: "a")]),

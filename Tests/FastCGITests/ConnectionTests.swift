@@ -94,7 +94,9 @@ struct ConnectionTests {
   @Test("may send its request byte by byte")
   func bytewise() async throws {
     let (text, _, _) = try await serve { client in
-      for byte in FastCGIClient.request([("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "5")], body: Array("hello".utf8)) {
+      for byte in FastCGIClient.request(
+        [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "5")], body: Array("hello".utf8))
+      {
         client.send([byte])
       }
       return client.answer().text
@@ -106,7 +108,9 @@ struct ConnectionTests {
   func largeBody() async throws {
     let (text, _, _) = try await serve { client in
       let body = [UInt8](repeating: 1, count: 1_000_000)
-      client.send(FastCGIClient.request([("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "\(body.count)")], body: body))
+      client.send(
+        FastCGIClient.request(
+          [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "\(body.count)")], body: body))
       return client.answer().text
     }
     #expect(text.hasSuffix("POST /b 1000000"), "\(text)")
@@ -147,14 +151,18 @@ struct ConnectionTests {
   @Test("that announces more body than it sends gets no answer")
   func shortBody() async throws {
     let (answer, log, _) = try await serve { client in
-      client.send(FastCGIClient.request([("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "50")], body: [1, 2]))
+      client.send(
+        FastCGIClient.request(
+          [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "50")], body: [1, 2]))
       return client.answer()
     }
     #expect(answer.output.isEmpty && answer.isClosed)
     #expect(log.isEmpty)
   }
 
-  @Test("that sends junk is closed", arguments: ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\0\0\0\0\0", "\u{1}\u{1}\0\u{1}\0\u{2}\0\0xx"])
+  @Test(
+    "that sends junk is closed",
+    arguments: ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\0\0\0\0\0", "\u{1}\u{1}\0\u{1}\0\u{2}\0\0xx"])
   func junk(text: String) async throws {
     let (isClosed, log, _) = try await serve { client in
       client.send(Array(text.utf8))

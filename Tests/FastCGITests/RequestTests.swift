@@ -51,7 +51,8 @@ struct RequestTests {
   @Test("is known to be whole at its last byte, and not before", arguments: [0, 1, 70_000])
   func wholeness(bodyBytes: Int) {
     let body = [UInt8](repeating: 7, count: bodyBytes)
-    let bytes = FastCGIClient.request([("REQUEST_METHOD", "POST"), ("X", String(repeating: "y", count: 200))], body: body)
+    let bytes = FastCGIClient.request(
+      [("REQUEST_METHOD", "POST"), ("X", String(repeating: "y", count: 200))], body: body)
     for count in stride(from: 0, to: bytes.count, by: max(1, bytes.count / 500)) {
       #expect(scan(Array(bytes[..<count])) == .incomplete, "\(count) of \(bytes.count)")
     }

@@ -38,7 +38,10 @@ struct ConfigurationTests {
       "SLUICE_LISTEN": "nowhere", "SLUICE_GENERATOR": "upstream", "SLUICE_LOG": "loud", "SLUICE_HEARTBEAT": "",
     ])
     #expect(found.count == 8, "\(found)")
-    for variable in ["SLUICE_AUTH", "SLUICE_IDLE_TIMEOUT", "SLUICE_MAX_BODY", "SLUICE_LOOPS", "SLUICE_LISTEN", "SLUICE_GENERATOR", "SLUICE_LOG"] {
+    for variable in [
+      "SLUICE_AUTH", "SLUICE_IDLE_TIMEOUT", "SLUICE_MAX_BODY", "SLUICE_LOOPS", "SLUICE_LISTEN", "SLUICE_GENERATOR",
+      "SLUICE_LOG",
+    ] {
       #expect(found.contains { $0.hasPrefix(variable) }, "\(variable) in \(found)")
     }
     #expect(found.contains(#"SLUICE_IDLE_TIMEOUT must be a duration, as 500ms, 30s or 2m, not "30""#))
@@ -59,7 +62,8 @@ struct ConfigurationTests {
     let applied = try base.applying(["SLUICE_MODEL": "b", "SLUICE_STREAM_CHAT": "off", "SLUICE_IDLE_TIMEOUT": ""])
     #expect(applied.model == "b" && !applied.streamsChat && applied.idleTimeout == .seconds(30))
     let untouched = try base.applying([
-      "SLUICE_TOKENS_FILE": "/etc/passwd", "SLUICE_AUTH": "x", "HTTP_SLUICE_MODEL": "c", "HTTP_SLUICE_TRUST_REMOTE_USER": "on",
+      "SLUICE_TOKENS_FILE": "/etc/passwd", "SLUICE_AUTH": "x", "HTTP_SLUICE_MODEL": "c",
+      "HTTP_SLUICE_TRUST_REMOTE_USER": "on",
     ])
     #expect(untouched.model == "a" && untouched.tokensFile == nil && !untouched.trustsRemoteUser)
     #expect(throws: ConfigurationError.self) { try base.applying(["SLUICE_IDLE_TIMEOUT": "soon"]) }
@@ -98,7 +102,9 @@ struct TokensTests {
   func users() throws {
     let digest = Digest(of: "secret").hex
     let file = TokensFile(
-      parsing: "alice:\(digest)\r\nbob:\(Digest(of: "b").hex):2026-01-01\n  # x\ncarol:\(Digest(of: "c").hex):2026-01-01T10:00:00Z")
+      parsing:
+        "alice:\(digest)\r\nbob:\(Digest(of: "b").hex):2026-01-01\n  # x\ncarol:\(Digest(of: "c").hex):2026-01-01T10:00:00Z"
+    )
     #expect(file.mistakes.isEmpty, "\(file.mistakes)")
     let new2026 = try Date("2026-01-01T00:00:00Z", strategy: .iso8601)
     #expect(file.user(of: "secret")?.name == "alice")
@@ -176,7 +182,8 @@ struct JSONTests {
     #expect(members["b"] == [:])
   }
 
-  @Test("that is none is a clear 400, however deep or broken", arguments: ["", "{", "nul", "{\"a\" 1}", "\u{0}", "[1] x"])
+  @Test(
+    "that is none is a clear 400, however deep or broken", arguments: ["", "{", "nul", "{\"a\" 1}", "\u{0}", "[1] x"])
   func junk(text: String) {
     #expect(throws: Failure(.badRequest, "The body is not valid JSON.")) { try JSON(parsing: Array(text.utf8)) }
     #expect(throws: Failure(.badRequest, "The body is not valid JSON.")) {

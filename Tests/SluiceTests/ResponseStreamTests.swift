@@ -27,7 +27,9 @@ private final class Fixture {
       reactor: reactor, writer: ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
     let task = reactor.spawn { [self] in
       var ending: Ending
-      do { ending = .finished(Finish(completion: try await stream.relay(answer))) } catch { ending = .failed(Failure(cause: error)) }
+      do { ending = .finished(Finish(completion: try await stream.relay(answer))) } catch {
+        ending = .failed(Failure(cause: error))
+      }
       ending = await stream.close(ending)
       self.ending = ending
       ended.wake()

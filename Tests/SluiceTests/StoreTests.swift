@@ -117,7 +117,12 @@ struct NameTests {
     #expect(User(String(repeating: "/", count: 86)) == nil)
   }
 
-  @Test("of sessions are what the documentation allows", arguments: [("a-B_9", true), ("", false), ("a.b", false), ("../x", false), (String(repeating: "a", count: 65), false), ("é", false)])
+  @Test(
+    "of sessions are what the documentation allows",
+    arguments: [
+      ("a-B_9", true), ("", false), ("a.b", false), ("../x", false), (String(repeating: "a", count: 65), false),
+      ("é", false),
+    ])
   func sessions(name: String, isValid: Bool) {
     #expect(Identifier.isValid(name) == isValid)
   }

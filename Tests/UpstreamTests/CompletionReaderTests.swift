@@ -32,20 +32,43 @@ private let bodies: [Body] = [
     bytes: "data:{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\ndata:[DONE]\r\n\r\n", text: "a",
     end: .complete("stop")),
   Body(
-    name: "llama.cpp, with pings", bytes: ": ping\n\n" + chunk("{\"content\":\"a\"}") + ":\n\n" + chunk("{}", finish: "\"length\""),
+    name: "llama.cpp, with pings",
+    bytes: ": ping\n\n" + chunk("{\"content\":\"a\"}") + ":\n\n" + chunk("{}", finish: "\"length\""),
     text: "a", end: .complete("length")),
-  Body(name: "[DONE] without a finish_reason", bytes: chunk("{\"content\":\"a\"}") + "data: [DONE]\n\n", text: "a", end: .complete("stop")),
-  Body(name: "OpenRouter's comments", bytes: ": OPENROUTER PROCESSING\n\n" + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a", end: .complete("stop")),
-  Body(name: "neither finish_reason nor [DONE]", bytes: chunk("{\"content\":\"a\"}"), text: "a", end: .fails(.truncated)),
-  Body(name: "Ollama's silent end", bytes: chunk("{\"content\":\"a\"}") + chunk("{\"content\":\"\"}", finish: "\"\""), text: "a", end: .fails(.truncated)),
+  Body(
+    name: "[DONE] without a finish_reason", bytes: chunk("{\"content\":\"a\"}") + "data: [DONE]\n\n", text: "a",
+    end: .complete("stop")),
+  Body(
+    name: "OpenRouter's comments",
+    bytes: ": OPENROUTER PROCESSING\n\n" + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a",
+    end: .complete("stop")),
+  Body(
+    name: "neither finish_reason nor [DONE]", bytes: chunk("{\"content\":\"a\"}"), text: "a", end: .fails(.truncated)),
+  Body(
+    name: "Ollama's silent end", bytes: chunk("{\"content\":\"a\"}") + chunk("{\"content\":\"\"}", finish: "\"\""),
+    text: "a", end: .fails(.truncated)),
   Body(name: "nothing at all", bytes: "", text: "", end: .fails(.truncated)),
-  Body(name: "vLLM's error, then [DONE]", bytes: chunk("{\"content\":\"a\"}") + "data: {\"error\":{\"message\":\"boom\"}}\n\ndata: [DONE]\n\n", text: "a", end: .fails(.failed)),
+  Body(
+    name: "vLLM's error, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "data: {\"error\":{\"message\":\"boom\"}}\n\ndata: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
   Body(name: "an error as a string", bytes: "data: {\"error\":\"boom\"}\n\n", text: "", end: .fails(.failed)),
   Body(name: "junk", bytes: chunk("{\"content\":\"a\"}") + "data: <html>\n\n", text: "a", end: .fails(.failed)),
-  Body(name: "half a chunk", bytes: chunk("{\"content\":\"a\"}") + "data: {\"choices\":[{\"delta\":{\"con", text: "a", end: .fails(.truncated)),
-  Body(name: "text after [DONE] does not count", bytes: chunk("{\"content\":\"a\"}") + "data: [DONE]\n\n" + chunk("{\"content\":\"b\"}"), text: "a", end: .complete("stop")),
-  Body(name: "null content, tool calls, reasoning", bytes: chunk("{\"content\":null,\"reasoning\":\"hm\",\"tool_calls\":[{\"a\":[1]}]}") + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a", end: .complete("stop")),
-  Body(name: "several chunks in one event's lines", bytes: "data: {\"choices\":[\ndata: {\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n", text: "a", end: .complete("stop")),
+  Body(
+    name: "half a chunk", bytes: chunk("{\"content\":\"a\"}") + "data: {\"choices\":[{\"delta\":{\"con", text: "a",
+    end: .fails(.truncated)),
+  Body(
+    name: "text after [DONE] does not count",
+    bytes: chunk("{\"content\":\"a\"}") + "data: [DONE]\n\n" + chunk("{\"content\":\"b\"}"), text: "a",
+    end: .complete("stop")),
+  Body(
+    name: "null content, tool calls, reasoning",
+    bytes: chunk("{\"content\":null,\"reasoning\":\"hm\",\"tool_calls\":[{\"a\":[1]}]}")
+      + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a", end: .complete("stop")),
+  Body(
+    name: "several chunks in one event's lines",
+    bytes: "data: {\"choices\":[\ndata: {\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n", text: "a",
+    end: .complete("stop")),
   Body(
     name: "escapes, characters of four bytes, halves of surrogates",
     bytes: chunk("{\"content\":\"\\n\\u0000\\ud83c\\udfa7🎧\\ud83c!\\udfa7\"}") + "data: [DONE]\n\n",

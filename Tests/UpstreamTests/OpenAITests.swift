@@ -49,7 +49,9 @@ struct OpenAITests {
     }
   }
 
-  @Test("that refuses is a failure, whose words go to the log without the key", arguments: ["500 Oops", "401 No", "404 Gone"])
+  @Test(
+    "that refuses is a failure, whose words go to the log without the key",
+    arguments: ["500 Oops", "401 No", "404 Gone"])
   func refusal(status: String) async throws {
     let upstream = try ScriptedUpstream { $0.answer(status, #"{"error":{"message":"bad key sk-1"}}"#) }
     let error = try #require(try await ask(upstream, key: "sk-1").error)
@@ -134,7 +136,8 @@ struct OpenAITests {
     #expect(upstream.connections == 1)
   }
 
-  @Test("is left at once when nobody wants its answer any more, before the first token or after", arguments: [false, true])
+  @Test(
+    "is left at once when nobody wants its answer any more, before the first token or after", arguments: [false, true])
   func cancelled(afterToken: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
@@ -194,7 +197,9 @@ struct OpenAITests {
 
 @Suite("The echo")
 struct EchoTests {
-  @Test("answers with the last message itself, a word at a time", arguments: ["", " ", "a", "The quick  brown\nfox ", "🎧 é"])
+  @Test(
+    "answers with the last message itself, a word at a time",
+    arguments: ["", " ", "a", "The quick  brown\nfox ", "🎧 é"])
   func words(text: String) async throws {
     let deltas = try await onLoop { reactor -> [String] in
       var deltas: [String] = []

@@ -49,7 +49,9 @@ final class FastCGIRequest: @unchecked Sendable {
       unsafe raw.pointee.ipcFd = descriptor
     }
     // A connection that ends half-way through PARAMS is returned as a request: only the stream's error tells.
-    guard unsafe FCGX_GetError(raw.pointee.in) == 0, unsafe raw.pointee.role == CInt(Self.responderRole) else { return nil }
+    guard unsafe FCGX_GetError(raw.pointee.in) == 0, unsafe raw.pointee.role == CInt(Self.responderRole) else {
+      return nil
+    }
     var request = Request(parameters: parameters())
     let announced = request.parameters["CONTENT_LENGTH"].flatMap(Int.init)
     if let announced, announced > maximumBodyBytes {

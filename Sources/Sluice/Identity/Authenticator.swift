@@ -7,7 +7,9 @@ struct Authenticator: Sendable {
   private let log: Log
 
   init(_ configuration: Configuration, log: Log) {
-    tokens = configuration.tokensFile.map { WatchedFile($0) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) } }
+    tokens = configuration.tokensFile.map {
+      WatchedFile($0) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
+    }
     asksNobody = configuration.asksNobody
     self.log = log
   }

@@ -68,7 +68,8 @@ public final class Log: Sendable {
     while true {
       let lines: [UInt8]? = state.withLock { state in
         if state.dropped > 0 {
-          state.lines += Array(#"{"level":"warning","message":"log lines were dropped","lines":\#(state.dropped)}"#.utf8)
+          state.lines += Array(
+            #"{"level":"warning","message":"log lines were dropped","lines":\#(state.dropped)}"#.utf8)
           state.lines.append(0x0A)
           state.dropped = 0
         }

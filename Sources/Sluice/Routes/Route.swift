@@ -103,7 +103,8 @@ struct RouteTable: Sendable {
       methods += route.methods + (route.methods.contains("GET") ? ["HEAD"] : [])
     }
     guard methods.isEmpty else {
-      var failure = Failure(.methodNotAllowed, "\(path) does not take \(method) but \(methods.joined(separator: ", ")).")
+      var failure = Failure(
+        .methodNotAllowed, "\(path) does not take \(method) but \(methods.joined(separator: ", ")).")
       failure.allowedMethods = methods
       throw failure
     }

@@ -20,7 +20,8 @@ enum ListeningSocket {
     }
     if isListening(STDIN_FILENO) { return [STDIN_FILENO] }
     throw StartError(
-      message: "no socket to listen on: set SLUICE_LISTEN to unix:PATH or HOST:PORT, or start it by systemd's sluice.socket")
+      message:
+        "no socket to listen on: set SLUICE_LISTEN to unix:PATH or HOST:PORT, or start it by systemd's sluice.socket")
   }
 
   private static func isListening(_ number: CInt) -> Bool {

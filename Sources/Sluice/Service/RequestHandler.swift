@@ -62,7 +62,11 @@ final class RequestHandler {
       "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
       "detail": failure.detail.map(JSON.string) ?? .null,
     ]
-    if failure.code == .internalError { services.log.error("refused", fields) } else { services.log.info("refused", fields) }
+    if failure.code == .internalError {
+      services.log.error("refused", fields)
+    } else {
+      services.log.info("refused", fields)
+    }
     let response = failure.response
     var writer: ResponseWriter? = consume writer
     reactor.spawn { [services] in

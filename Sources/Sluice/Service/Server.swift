@@ -56,7 +56,8 @@ final class Server {
     startWatchdog()
     ServiceManager.notify("READY=1")
     services.log.info(
-      "ready", ["pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version)])
+      "ready",
+      ["pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version)])
   }
 
   private func addWorker(_ loop: EventLoop, thread: LoopThread?) {

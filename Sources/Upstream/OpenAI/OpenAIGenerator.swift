@@ -23,9 +23,9 @@ public final class OpenAIGenerator: Generator {
 
   public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
     let answer = Answer()
-    let connections = reactor.attachment(for: self) { 
+    let connections = reactor.attachment(for: self) {
       Connections(multi: CurlMulti(on: reactor, isPlain: url.hasPrefix("http://")), chunks: ChunkParser())
-     }
+    }
     let key = key()
     var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
     if let key { headers.append("Authorization: Bearer \(key)") }

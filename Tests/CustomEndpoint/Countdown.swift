@@ -1,0 +1,18 @@
+import Sluice
+
+@main
+struct Countdown {
+  static func main() throws {
+    let application = try Application()
+    application.stream("GET", "/countdown/{from}") { call, stream in
+      guard let from = Int(call.pathParameters["from"] ?? ""), (1...100).contains(from) else {
+        throw Failure(.badRequest, "Count down from a number from 1 to 100.")
+      }
+      for number in (1...from).reversed() {
+        try await stream.send("\(number) ")
+        try await Task.sleep(for: .milliseconds(100))
+      }
+    }
+    try application.run()
+  }
+}

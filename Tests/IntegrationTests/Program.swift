@@ -1,0 +1,213 @@
+import EventLoop
+import Foundation
+import SluiceTesting
+import Synchronization
+import Testing
+
+/// The package's folder.
+let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+  .deletingLastPathComponent().path
+
+/// Where release builds are: what the tests run is what an admin runs.
+let releaseFolder = packageRoot + "/.build/release"
+
+/// All integration tests, one after the other: two cores are few for a web server, its backend and its clients.
+@Suite("Integration", .serialized)
+enum Integration {}
+
+/// A program that runs beside a test, its output noted with the time at which it came.
+final class Program: Sendable {
+  struct Piece: Sendable {
+    let at: ContinuousClock.Instant
+    let bytes: Data
+  }
+
+  private struct State {
+    var output: [Piece] = []
+    var errors = Data()
+    var openPipes = 2
+    var exitCode: Int32?
+  }
+
+  private let state = Mutex(State())
+  private let input: Mutex<Int32>
+  let pid: Int32
+
+  /// Not by Foundation's Process, which takes a program for running as long as another that was started beside it.
+  ///
+  /// - Parameter environment: on top of a plain one, in which no setting of the caller's is left.
+  init(
+    _ path: String, _ arguments: [String] = [], environment: [String: String] = [:], input text: String? = nil
+  ) throws {
+    let plain = ProcessInfo.processInfo.environment.filter { ["PATH", "HOME", "TMPDIR", "LANG"].contains($0.key) }
+    let variables = plain.merging(["no_proxy": "*"]) { $1 }.merging(environment) { $1 }
+    var pipes: [[Int32]] = []
+    for _ in 0..<3 {
+      var ends: [Int32] = [0, 0]
+      guard unsafe pipe2(&ends, O_CLOEXEC) == 0 else { throw SystemError("make a pipe") }
+      pipes.append(ends)
+    }
+    var actions = posix_spawn_file_actions_t()
+    unsafe posix_spawn_file_actions_init(&actions)
+    defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+    unsafe posix_spawn_file_actions_adddup2(&actions, pipes[0][0], 0)
+    unsafe posix_spawn_file_actions_adddup2(&actions, pipes[1][1], 1)
+    unsafe posix_spawn_file_actions_adddup2(&actions, pipes[2][1], 2)
+    unsafe posix_spawn_file_actions_addchdir_np(&actions, packageRoot)
+    // Whatever signals other tests have blocked.
+    var attributes = posix_spawnattr_t()
+    unsafe posix_spawnattr_init(&attributes)
+    defer { unsafe posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    unsafe sigemptyset(&none)
+    unsafe posix_spawnattr_setsigmask(&attributes, &none)
+    unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+    var argv = unsafe ([path] + arguments).map { unsafe strdup($0) } + [nil]
+    var envp = unsafe variables.map { unsafe strdup("\($0.key)=\($0.value)") } + [nil]
+    defer { for pointer in unsafe argv + envp { unsafe free(pointer) } }
+    var pid: pid_t = 0
+    let result = unsafe posix_spawn(&pid, path, &actions, &attributes, &argv, &envp)
+    close(pipes[0][0])
+    close(pipes[1][1])
+    close(pipes[2][1])
+    guard result == 0 else { throw SystemError("start \(path)", code: result) }
+    self.pid = pid
+    self.input = Mutex(pipes[0][1])
+    let child = pid
+    try collect(pipes[1][0]) { state, bytes in state.output.append(Piece(at: .now, bytes: bytes)) }
+    try collect(pipes[2][0]) { state, bytes in state.errors.append(bytes) }
+    try JoinableThread(name: "wait") { [weak self] in
+      var status: Int32 = 0
+      while unsafe waitpid(child, &status, 0) < 0, errno == EINTR {}
+      let code = status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + (status & 0x7F)
+      self?.state.withLock { $0.exitCode = code }
+    }.detach()
+    if let text {
+      var bytes = Array(text.utf8)[...]
+      while !bytes.isEmpty {
+        let count = unsafe bytes.withUnsafeBytes { unsafe write(pipes[0][1], $0.baseAddress, $0.count) }
+        guard count > 0 else { break }
+        bytes = bytes.dropFirst(count)
+      }
+      closeInput()
+    }
+  }
+
+  private func collect(_ number: Int32, _ take: @escaping @Sendable (inout State, Data) -> Void) throws {
+    try JoinableThread(name: "collect") { [weak self] in
+      defer { close(number) }
+      var buffer = [UInt8](repeating: 0, count: 16 * 1024)
+      while true {
+        let count = unsafe read(number, &buffer, buffer.count)
+        if count < 0, errno == EINTR { continue }
+        guard let self else { return }
+        guard count > 0 else { return state.withLock { $0.openPipes -= 1 } }
+        state.withLock { take(&$0, Data(buffer.prefix(count))) }
+      }
+    }.detach()
+  }
+
+  var pieces: [Piece] { state.withLock { $0.output } }
+  var output: String { String(decoding: pieces.reduce(Data()) { $0 + $1.bytes }, as: UTF8.self) }
+  var errors: String { state.withLock { String(decoding: $0.errors, as: UTF8.self) } }
+  var isRunning: Bool { state.withLock { $0.exitCode == nil } }
+
+  func closeInput() {
+    input.withLock {
+      if $0 >= 0 { close($0) }
+      $0 = -1
+    }
+  }
+
+  func signal(_ number: Int32) { if isRunning { kill(pid, number) } }
+
+  /// Waits for its end and all of its output.
+  func exitCode(within limit: Duration = .seconds(30)) async -> Int32? {
+    _ = await eventually(within: limit) { state.withLock { $0.exitCode != nil && $0.openPipes == 0 } }
+    return state.withLock { $0.exitCode }
+  }
+
+  /// The log's lines whose message is `message`.
+  func log(_ message: String) -> [[String: Any]] {
+    errors.split(separator: "\n").compactMap {
+      guard let object = try? JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any],
+        object["message"] as? String == message
+      else { return nil }
+      return object
+    }
+  }
+
+  deinit {
+    closeInput()
+    signal(SIGKILL)
+  }
+}
+
+/// nginx and sluice, as `nginx/demo` starts them with the shipped configuration.
+final class Servers: Sendable {
+  let url: String
+  let token: String
+  let pid: Int32
+  let state: String
+  let demo: Program
+
+  init(_ environment: [String: String] = [:], state: String? = nil) async throws {
+    let socket = try Loopback.listen()
+    let port = Loopback.port(of: socket)
+    do { _ = consume socket }
+    demo = try Program(
+      packageRoot + "/nginx/demo",
+      ["--no-build", "--port", "\(port)"] + (state.map { ["--state", $0] } ?? [])
+        + ["--", "sh", "-c", "echo $SLUICE_URL $SLUICE_TOKEN $SLUICE_PID $SLUICE_STATE; exec cat"],
+      environment: environment)
+    let demo = demo
+    let isUp = await eventually(within: .seconds(60)) { demo.output.contains("\n") || !demo.isRunning }
+    let words = demo.output.split(whereSeparator: \.isWhitespace).map(String.init)
+    try #require(isUp && words.count == 4, "\(demo.errors)")
+    (url, token, self.state) = (words[0], words[1], words[3])
+    pid = try #require(Int32(words[2]))
+  }
+
+  /// curl(1) with the token, on its way.
+  func curl(_ path: String, _ arguments: [String] = [], token: String? = nil) throws -> Program {
+    try Program(
+      "/usr/bin/curl",
+      ["-sSN", "-i", "--max-time", "60", "-H", "Authorization: Bearer \(token ?? self.token)"] + arguments + [
+        url + path
+      ])
+  }
+
+  /// A chat message, on its way.
+  func chat(_ message: String, more: String = "", token: String? = nil) throws -> Program {
+    try curl(
+      "/api/chat", ["-H", "Content-Type: application/json", "-d", "{\"message\":\"\(message)\"\(more)}"], token: token)
+  }
+
+  /// All of curl's output.
+  func finished(_ curl: Program) async -> String {
+    _ = await curl.exitCode(within: .seconds(60))
+    return curl.output
+  }
+
+  var storedFiles: [String] {
+    (FileManager.default.enumerator(atPath: state)?.compactMap { $0 as? String } ?? []).filter { $0.hasSuffix("l") }
+  }
+
+  var storedLines: [String] {
+    storedFiles.flatMap {
+      (try? String(contentsOfFile: state + "/" + $0, encoding: .utf8))?.split(separator: "\n").map(String.init) ?? []
+    }
+  }
+
+  /// The outcomes in the log, once there are `count`.
+  func outcomes(_ count: Int) async -> [String] {
+    _ = await eventually { demo.log("stream ended").count >= count }
+    return demo.log("stream ended").compactMap { $0["outcome"] as? String }
+  }
+
+  /// Stops both servers, and waits for that.
+  func stop() async -> Int32? {
+    demo.closeInput()
+    return await demo.exitCode()
+  }
+}

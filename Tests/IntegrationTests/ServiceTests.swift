@@ -1,0 +1,245 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+/// The program without a web server: the test speaks FastCGI to it.
+private final class Sluice: Sendable {
+  let program: Program
+  let socket: String
+  private let folder: String
+
+  init(_ environment: [String: String] = [:], executable: String = "sluice") async throws {
+    folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    socket = folder + "/s"
+    program = try Program(
+      releaseFolder + "/" + executable,
+      environment: [
+        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
+        "SLUICE_ECHO_GAP": "10ms",
+      ].merging(environment) { $1 })
+    let program = program
+    let isUp = await eventually { !program.log("ready").isEmpty || !program.isRunning }
+    try #require(isUp && program.isRunning, "\(program.errors)")
+  }
+
+  func chat(_ message: String) throws -> FastCGIClient {
+    let client = try FastCGIClient(path: socket)
+    let body = Array("{\"message\":\"\(message)\"}".utf8)
+    client.send(
+      FastCGIClient.request(
+        [
+          ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat"), ("CONTENT_TYPE", "application/json"),
+          ("CONTENT_LENGTH", "\(body.count)"),
+        ],
+        body: body))
+    return client
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: folder) }
+}
+
+private let manyWords = String(repeating: "word ", count: 1000)
+
+extension Integration {
+  @Suite("The service")
+  struct ServiceTests {
+    @Test("lets running streams finish when it is told to end, takes no others, and exits with 0")
+    func drain() async throws {
+      let sluice = try await Sluice()
+      let client = try sluice.chat(String(repeating: "word ", count: 50))
+      #expect(await eventually { !sluice.program.log("stream started").isEmpty })
+      sluice.program.signal(SIGTERM)
+      #expect(await eventually { !sluice.program.log("draining").isEmpty })
+      #expect(client.answer().text.contains("event: done"))
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("ends streams that outlast the drain timeout with shutting_down, stored or not told")
+    func drainTimeout() async throws {
+      let sluice = try await Sluice(["SLUICE_DRAIN_TIMEOUT": "300ms"])
+      let client = try sluice.chat(manyWords)
+      #expect(await eventually { !sluice.program.log("stream started").isEmpty })
+      sluice.program.signal(SIGTERM)
+      let text = client.answer().text
+      #expect(text.contains("event: error\ndata: {\"code\":\"shutting_down\""), "\(text.suffix(300))")
+      #expect(await sluice.program.exitCode() == 0)
+      #expect(sluice.program.log("stream ended").first?["outcome"] as? String == "shutdown")
+    }
+
+    @Test("is not held up by connections that send half a request, junk or nothing")
+    func halfRequests() async throws {
+      let sluice = try await Sluice()
+      let request = FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")])
+      var others: [FastCGIClient] = []
+      for index in 0..<300 {
+        let client = try FastCGIClient(path: sluice.socket)
+        switch index % 3 {
+        case 0: client.send(Array(request.dropLast(9)))
+        case 1: client.send(FastCGIClient.record(9, id: 0, [1, 2, 3]))
+        default: break
+        }
+        others.append(client)
+      }
+      let start = ContinuousClock.now
+      let client = try FastCGIClient(path: sluice.socket)
+      client.send(request)
+      #expect(client.answer().text.contains("\"status\":\"ok\""))
+      #expect(ContinuousClock.now - start < .seconds(2))
+      withExtendedLifetime(others) {}
+    }
+
+    @Test("spreads its connections over several loops, on which streams can be stopped from each other")
+    func loops() async throws {
+      let sluice = try await Sluice(["SLUICE_LOOPS": "3", "SLUICE_ECHO_GAP": "20ms"])
+      let clients = try (0..<9).map { _ in try sluice.chat(manyWords) }
+      #expect(await eventually { sluice.program.log("stream started").count == 9 })
+      for line in sluice.program.log("stream started") {
+        let id = try #require(line["stream"] as? String)
+        let client = try FastCGIClient(path: sluice.socket)
+        client.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/streams/\(id)")]))
+        #expect(client.answer().text.hasPrefix("Status: 204"))
+      }
+      for client in clients {
+        #expect(client.answer().text.hasSuffix("event: cancelled\ndata: {\"reason\":\"stopped\"}\n\n"))
+      }
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("answers as a CGI program too, on standard output, with its log on standard error")
+    func cgi() async throws {
+      let state = FileManager.default.temporaryDirectory.path + "/sluice-cgi-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: state) }
+      let body = "{\"message\":\"one two three\"}"
+      let environment = [
+        "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST", "PATH_INFO": "/api/chat",
+        "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "\(body.utf8.count)", "SLUICE_AUTH": "none",
+        "SLUICE_STATE": state, "SLUICE_ECHO_GAP": "50ms",
+      ]
+      let program = try Program(releaseFolder + "/sluice", environment: environment, input: body)
+      #expect(await program.exitCode() == 0)
+      #expect(
+        program.output.hasPrefix("Status: 200 OK\r\n") && program.output.contains("event: done"), "\(program.output)")
+      #expect(program.pieces.count >= 3)
+      #expect(program.log("stream ended").first?["outcome"] as? String == "completed")
+      let refused = try Program(
+        releaseFolder + "/sluice", environment: environment.merging(["REQUEST_METHOD": "GET"]) { $1 }, input: body)
+      #expect(await refused.exitCode() == 0)
+      #expect(refused.output.hasPrefix("Status: 405 "), "\(refused.output)")
+      // The web server is gone in mid-stream.
+      let left = try Program(
+        "/bin/sh", ["-c", "\"$0\" | head -c 300 >/dev/null", releaseFolder + "/sluice"],
+        environment: environment.merging(["CONTENT_LENGTH": "\(manyWords.utf8.count + 14)", "SLUICE_ECHO_GAP": "5ms"]) {
+          $1
+        },
+        input: "{\"message\":\"\(manyWords)\"}")
+      #expect(await left.exitCode() == 0)
+      #expect(left.log("stream ended").first?["outcome"] as? String == "disconnected", "\(left.errors)")
+    }
+
+    @Test("takes its socket from systemd, and its units are valid")
+    func systemd() async throws {
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let activator = try Program(
+        "/usr/bin/systemd-socket-activate",
+        [
+          "-l", folder + "/s", "-E", "SLUICE_AUTH=none", "-E", "SLUICE_STATE=\(folder)/state",
+          releaseFolder + "/sluice",
+        ])
+      #expect(await eventually { FileManager.default.fileExists(atPath: folder + "/s") })
+      let client = try FastCGIClient(path: folder + "/s")
+      client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
+      #expect(client.answer().text.contains("\"status\":\"ok\""), "\(activator.errors)")
+      activator.signal(SIGTERM)
+      #expect(await activator.exitCode() == 0)
+      let verify = try Program(
+        "/usr/bin/systemd-analyze",
+        ["verify", packageRoot + "/systemd/sluice.service", packageRoot + "/systemd/sluice.socket"])
+      let code = await verify.exitCode()
+      let said = (verify.output + verify.errors).split(separator: "\n").filter {
+        // The program is installed by systemd/install, which a test does not run.
+        !$0.contains("/usr/local/bin/sluice is not executable") && $0.contains("sluice")
+      }
+      #expect(said.isEmpty, "\(code ?? -1): \(said)")
+    }
+
+    @Test("runs a custom endpoint, the README's, to the letter")
+    func customEndpoint() async throws {
+      let source = try String(contentsOfFile: packageRoot + "/Tests/CustomEndpoint/Countdown.swift", encoding: .utf8)
+      let readme = try String(contentsOfFile: packageRoot + "/README.md", encoding: .utf8)
+      #expect(readme.contains(source))
+      let sluice = try await Sluice(executable: "sluice-example")
+      for (path, expected) in [
+        ("/countdown/3", "{\"t\":\"3 \"}\n\nevent: token\ndata: {\"t\":\"2 \"}"), ("/countdown/x", "bad_request"),
+      ] {
+        let client = try FastCGIClient(path: sluice.socket)
+        client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", path)]))
+        let text = client.answer().text
+        #expect(text.contains(expected), "\(text)")
+      }
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("comes back to where it was after many short streams: descriptors, streams, memory")
+    func leaks() async throws {
+      let sluice = try await Sluice(["SLUICE_ECHO_GAP": "0"])
+      func status(_ name: String) -> Int {
+        let text = (try? String(contentsOfFile: "/proc/\(sluice.program.pid)/status", encoding: .utf8)) ?? ""
+        return text.split(separator: "\n").first { $0.hasPrefix(name) }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
+      }
+      func descriptors() -> Int {
+        (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(sluice.program.pid)/fd").count) ?? -1
+      }
+      func round(_ count: Int) throws {
+        for index in 0..<count {
+          let client = try sluice.chat("a b c")
+          // Some clients leave early.
+          if index % 4 != 0 { #expect(client.answer().text.contains("event: done")) }
+        }
+      }
+      try round(500)
+      let (memory, open) = (status("VmRSS:"), descriptors())
+      try round(3000)
+      #expect(await eventually { descriptors() <= open })
+      #expect(status("VmRSS:") < memory + 4096, "\(memory) KiB before, \(status("VmRSS:")) after")
+    }
+  }
+}
+
+extension Integration {
+  @Suite("The program")
+  struct ProgramTests {
+    private func run(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> (
+      Int32?, String, String
+    ) {
+      let program = try Program(releaseFolder + "/sluice", arguments, environment: environment)
+      let code = await program.exitCode()
+      return (code, program.output, program.errors)
+    }
+
+    @Test("says its version and its settings, and what it does not know")
+    func options() async throws {
+      #expect(try await run(["--version"]).1.hasPrefix("sluice 0."))
+      #expect(try await run(["--help"]).1.contains("SLUICE_TOKENS_FILE"))
+      let unknown = try await run(["--what"])
+      #expect(unknown.0 == 2 && unknown.2.contains("--what"))
+    }
+
+    @Test("checks a configuration, and starts with no other")
+    func check() async throws {
+      #expect(try await run(["--check"], ["SLUICE_AUTH": "none"]).0 == 0)
+      for arguments in [["--check"], []] {
+        let (code, _, errors) = try await run(
+          arguments, ["SLUICE_AUTH": "none", "SLUICE_LOOPS": "many", "SLUICE_LOG": "x"])
+        #expect(
+          code == 1 && errors.contains("SLUICE_LOOPS must be") && errors.contains("SLUICE_LOG must be"), "\(errors)")
+      }
+      let (code, _, errors) = try await run([], ["SLUICE_AUTH": "none"])
+      #expect(code == 1 && errors.contains("SLUICE_LISTEN"), "\(errors)")
+    }
+  }
+}
