@@ -106,7 +106,11 @@ csimdjson_text string(csimdjson_parser &parser, ondemand::value value) {
   std::string_view raw = value.raw_json_token(), plain;
   error_code error = value.get_string().get(plain);
   if (!error) return text(plain);
-  if (error != STRING_ERROR || parser.kept_count == 4) return {nullptr, 0};
+  if (error != STRING_ERROR) return {nullptr, 0};
+  if (parser.kept_count == 4) {
+    parser.is_broken = true;
+    return {nullptr, 0};
+  }
   std::string &kept = parser.kept[parser.kept_count++];
   if (unescape(raw, kept)) return text(kept);
   parser.is_broken = true;
@@ -145,21 +149,16 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
   ondemand::json_type type;
   if (value.type().get(type) || type == ondemand::json_type::null) return;
   chunk.has_error = true;
-  chunk.error_message = text("");
-  if (type == ondemand::json_type::string) {
-    csimdjson_text message = string(parser, value);
-    if (message.bytes) chunk.error_message = message;
-    return;
-  }
   ondemand::object error;
   if (type != ondemand::json_type::object || value.get_object().get(error)) return;
   for (auto entry : error) {
     ondemand::field field;
     std::string_view key;
     if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
-    if (key != "message") continue;
-    csimdjson_text message = string(parser, field.value());
-    if (message.bytes) chunk.error_message = message;
+    bool is_type = key == "type";
+    if (!is_type && (key != "code" || chunk.error_kind.bytes)) continue;
+    csimdjson_text kind = string(parser, field.value());
+    if (kind.bytes) chunk.error_kind = kind;
   }
 }
 

@@ -8,7 +8,7 @@ import Synchronization
 /// for seconds do not delay another. A thread without work for ten seconds ends.
 public final class BlockingPool: Sendable {
   private struct State: ~Copyable {
-    var queue: [@Sendable () -> Void] = []
+    var queue: [(@Sendable () -> Void)?] = []
     var head = 0
     var threads = 0
     var idle = 0
@@ -65,10 +65,11 @@ public final class BlockingPool: Sendable {
   private func take() -> (@Sendable () -> Void)? {
     state.withLock { state in
       guard state.head < state.queue.count else { return nil }
-      let work = state.queue[state.head]
+      // Taken out, so that what it holds goes with it.
+      let work = state.queue[state.head].take()
       state.head += 1
-      if state.head == state.queue.count {
-        state.queue.removeAll(keepingCapacity: true)
+      if state.head * 2 >= state.queue.count {
+        state.queue.removeSubrange(0..<state.head)
         state.head = 0
       }
       return work

@@ -89,7 +89,10 @@ public final class EventLoop: TaskExecutor, Sendable {
       var count: UInt64 = 0
       unsafe read(wakeup, &count, 8)
     }
-    defer { watch.cancel() }
+    defer {
+      reactor.detachAll()
+      watch.cancel()
+    }
     start(reactor)
 
     var jobs: [UnownedJob] = []

@@ -30,6 +30,10 @@ public final class Mailbox<Element> {
     if head == elements.count {
       elements.removeAll(keepingCapacity: elements.capacity <= 64)
       head = 0
+    } else if head >= 64, head * 2 >= elements.count {
+      // A queue that never runs empty must not keep what was taken.
+      elements.removeSubrange(0..<head)
+      head = 0
     }
     return element
   }

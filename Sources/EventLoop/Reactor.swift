@@ -71,7 +71,8 @@ public final class Reactor {
   private var watches: [Watch?] = []
   private var nextGeneration: UInt32 = 0
   private var unflushed: [any Flushing] = []
-  private var attachments: [ObjectIdentifier: AnyObject] = [:]
+  /// With their owners, which stay for as long: another at the same address would inherit what is not its own.
+  private var attachments: [ObjectIdentifier: (owner: AnyObject, attachment: AnyObject)] = [:]
 
   init(loop: EventLoop, clock: LoopClock) throws(SystemError) {
     self.loop = loop
@@ -157,11 +158,14 @@ public final class Reactor {
     for owner: AnyObject, make: () throws(Failure) -> Attachment
   ) throws(Failure) -> Attachment {
     let key = ObjectIdentifier(owner)
-    if let found = attachments[key] as? Attachment { return found }
+    if let found = attachments[key]?.attachment as? Attachment { return found }
     let made = try make()
-    attachments[key] = made
+    attachments[key] = (owner, made)
     return made
   }
+
+  /// Lets go what was attached: it may hold this reactor.
+  func detachAll() { attachments = [:] }
 
   // MARK: The loop's own
 

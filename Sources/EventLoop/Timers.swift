@@ -6,7 +6,7 @@ public final class Timer {
   fileprivate var handler: (() -> Void)?
   /// The place in the heap.
   fileprivate var index = -1
-  fileprivate unowned let timers: Timers
+  fileprivate weak var timers: Timers?
 
   fileprivate init(deadline: LoopClock.Instant, timers: Timers, handler: @escaping () -> Void) {
     self.deadline = deadline
@@ -20,7 +20,7 @@ public final class Timer {
   /// Ends it: the handler will not be called and what it holds is released. Cancelling twice is not an error.
   public func cancel() {
     guard isPending else { return }
-    timers.remove(self)
+    timers?.remove(self)
     handler = nil
   }
 }

@@ -61,6 +61,9 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
   private var bytes: [UInt8] = []
   private var entries: [Entry] = []
 
+  /// How many bytes all names and values have.
+  var byteCount: Int { bytes.count }
+
   public init() {}
 
   public init(dictionaryLiteral elements: (String, String)...) {

@@ -68,7 +68,7 @@ struct RequestTests {
       (FastCGIClient.record(200), .junk),
       (FastCGIClient.record(1, [0, 1]), .junk),
       (FastCGIClient.record(2), .abort),
-      (FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")])), .unusual),
+      (FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")])), .junk),
       (begin + FastCGIClient.record(4, id: 2), .unusual),
       (begin + FastCGIClient.record(5), .unusual),
     ]

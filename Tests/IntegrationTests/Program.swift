@@ -44,16 +44,16 @@ final class Program: Sendable {
     var pipes: [[Int32]] = []
     for _ in 0..<3 {
       var ends: [Int32] = [0, 0]
-      guard unsafe pipe2(&ends, O_CLOEXEC) == 0 else { throw SystemError("make a pipe") }
+      guard unsafe pipe(&ends) == 0 else { throw SystemError("make a pipe") }
+      for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
       pipes.append(ends)
     }
-    var actions = posix_spawn_file_actions_t()
+    var actions = unsafe posix_spawn_file_actions_t()
     unsafe posix_spawn_file_actions_init(&actions)
     defer { unsafe posix_spawn_file_actions_destroy(&actions) }
     unsafe posix_spawn_file_actions_adddup2(&actions, pipes[0][0], 0)
     unsafe posix_spawn_file_actions_adddup2(&actions, pipes[1][1], 1)
     unsafe posix_spawn_file_actions_adddup2(&actions, pipes[2][1], 2)
-    unsafe posix_spawn_file_actions_addchdir_np(&actions, packageRoot)
     // Whatever signals other tests have blocked.
     var attributes = posix_spawnattr_t()
     unsafe posix_spawnattr_init(&attributes)
@@ -64,7 +64,7 @@ final class Program: Sendable {
     unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
     var argv = unsafe ([path] + arguments).map { unsafe strdup($0) } + [nil]
     var envp = unsafe variables.map { unsafe strdup("\($0.key)=\($0.value)") } + [nil]
-    defer { for pointer in unsafe argv + envp { unsafe free(pointer) } }
+    defer { for index in 0..<(unsafe argv.count) { unsafe free(argv[index]) } }
     var pid: pid_t = 0
     let result = unsafe posix_spawn(&pid, path, &actions, &attributes, &argv, &envp)
     close(pipes[0][0])

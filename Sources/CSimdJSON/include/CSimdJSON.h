@@ -23,8 +23,8 @@ typedef struct {
   csimdjson_text reasoning;
   // choices[0].finish_reason; an empty one counts as none.
   csimdjson_text finish_reason;
-  // error.message, or error itself when it is a string. An error without words has an empty message.
-  csimdjson_text error_message;
+  // error.type, or error.code where there is no type and it is a string.
+  csimdjson_text error_kind;
   bool has_error;
   bool has_usage;
   int64_t prompt_tokens;

@@ -16,7 +16,11 @@ final class Connection: ResponseTransport {
     /// A thread reads a request that did not arrive at once.
     case reading
     case serving
+    /// Answered without having been read whole: what still comes is dropped, or it would destroy the answer.
+    case lingering
     case closed
+
+    var isActive: Bool { self == .reading || self == .serving }
   }
 
   private let descriptor: Descriptor
@@ -26,7 +30,15 @@ final class Connection: ResponseTransport {
   private let writable = Waiter()
   private var watch: Watch?
   private var deadline: Timer?
-  private var state = State.waiting
+  private var progress: Timer?
+  private var state = State.waiting {
+    didSet {
+      if state.isActive, !oldValue.isActive { server.limits.activity.began() }
+      if !state.isActive, oldValue.isActive { server.limits.activity.ended() }
+    }
+  }
+  /// Whether it has carried a request before.
+  private var isKept = false
   private var request = FastCGIRequest()
   private(set) var isPeerGone = false
   var peerWent: (() -> Void)?
@@ -62,6 +74,8 @@ final class Connection: ResponseTransport {
       peerClosed()
     } else if state == .waiting {
       receive()
+    } else if state == .lingering {
+      if server.discard(descriptor.number) <= 0, errno != EAGAIN { close() }
     } else if state == .serving {
       if ready.contains(.writable) { writable.wake() }
       if ready.contains(.readable), isAborted() { peerClosed() }
@@ -75,9 +89,20 @@ final class Connection: ResponseTransport {
     if count == 0 { return close() }
     switch server.scanPeeked(count) {
     case .whole: serve(request.read(from: descriptor.number, maximumBodyBytes: server.limits.maximumBodyBytes))
-    case .incomplete where count < server.maximumPeekedBytes: startDeadline()
+    case .incomplete where count < server.maximumPeekedBytes:
+      startDeadline()
+      watchProgress(of: count)
     case .incomplete, .unusual: readOnPool()
     case .abort, .junk: close()
+    }
+  }
+
+  /// A peer that sends in many small pieces fills its socket's buffer long before 64 KiB: what is only looked at is
+  /// not taken from there. A thread takes it, if no more has come for a while.
+  private func watchProgress(of count: Int) {
+    progress?.cancel()
+    progress = reactor.schedule(after: .seconds(1)) { [unowned self] in
+      if state == .waiting { readOnPool() }
     }
   }
 
@@ -101,6 +126,7 @@ final class Connection: ResponseTransport {
   private func serve(_ read: Request?) {
     guard state != .closed else { return }
     deadline?.cancel()
+    progress?.cancel()
     guard let read, !isPeerGone else { return close() }
     state = .serving
     server.responder(
@@ -146,11 +172,20 @@ final class Connection: ResponseTransport {
   func finish() {
     peerWent = nil
     let isComplete = request.finish()
+    isKept = true
+    if isComplete, request.hasUnreadBody, !isPeerGone { return linger() }
     guard isComplete, request.keepsConnection, !isPeerGone, !server.isDraining else { return close() }
     request = FastCGIRequest()
     state = .waiting
     // The next request may have come while this one was answered: its edge is past.
     receive()
+  }
+
+  private func linger() {
+    state = .lingering
+    shutdown(descriptor.number, CInt(SHUT_WR))
+    startDeadline()
+    became(.readable)
   }
 
   func abort() {
@@ -169,7 +204,7 @@ final class Connection: ResponseTransport {
     guard !isPeerGone else { return }
     isPeerGone = true
     switch state {
-    case .waiting: close()
+    case .waiting, .lingering: close()
     case .reading, .closed: break
     case .serving:
       writable.wake()
@@ -177,13 +212,17 @@ final class Connection: ResponseTransport {
     }
   }
 
-  /// Ends an idle connection; one that is being served ends with its answer. For draining.
-  func closeIfIdle() { if state == .waiting { close() } }
+  /// Ends a connection that was kept and on which nothing has come. A fresh one has a request on its way, and one
+  /// that is being served ends with its answer.
+  func drain() {
+    if state == .waiting, isKept, server.peek(descriptor.number) <= 0 { close() }
+  }
 
   private func close() {
     guard state != .closed else { return }
     state = .closed
     deadline?.cancel()
+    progress?.cancel()
     watch?.cancel()
     request.release()
     // The descriptor closes with the last reference: that of the server, or of a task that still runs.

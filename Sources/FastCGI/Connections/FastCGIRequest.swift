@@ -18,6 +18,8 @@ final class FastCGIRequest: @unchecked Sendable {
   private let raw: UnsafeMutablePointer<FCGX_Request>
   /// Whether libfcgi holds buffers and streams for this request.
   private var isOpen = false
+  /// Whether the peer has sent, or still sends, a body that was not read.
+  private(set) var hasUnreadBody = false
 
   /// Call it once before the first request; it is not thread-safe. Block signals before: it installs handlers.
   static func initializeLibrary() { FCGX_Init() }
@@ -52,7 +54,8 @@ final class FastCGIRequest: @unchecked Sendable {
     guard unsafe FCGX_GetError(raw.pointee.in) == 0, unsafe raw.pointee.role == CInt(Self.responderRole) else {
       return nil
     }
-    var request = Request(parameters: parameters())
+    guard let parameters = parameters() else { return nil }
+    var request = Request(parameters: parameters)
     let announced = request.parameters["CONTENT_LENGTH"].flatMap(Int.init)
     if let announced, announced > maximumBodyBytes {
       request.isBodyTooLarge = true
@@ -61,17 +64,25 @@ final class FastCGIRequest: @unchecked Sendable {
       if !request.isBodyTooLarge, let announced, announced != request.body.count { return nil }
     }
     // What is left of an unread body would be taken for the next request.
-    if request.isBodyTooLarge { unsafe raw.pointee.keepConnection = 0 }
+    if request.isBodyTooLarge {
+      hasUnreadBody = true
+      unsafe raw.pointee.keepConnection = 0
+    }
     unsafe FCGX_FreeStream(&raw.pointee.in)
     return request
   }
 
-  private func parameters() -> Parameters {
+  /// The most bytes of all parameters: web servers limit a request's head to a small part of it.
+  private static let maximumParameterBytes = 1 << 20
+
+  /// Nil when there are too many.
+  private func parameters() -> Parameters? {
     var parameters = Parameters()
     var next = unsafe raw.pointee.envp
     while let entry = unsafe next?.pointee {
       // Safe: `envp` is a NULL-terminated array of NUL-terminated strings, and this is the only user of it.
       let bytes = unsafe UnsafeRawBufferPointer(start: entry, count: strlen(entry)).bindMemory(to: UInt8.self)
+      guard parameters.byteCount + bytes.count <= Self.maximumParameterBytes else { return nil }
       unsafe parameters.add(bytes.span)
       unsafe next = next?.successor()
     }

@@ -7,7 +7,7 @@ enum RequestScan: Equatable {
   case whole
   /// The beginning of one.
   case incomplete
-  /// Something else that the protocol allows here, such as GET_VALUES.
+  /// Something else that the protocol allows here, such as a record of another request.
   case unusual
   /// ABORT_REQUEST (specification 5.4), which some web servers send instead of closing.
   case abort
@@ -39,12 +39,18 @@ enum RequestScan: Equatable {
         self = .junk
         return
       }
+      // libfcgi writes its answer to GET_VALUES into a buffer that is too small for some questions. Web servers do not
+      // ask, so management records, whose id is 0, are refused.
+      guard id != 0 else {
+        self = .junk
+        return
+      }
       if expected == RecordType.beginRequest { requestID = id }
       if type == RecordType.abortRequest, offset == 0 {
         self = .abort
         return
       }
-      guard type == expected, id == requestID, id != 0 else {
+      guard type == expected, id == requestID else {
         self = .unusual
         return
       }

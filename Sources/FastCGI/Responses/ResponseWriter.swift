@@ -20,20 +20,24 @@ public struct ResponseWriter: ~Copyable {
 
   /// Begins an answer. The head goes out with the first flush.
   public consuming func begin(_ head: ResponseHead) -> BodyWriter {
-    let body = BodyWriter(transport, sendsBody: !isHeadRequest, writeTimeout: writeTimeout)
+    let body = BodyWriter(transport, writeTimeout: writeTimeout)
     head.encode(into: &body.buffer)
     isUsed = true
     return body
   }
 
   /// Answers with all of `response`, with its length. A peer that goes meanwhile is not an error.
-  public consuming func respond(_ response: Response) async {
+  ///
+  /// - Returns: whether the web server took all of it.
+  @discardableResult
+  public consuming func respond(_ response: Response) async -> Bool {
     var head = response.head
     if head.status != 204 { head.set("Content-Length", FieldValue(response.body.count)) }
     let sendsBody = !isHeadRequest
     let body = begin(head)
     if sendsBody { body.buffer.append(contentsOf: response.body) }
-    try? await body.finish()
+    do { try await body.finish() } catch { return false }
+    return true
   }
 
   deinit { if !isUsed { transport.abort() } }
@@ -48,13 +52,11 @@ public final class BodyWriter {
 
   private let transport: any ResponseTransport
   private let writeTimeout: Duration
-  private let sendsBody: Bool
   private var isFlushing = false
   private var isEnded = false
 
-  init(_ transport: any ResponseTransport, sendsBody: Bool, writeTimeout: Duration) {
+  init(_ transport: any ResponseTransport, writeTimeout: Duration) {
     self.transport = transport
-    self.sendsBody = sendsBody
     self.writeTimeout = writeTimeout
   }
 

@@ -7,8 +7,14 @@ struct Authenticator: Sendable {
   private let log: Log
 
   init(_ configuration: Configuration, log: Log) {
-    tokens = configuration.tokensFile.map {
-      WatchedFile($0) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
+    tokens = configuration.tokensFile.map { path in
+      WatchedFile(path) {
+        let file = TokensFile(parsing: String(decoding: $0, as: UTF8.self))
+        for mistake in file.mistakes {
+          log.error("the tokens file has a mistake", ["error": .string(mistake.description)])
+        }
+        return file
+      }
     }
     asksNobody = configuration.asksNobody
     self.log = log

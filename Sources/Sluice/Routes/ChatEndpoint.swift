@@ -8,7 +8,7 @@ extension Services {
     StreamingEndpoint(
       dialect: EventsDialect.self,
       ask: { call in
-        let body = try RequestBody(call.request, limit: call.configuration.maximumBodyBytes)
+        let body = try await RequestBody.read(call, on: self.pool)
         return StreamingEndpoint.Question(
           message: try body.text("message", limit: call.configuration.maximumMessageBytes),
           sessionID: try body.identifier("sessionId") ?? Identifier.make(),
@@ -43,7 +43,8 @@ extension Services {
     if let path = configuration.systemPromptFile { messages.append(Message(.system, try prompts.text(path))) }
     if let session = question.sessionID {
       do {
-        for turn in try await store.turns(of: session, user: call.user, newest: configuration.historyTurns) {
+        let turns = try await store.turns(of: session, user: call.user, newest: configuration.historyTurns)
+        for turn in Self.newest(turns, bytes: Self.maximumHistoryBytes) {
           messages.append(Message(.user, turn.user.content))
           messages.append(Message(.assistant, turn.assistant.content))
         }
@@ -52,10 +53,27 @@ extension Services {
       }
     }
     messages.append(Message(.user, question.message))
+    // Whoever has gone meanwhile costs the model nothing.
+    try Task.checkCancellation()
     return generator(for: configuration).start(
       Prompt(
         messages: messages, model: configuration.model, maximumTokens: configuration.maximumTokens,
         echoGap: configuration.echoGap), on: reactor)
+  }
+
+  /// What goes with a question is encoded on the loop, and no model reads more.
+  private static let maximumHistoryBytes = 512 << 10
+
+  /// The newest of `turns` that together have no more than `bytes` of text.
+  static func newest(_ turns: [Turn], bytes: Int) -> ArraySlice<Turn> {
+    var rest = bytes
+    var start = turns.count
+    for (index, turn) in turns.enumerated().reversed() {
+      rest -= turn.user.content.utf8.count + turn.assistant.content.utf8.count
+      if rest < 0 { break }
+      start = index
+    }
+    return turns[start...]
   }
 
   private nonisolated(nonsending) func keep(

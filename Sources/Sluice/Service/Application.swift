@@ -92,11 +92,18 @@ public final class Application {
 
   private func serveCGI() throws(StartError) {
     let read = CGIExchange.readRequest(environment: environment, maximumBodyBytes: configuration.maximumBodyBytes)
+    var signals: SignalWatch?
+    defer { withExtendedLifetime(signals) {} }
     guard let request = read else { throw StartError(message: "the request ended before its CONTENT_LENGTH") }
     do throws(SystemError) {
       let loop = try EventLoop(name: "loop 0")
       try loop.run { reactor in
         let exchange = CGIExchange(on: reactor) { loop.stop() }
+        // The web server ends the program: the stream says so, if it can, and is not waited for long.
+        signals = try? SignalWatch([SIGTERM, SIGINT, SIGHUP], on: reactor) { [services] _ in
+          services.streams.endAll(.failed(Failure(.shuttingDown, "The server is shutting down.")))
+          _ = reactor.schedule(after: .seconds(3)) { loop.stop() }
+        }
         RequestHandler(services, routes: routes, on: reactor).respond(
           request,
           ResponseWriter(

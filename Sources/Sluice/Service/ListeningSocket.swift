@@ -48,8 +48,13 @@ enum ListeningSocket {
       socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
     // A socket that nobody listens on any more is left over from a server that was killed.
     let isTaken = unsafe withSockAddr(of: &address) { unsafe connect(socket.number, $0, $1) } == 0
+    let reason = errno
     if isTaken { throw SystemError("listen on \(path)", code: EADDRINUSE) }
-    if errno == ECONNREFUSED { unsafe unlink(path) }
+    var status = stat()
+    // Only a socket: connecting to any other file is refused too.
+    if reason == ECONNREFUSED, unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK {
+      unsafe unlink(path)
+    }
     let fresh = try Descriptor(
       Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
     // For the owner and the group only: who can connect can say who asks.

@@ -16,7 +16,6 @@ final class RequestHandler {
 
   /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
-    services.requestBegan()
     do throws(Failure) {
       let (route, parameters) = try routes.find(request.method, request.path)
       let call = try call(request, route, parameters)
@@ -69,9 +68,8 @@ final class RequestHandler {
     }
     let response = failure.response
     var writer: ResponseWriter? = consume writer
-    reactor.spawn { [services] in
+    reactor.spawn {
       await writer.take()?.respond(response)
-      services.requestEnded()
     }
   }
 
@@ -91,18 +89,23 @@ final class RequestHandler {
         response = failure.response
       }
       await writer.take()?.respond(response)
-      services.requestEnded()
     }
   }
 
   private func stream(
     _ call: Call, _ route: Route, _ endpoint: StreamingEndpoint, _ writer: consuming ResponseWriter
   ) {
+    if call.request.method == "HEAD" {
+      // The head that GET would have, without asking any model.
+      var head = ResponseHead()
+      head.set("Content-Type", "text/event-stream; charset=utf-8")
+      let response = Response(head)
+      return answer(call, { _ in response }, writer)
+    }
     let run = StreamRun(call, route: route.path.text, endpoint, services, reactor)
     var writer: ResponseWriter? = consume writer
     run.task = reactor.spawn {
       if let writer = writer.take() { await run.run(writer) }
-      run.services.requestEnded()
     }
   }
 }

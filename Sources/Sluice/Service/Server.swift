@@ -67,7 +67,7 @@ final class Server {
     loop.execute { reactor in
       let handler = RequestHandler(services, routes: routes, on: reactor)
       unsafe slot.server = ConnectionServer(
-        reactor: reactor, limits: services.serverLimits, pool: services.pool,
+        reactor: reactor, limits: services.serverLimits,
         responder: { request, writer in handler.respond(request, writer) })
     }
   }
@@ -118,14 +118,21 @@ final class Server {
     drainTimer = reactor.schedule(after: .seconds(5)) { [unowned self] in finish() }
   }
 
+  /// Not before a moment has passed: a request may be on its way on a connection that was just accepted.
   private func waitUntilIdle() {
-    _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in
+    _ = reactor.schedule(after: .milliseconds(100)) { [weak self] in
       guard let self else { return }
-      if services.activeRequests == 0 { finish() } else { waitUntilIdle() }
+      if services.activity.count == 0 { finish() } else { waitUntilIdle() }
     }
   }
 
   private func finish() {
+    // What could not even be ended has its outcome in the log all the same.
+    for (id, user) in services.streams.running {
+      services.log.info(
+        "stream ended",
+        ["stream": .string(id), "user": .string(user.name), "outcome": .string(Outcome.shutdown.rawValue)])
+    }
     services.log.info("stopped", ["streams": .integer(services.streams.count)])
     for worker in workers { worker.thread?.stop() }
     reactor.loop.stop()
@@ -145,6 +152,7 @@ extension Services {
     var limits = ServerLimits()
     limits.maximumBodyBytes = configuration.maximumBodyBytes
     limits.writeTimeout = configuration.writeTimeout
+    limits.activity = activity
     let log = log
     limits.report = { log.error("a connection failed", ["error": .string($0.description)]) }
     return limits

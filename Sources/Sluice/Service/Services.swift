@@ -1,4 +1,5 @@
 import EventLoop
+import FastCGI
 import Synchronization
 import Upstream
 
@@ -14,7 +15,7 @@ final class Services: Sendable {
   private let echo = EchoGenerator()
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)
-  private let requests = Atomic(0)
+  let activity = RequestActivity()
 
   init(_ configuration: Configuration, log: Log, pool: BlockingPool, environment: [String: String]) {
     self.configuration = configuration
@@ -43,12 +44,6 @@ final class Services: Sendable {
   var isDraining: Bool { draining.load(ordering: .relaxed) }
 
   func beginDraining() { draining.store(true, ordering: .relaxed) }
-
-  /// How many requests are being answered.
-  var activeRequests: Int { requests.load(ordering: .relaxed) }
-
-  func requestBegan() { requests.add(1, ordering: .relaxed) }
-  func requestEnded() { requests.subtract(1, ordering: .relaxed) }
 }
 
 /// Texts that an admin keeps in files: prompts and the API key. Each is read again when it has changed.

@@ -20,7 +20,8 @@ struct SessionFile: Sendable {
       try truncate(descriptor, to: size)
     } else if Turn(line: tail.bytes)?.id == turn.id {
       // A try before this one failed only after it had written.
-      return try sync(descriptor)
+      try sync(descriptor)
+      return try syncFolder(above: path)
     }
     let line = turn.line
     let written = unsafe write(descriptor.number, line, line.count)
@@ -35,7 +36,7 @@ struct SessionFile: Sendable {
       try? truncate(descriptor, to: size)
       throw error
     }
-    if size == 0 { try syncFolder() }
+    if size == 0 { try syncFolder(above: path) }
   }
 
   /// The newest `limit` turns, oldest first. A line that is no turn is passed over. No file means none.
@@ -48,17 +49,23 @@ struct SessionFile: Sendable {
     // From the end, block by block, so that a long session costs no more than a short one.
     var end = try size(descriptor)
     var rest: [UInt8] = []
+    var isLast = true
     while end > 0, turns.count < limit {
       let start = max(0, end - 64 * 1024)
       rest = try readBytes(descriptor, start..<end) + rest
       end = start
-      while let newline = rest.dropLast().lastIndex(of: 0x0A) {
+      if isLast, let newline = rest.lastIndex(of: 0x0A) {
+        // What follows the last line end is torn: it was never promised.
+        rest.removeLast(rest.count - newline - 1)
+        isLast = false
+      }
+      while !isLast, let newline = rest.dropLast().lastIndex(of: 0x0A) {
         if let turn = Turn(line: rest[(newline + 1)...]) { turns.append(turn) }
         rest.removeLast(rest.count - newline - 1)
         if turns.count == limit { break }
       }
     }
-    if turns.count < limit, let turn = Turn(line: rest) { turns.append(turn) }
+    if turns.count < limit, !isLast, let turn = Turn(line: rest) { turns.append(turn) }
     return turns.reversed()
   }
 
@@ -112,7 +119,9 @@ struct SessionFile: Sendable {
           range.lowerBound + offset)
       }
       if count < 0, errno == EINTR { continue }
-      guard count > 0 else { throw SystemError("read \(path)", code: count < 0 ? errno : EIO) }
+      guard count >= 0 else { throw SystemError("read \(path)") }
+      // Somebody has cut a torn tail off meanwhile.
+      if count == 0 { return Array(bytes.prefix(offset)) }
       offset += count
     }
     return bytes
@@ -124,12 +133,5 @@ struct SessionFile: Sendable {
 
   private func sync(_ descriptor: borrowing Descriptor) throws(SystemError) {
     guard fdatasync(descriptor.number) == 0 else { throw SystemError("sync \(path)") }
-  }
-
-  /// Makes the name of a new file durable too.
-  private func syncFolder() throws(SystemError) {
-    let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
-    let descriptor = try Descriptor(unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(folder)")
-    guard fsync(descriptor.number) == 0 else { throw SystemError("sync \(folder)") }
   }
 }

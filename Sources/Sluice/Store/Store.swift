@@ -44,10 +44,18 @@ struct Store: Sendable {
 
 /// Makes a folder and those above it, for the owner only (mkdir(2)). Blocks.
 func makeFolders(_ path: String) throws(SystemError) {
-  if unsafe mkdir(path, 0o700) == 0 || errno == EEXIST { return }
+  if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
+  if errno == EEXIST { return }
   guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
     throw SystemError("make the folder \(path)")
   }
   try makeFolders(String(path[..<slash]))
-  guard unsafe mkdir(path, 0o700) == 0 || errno == EEXIST else { throw SystemError("make the folder \(path)") }
+  try makeFolders(path)
+}
+
+/// Makes the name of a new file or folder durable (fsync(2) of the folder that it is in). Blocks.
+func syncFolder(above path: String) throws(SystemError) {
+  let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+  let descriptor = try Descriptor(unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(folder)")
+  guard fsync(descriptor.number) == 0 else { throw SystemError("sync \(folder)") }
 }

@@ -48,6 +48,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private var requestedEnding: Ending?
   /// Whether there is one: asked at every token.
   private var mustEnd = false
+  /// Whether the handler was told of the end: what it returns then is no whole answer, whatever it does.
+  private var wasTold = false
   private var cancelTask: (() -> Void)?
   private var heartbeatTimer: Timer?
   private var waitTimer: Timer?
@@ -94,7 +96,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   /// Adds a delta to what the next ``flush()`` sends.
   func put(_ delta: String) throws {
-    if mustEnd { throw StreamEnded() }
+    try checkEnd()
     guard !delta.isEmpty else { return }
     deltas += 1
     textBytes += delta.utf8.count
@@ -103,6 +105,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     }
     if firstDeltaAt == nil { firstDeltaAt = reactor.now }
     if keepsText { text += delta }
+    if whole != nil { flushed() }
     if body == nil { try begin() }
     if let body { dialect.encode(.delta(delta), into: &body.buffer) }
   }
@@ -115,11 +118,12 @@ public final class ResponseStream: AnswerReceiver, Flushing {
       defer { isFlushing = false }
       do throws(WriteError) { try await body.flush() } catch {
         end(.disconnected)
+        wasTold = true
         throw StreamEnded()
       }
       flushed()
     }
-    if mustEnd { throw StreamEnded() }
+    try checkEnd()
   }
 
   /// Sends all of an answer as it comes.
@@ -182,17 +186,18 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     var ending = ending
     if let requestedEnding {
       switch (ending, requestedEnding) {
-      case (.finished, .stopped), (.finished, .failed): break
+      case (.finished, .stopped) where !wasTold, (.finished, .failed) where !wasTold: break
       default: ending = requestedEnding
       }
     }
     // An answer in one piece has no place for a record: it is refused instead.
-    if whole != nil, case .stopped = ending { ending = .failed(Failure(.internalError, "The answer was stopped.")) }
-    switch state.end(ending) {
+    var told = ending
+    if whole != nil, case .stopped = ending { told = .failed(Failure(.internalError, "The answer was stopped.")) }
+    switch state.end(told) {
     case .refuse(let failure): await writer.take()?.respond(failure.response)
     case .headAndRecord:
       if let whole, case .finished(let finish) = ending {
-        await writer.take()?.respond(whole(finish, text))
+        if await writer.take()?.respond(whole(finish, text)) == false { ending = .disconnected }
         break
       }
       beginBody()
@@ -214,15 +219,13 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   package func receive(_ delta: String) -> Bool {
     guard !isFlushing, !mustEnd else { return false }
-    // Room for the delta and what a dialect puts around it; a larger one takes the slow way, and so does the first.
+    // Room for the delta, of which each byte may be escaped by six, and what a dialect puts around it; a larger one takes the slow way, and so does the first.
     if whole == nil {
-      guard let body, body.canSend(2 * delta.utf8.count + 512) else { return false }
+      guard let body, body.canSend(6 * delta.utf8.count + 512) else { return false }
     }
     // What the stream's limits have against it is said to the task, which then ends the stream.
     guard (try? put(delta)) != nil else { return false }
-    if body == nil {
-      flushed()
-    } else if !isGathering {
+    if body != nil, !isGathering {
       isGathering = true
       reactor.flushSoon(self)
     }
@@ -243,8 +246,14 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   // MARK: Parts
 
+  private func checkEnd() throws(StreamEnded) {
+    guard mustEnd else { return }
+    wasTold = true
+    throw StreamEnded()
+  }
+
   private func begin() throws {
-    if mustEnd { throw StreamEnded() }
+    try checkEnd()
     // An answer in one piece keeps its head until it is whole.
     guard whole == nil else { return }
     switch state.begin() {

@@ -12,6 +12,9 @@ final class StreamRegistry: Sendable {
 
   var count: Int { entries.withLock { $0.count } }
 
+  /// The id and the user of each.
+  var running: [(id: String, user: User)] { entries.withLock { $0.map { (id: $0.key, user: $0.value.user) } } }
+
   /// - Parameter end: asks the stream to end; called on any thread.
   func add(_ id: String, of user: User, end: @escaping @Sendable (Ending) -> Void) {
     entries.withLock { $0[id] = Entry(user: user, end: end) }

@@ -29,7 +29,8 @@ final class StreamRun {
     } catch {
       let failure = Failure(cause: error)
       log("refused", ["status": .integer(failure.code.status), "error": .string(failure.code.rawValue)])
-      return await writer.respond(failure.response)
+      await writer.respond(failure.response)
+      return
     }
     let id = Identifier.make()
     let whole = question.wantsWhole ? endpoint.whole : nil

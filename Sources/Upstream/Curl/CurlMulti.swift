@@ -41,6 +41,11 @@ final class CurlMulti {
   }
 
   deinit {
+    // Nothing of this object is called back from here on.
+    unsafe ccurl_multi_set_socket_callback(multi, nil, nil)
+    unsafe ccurl_multi_set_timer_callback(multi, nil, nil)
+    timer?.cancel()
+    for watch in watches.values { watch.cancel() }
     for transfer in transfers.values { unsafe curl_multi_remove_handle(multi, transfer.easy) }
     unsafe curl_multi_cleanup(multi)
   }

@@ -59,8 +59,11 @@ final class CurlTransfer {
     if let file = request.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
     // HTTP/2 where TLS negotiates it, many transfers on one connection then; HTTP/1.1 otherwise. Without
     // CURLOPT_PIPEWAIT, under which transfers to a new HTTP/1.1 host wait until the first one is over.
-    set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS)
+    // A libcurl without HTTP/2 refuses this, and goes on with HTTP/1.1.
+    unsafe ccurl_set_long(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS)
     set(CURLOPT_NOSIGNAL, 1)
+    // A transfer that is removed while its name is looked up does not wait for the thread that does it.
+    set(CURLOPT_QUICK_EXIT, 1)
     set(CURLOPT_TCP_KEEPALIVE, 1)
     // The default of 16 KiB is for downloads. Tokens come in hundreds of bytes, and every open stream has a buffer.
     set(CURLOPT_BUFFERSIZE, 2048)
@@ -87,6 +90,13 @@ final class CurlTransfer {
     unsafe curl_easy_cleanup(easy)
     unsafe curl_slist_free_all(headers)
     unsafe errorBuffer.deallocate()
+  }
+
+  /// Whether the connection carries other transfers too.
+  var isMultiplexed: Bool {
+    var version = 0
+    unsafe ccurl_get_long(easy, CURLINFO_HTTP_VERSION, &version)
+    return version == CURL_HTTP_VERSION_2_0
   }
 
   /// Whether there is a connection, secured where it is to be, to send the request on.

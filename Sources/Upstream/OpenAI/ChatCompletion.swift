@@ -17,7 +17,6 @@ final class ChatCompletion: CurlTransferDelegate {
   private let answer: Answer
   private let connections: OpenAIGenerator.Connections
   private let reactor: Reactor
-  private let secret: String?
   private var reader: CompletionReader
   private var phase = Phase.waitingForHead
   private var refusal: [UInt8] = []
@@ -25,21 +24,21 @@ final class ChatCompletion: CurlTransferDelegate {
   private var deadline: Timer?
   private var isEnding = false
   private var isPaused = false
+  private var isMultiplexed = false
 
   /// How long the end of the body is waited for once the text is complete: it lets the connection be used again.
   private static let grace: Duration = .seconds(2)
   private static let connectTimeout: Duration = .seconds(10)
   private static let maximumRefusalBytes = 4096
+  private static let maximumUnpausedBytes = 4 << 20
 
   init(
-    _ transfer: CurlTransfer, _ answer: Answer, _ connections: OpenAIGenerator.Connections, reactor: Reactor,
-    secret: String?
+    _ transfer: CurlTransfer, _ answer: Answer, _ connections: OpenAIGenerator.Connections, reactor: Reactor
   ) {
     self.transfer = transfer
     self.answer = answer
     self.connections = connections
     self.reactor = reactor
-    self.secret = secret
     self.reader = CompletionReader(chunks: connections.chunks)
   }
 
@@ -65,11 +64,15 @@ final class ChatCompletion: CurlTransferDelegate {
   // MARK: From the transfer
 
   func received(status: Int, contentType: String, retryAfter: String) {
-    if (200..<300).contains(status), !contentType.hasPrefix("application/json") {
+    guard case .waitingForHead = phase else { return }
+    if (200..<300).contains(status), contentType.isEmpty || contentType.hasPrefix("text/event-stream") {
       phase = .streaming
+      isMultiplexed = transfer.isMultiplexed
       answer.accept()
     } else {
       phase = .refused(status: status, retryAfter: retryAfter)
+      // The rest of the body is wanted for its words only.
+      startGrace(Self.grace)
     }
   }
 
@@ -78,11 +81,20 @@ final class ChatCompletion: CurlTransferDelegate {
     case .waitingForHead, .over: return true
     case .refused:
       for index in body.indices where refusal.count < Self.maximumRefusalBytes { refusal.append(body[index]) }
+      if refusal.count == Self.maximumRefusalBytes { startGrace(.zero) }
       return true
     case .streaming:
       if answer.isFull {
-        isPaused = true
-        return false
+        // Not on a connection with other transfers: libcurl 7.88 stops reading for all of them, and takes tens of
+        // megabytes for the one. What waits is limited instead.
+        guard isMultiplexed else {
+          isPaused = true
+          return false
+        }
+        if answer.queuedBytes > Self.maximumUnpausedBytes {
+          fail(GeneratorError(.failed, "The answer comes faster than the client takes it."))
+          return true
+        }
       }
       do throws(GeneratorError) {
         try reader.feed(body) { answer.post($0) }
@@ -120,8 +132,6 @@ final class ChatCompletion: CurlTransferDelegate {
 
   private func fail(_ error: GeneratorError) {
     phase = .over
-    var error = error
-    if let secret, !secret.isEmpty { error.detail = error.detail?.replacing(secret, with: "[key]") }
     answer.fail(error)
     // Not at once: libcurl may be calling.
     startGrace(.zero)
@@ -132,7 +142,11 @@ final class ChatCompletion: CurlTransferDelegate {
     isEnding = true
     deadline?.cancel()
     deadline = reactor.schedule(after: time) { [unowned self] in
-      if case .streaming = phase { try? finish() }
+      switch phase {
+      case .streaming: try? finish()
+      case .refused(let status, let retryAfter): fail(refusalError(status: status, retryAfter: retryAfter))
+      case .waitingForHead, .over: break
+      }
       stop()
     }
   }
@@ -151,10 +165,10 @@ final class ChatCompletion: CurlTransferDelegate {
   }
 
   private func refusalError(status: Int, retryAfter: String) -> GeneratorError {
-    let body = String(decoding: refusal, as: UTF8.self)
     let bytes = refusal
-    let said = connections.chunks.read(bytes.span)?.error ?? body
-    let detail = "status \(status): \(said.prefix(500))"
+    // Its kind only: the words of an error may repeat what the user said.
+    let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""
+    let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
     if status == 429 {
       let seconds = Int(retryAfter).map { Duration.seconds(min(max($0, 0), 86_400)) }
       return GeneratorError(.rateLimited, "The model's server asks for patience.", detail: detail, retryAfter: seconds)

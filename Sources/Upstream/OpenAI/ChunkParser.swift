@@ -4,7 +4,8 @@ import CSimdJSON
 struct Chunk: Equatable {
   var content: String?
   var finishReason: String?
-  var error: String?
+  /// Set when it reports an error: the error's `type` or `code`, as far as that is a plain word. Empty without.
+  var errorKind: String?
   var usage: Usage?
 }
 
@@ -29,7 +30,11 @@ final class ChunkParser {
         return nil
       }
       var chunk = unsafe Chunk(content: text(raw.content), finishReason: text(raw.finish_reason))
-      if unsafe raw.has_error { chunk.error = unsafe text(raw.error_message) ?? "" }
+      if unsafe raw.has_error {
+        let kind = unsafe text(raw.error_kind) ?? ""
+        let isPlain = kind.utf8.count <= 64 && kind.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+        chunk.errorKind = isPlain ? kind : ""
+      }
       if unsafe raw.has_usage {
         chunk.usage = unsafe Usage(
           promptTokens: Int(raw.prompt_tokens), completionTokens: Int(raw.completion_tokens),

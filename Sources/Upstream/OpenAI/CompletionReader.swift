@@ -67,8 +67,8 @@ struct CompletionReader {
     var failure: GeneratorError?
 
     mutating func take(_ chunk: Chunk, _ emit: (String) -> Void) {
-      if let error = chunk.error {
-        failure = GeneratorError(.failed, "The model's server reported an error.", detail: error)
+      if let kind = chunk.errorKind {
+        failure = GeneratorError(.failed, "The model's server reported an error.", detail: "error \(kind)")
         return
       }
       if let content = chunk.content, !content.isEmpty { emit(content) }

@@ -33,7 +33,7 @@ public final class OpenAIGenerator: Generator {
       let body = try JSONEncoder().encode(RequestBody(prompt))
       let request = CurlRequest(url: url, headers: headers, body: Array(body), certificateFile: certificateFile)
       guard let transfer = CurlTransfer(request) else { throw GeneratorError(.failed, "The model's URL is not valid.") }
-      ChatCompletion(transfer, answer, connections, reactor: reactor, secret: key).begin()
+      ChatCompletion(transfer, answer, connections, reactor: reactor).begin()
     } catch {
       answer.fail(error as? GeneratorError ?? GeneratorError(.failed, "The question could not be encoded."))
     }
@@ -53,18 +53,25 @@ public final class OpenAIGenerator: Generator {
 
   private struct RequestBody: Encodable {
     struct StreamOptions: Encodable {
-      var include_usage = true
+      var includeUsage = true
+      enum CodingKeys: String, CodingKey { case includeUsage = "include_usage" }
     }
     var model: String?
     var messages: [Message]
-    var max_tokens: Int?
+    var maximumTokens: Int?
     var stream = true
-    var stream_options = StreamOptions()
+    var streamOptions = StreamOptions()
+
+    enum CodingKeys: String, CodingKey {
+      case model, messages, stream
+      case maximumTokens = "max_tokens"
+      case streamOptions = "stream_options"
+    }
 
     init(_ prompt: Prompt) {
       model = prompt.model
       messages = prompt.messages
-      max_tokens = prompt.maximumTokens
+      maximumTokens = prompt.maximumTokens
     }
   }
 }
