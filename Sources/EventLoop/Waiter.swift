@@ -62,7 +62,8 @@ extension Reactor {
     let waiter = Waiter()
     let timer = schedule(after: delay) { waiter.wake() }
     defer { timer.cancel() }
-    await onCancel({ waiter.wake() }) {
+    let wake = { waiter.wake() }
+    await onCancel(wake) {
       while timer.isPending, !Task.isCancelled { await waiter.wait() }
     }
     if Task.isCancelled { throw CancellationError() }

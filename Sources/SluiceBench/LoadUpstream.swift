@@ -19,12 +19,14 @@ final class LoadUpstream {
   init(_ socket: consuming Descriptor, plan: Plan, on reactor: Reactor) throws(SystemError) {
     self.reactor = reactor
     self.plan = plan
-    listener = try Listener(socket, on: reactor, report: { print("upstream: \($0)") }) { [unowned self] connection in
+    listener = try Listener(socket, on: reactor, report: Self.report) { [unowned self] connection in
       let stream = Stream(connection, plan, reactor) { [unowned self] number in streams[number] = nil }
       streams[stream.number] = stream
       stream.open()
     }
   }
+
+  private static func report(_ error: SystemError) { print("upstream: \(error)") }
 
   private final class Stream {
     private let descriptor: Descriptor

@@ -40,6 +40,8 @@ public final class ScriptedUpstream: Sendable {
           close(number)
           return
         }
+        // A program that a test starts would keep the connection open.
+        _ = fcntl(number, F_SETFD, FD_CLOEXEC)
         accepted.add(1, ordering: .relaxed)
         let connection = Connection(number)
         try? JoinableThread(name: "exchange") { [weak self] in self?.serve(connection, script) }.detach()

@@ -53,7 +53,9 @@ struct OpenAITests {
     "that refuses is a failure, of which the log gets the kind and not the words",
     arguments: ["500 Oops", "401 No", "404 Gone"])
   func refusal(status: String) async throws {
-    let upstream = try ScriptedUpstream { $0.answer(status, #"{"error":{"message":"bad key sk-1","type":"auth_error"}}"#) }
+    let upstream = try ScriptedUpstream {
+      $0.answer(status, #"{"error":{"message":"bad key sk-1","type":"auth_error"}}"#)
+    }
     let error = try #require(try await ask(upstream, key: "sk-1").error)
     #expect(error.code == .failed)
     #expect(!error.message.contains("sk-1") && error.message.contains(status.prefix(3)))
@@ -99,6 +101,25 @@ struct OpenAITests {
   func noHead(sent: String) async throws {
     let upstream = try ScriptedUpstream { $0.send(sent) }
     #expect(try await ask(upstream).error?.code == .failed)
+  }
+
+  @Test("that closes a kept connection instead of answering has failed, after one more try on a new one")
+  func keptThenClosed() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      if exchange.request.body.contains("refuse") { exchange.answer("500 Oops", "{}") }
+    }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let codes = try await onLoop { reactor -> [GeneratorError.Code] in
+      var codes: [GeneratorError.Code] = []
+      for word in ["refuse", "refuse", "close"] {
+        do throws(GeneratorError) {
+          try await generator.start(Prompt(messages: [Message(.user, word)]), on: reactor).accepted()
+        } catch { codes.append(error.code) }
+      }
+      return codes
+    }
+    #expect(codes == [.failed, .failed, .failed])
+    #expect(upstream.requests.count == 4 && upstream.connections == 2)
   }
 
   @Test("that is not there has failed")

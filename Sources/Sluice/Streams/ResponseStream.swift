@@ -134,7 +134,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   /// - Returns: how the answer was completed.
   func relay(_ answer: Answer) async throws -> Completion {
     defer { answer.cancel() }
-    return try await reactor.onCancel({ answer.cancel() }) {
+    return try await reactor.onCancel(answer.cancel) {
       try await answer.accepted()
       try await open()
       answer.receiver = self

@@ -32,7 +32,8 @@ final class ChunkParser {
       var chunk = unsafe Chunk(content: text(raw.content), finishReason: text(raw.finish_reason))
       if unsafe raw.has_error {
         let kind = unsafe text(raw.error_kind) ?? ""
-        let isPlain = kind.utf8.count <= 64 && kind.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+        let isPlain =
+          kind.utf8.count <= 64 && kind.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
         chunk.errorKind = isPlain ? kind : ""
       }
       if unsafe raw.has_usage {
