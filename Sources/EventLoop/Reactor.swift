@@ -70,7 +70,10 @@ public final class Reactor {
   /// By descriptor number. A generation tells an old event from a new registration under the same number.
   private var watches: [Watch?] = []
   private var nextGeneration: UInt32 = 0
-  private var unflushed: [any Flushing] = []
+  /// What is to be flushed after the present event: nearly always one. Apart from the others because an access to an
+  /// array in a class is checked for exclusivity at run time, and this comes with every token.
+  private var unflushed: (any Flushing)?
+  private var moreUnflushed: [any Flushing] = []
   /// With their owners, which stay for as long: another at the same address would inherit what is not its own.
   private var attachments: [ObjectIdentifier: (owner: AnyObject, attachment: AnyObject)] = [:]
 
@@ -134,10 +137,15 @@ public final class Reactor {
 
   /// Has `output` flushed as soon as the present event has been handled, so that everything that one read brought
   /// goes out in one write. To be asked once for each flush.
-  package func flushSoon(_ output: any Flushing) { unflushed.append(output) }
+  package func flushSoon(_ output: any Flushing) {
+    if unflushed == nil { unflushed = output } else { moreUnflushed.append(output) }
+  }
 
   func flushAll() {
-    while let output = unflushed.popLast() { output.flushGathered() }
+    while let output = unflushed {
+      unflushed = moreUnflushed.isEmpty ? nil : moreUnflushed.removeLast()
+      output.flushGathered()
+    }
   }
 
   // MARK: Tasks
@@ -189,10 +197,10 @@ public final class Reactor {
         continue
       }
       watch.handler?(Readiness(rawValue: unsafe event.events))
-      if !unflushed.isEmpty { flushAll() }
+      if unflushed != nil { flushAll() }
     }
     timers.fire(at: cachedNow)
-    if !unflushed.isEmpty { flushAll() }
+    if unflushed != nil { flushAll() }
   }
 }
 
