@@ -1,0 +1,106 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+/// A real browser, driven over the WebDriver protocol (W3C WebDriver, level 2) with curl.
+private final class Browser: Sendable {
+  private let driver: Program
+  private let base: String
+  private let session: String
+
+  init() async throws {
+    let socket = try Loopback.listen()
+    let port = Loopback.port(of: socket)
+    do { _ = consume socket }
+    base = "http://127.0.0.1:\(port)"
+    driver = try Program("/usr/bin/chromedriver", ["--port=\(port)"])
+    let (driver, base) = (driver, base)
+    let isUp = await eventually(within: .seconds(30)) { (try? await Self.call("GET", base + "/status", nil)) != nil }
+    try #require(isUp, "\(driver.output) \(driver.errors)")
+    let options = ["args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]]
+    let answer = try await Self.call(
+      "POST", base + "/session", ["capabilities": ["alwaysMatch": ["goog:chromeOptions": options]]])
+    session = try #require((answer as? [String: Any])?["sessionId"] as? String, "\(String(describing: answer))")
+  }
+
+  func open(_ url: String) async throws { _ = try await call("/url", ["url": url]) }
+
+  /// What a script in the page returns.
+  func run(_ script: String) async throws -> String {
+    try await call("/execute/sync", ["script": "return String(\(script))", "args": [String]()]) as? String ?? ""
+  }
+
+  func click(_ selector: String) async throws {
+    let found = try await call("/element", ["using": "css selector", "value": selector]) as? [String: String]
+    _ = try await call("/element/\(try #require(found?.values.first))/click", [String: String]())
+  }
+
+  func close() async {
+    _ = try? await Self.call("DELETE", "\(base)/session/\(session)", nil)
+    driver.signal(SIGTERM)
+    _ = await driver.exitCode()
+  }
+
+  private func call(_ path: String, _ body: [String: Any]) async throws -> Any? {
+    try await Self.call("POST", "\(base)/session/\(session)\(path)", body)
+  }
+
+  private struct NotAnswered: Error {
+    let message: String
+  }
+
+  private static func call(_ method: String, _ url: String, _ body: [String: Any]?) async throws -> Any? {
+    var arguments = ["-sS", "--max-time", "60", "-X", method, url]
+    if let body {
+      let json = try JSONSerialization.data(withJSONObject: body)
+      arguments += ["-H", "Content-Type: application/json", "-d", String(decoding: json, as: UTF8.self)]
+    }
+    let curl = try Program("/usr/bin/curl", arguments)
+    let code = await curl.exitCode(within: .seconds(60))
+    guard code == 0 else { throw NotAnswered(message: curl.errors) }
+    return (try JSONSerialization.jsonObject(with: Data(curl.output.utf8)) as? [String: Any])?["value"]
+  }
+}
+
+extension Integration {
+  @Suite("The page in a real browser")
+  struct BrowserTests {
+    private static let answer = "document.querySelector('#messages .assistant:last-child')?.textContent"
+    private static let status = "document.getElementById('status').textContent"
+
+    @Test("shows tokens as they come, stops when asked, and knows a lost connection from an end")
+    func page() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "50ms"])
+      let browser = try await Browser()
+      try await browser.open("\(servers.url)/#token=\(servers.token)")
+
+      try await browser.click("#send")
+      // The beginning is there before the end is.
+      #expect(await eventually { (try? await browser.run(Self.answer).hasPrefix("The quick")) == true })
+      #expect(await eventually { (try? await browser.run(Self.status)) == "Done." })
+      #expect(try await browser.run(Self.answer) == "The quick brown fox jumps over the lazy dog")
+      #expect(servers.storedLines.count == 1)
+      #expect(try await browser.run("location.href") == servers.url + "/")
+
+      let words = String(repeating: "word ", count: 400)
+      _ = try await browser.run("document.getElementById('message').value = '\(words)'")
+      try await browser.click("#send")
+      #expect(await eventually { (try? await browser.run(Self.answer).hasPrefix("word")) == true })
+      try await browser.click("#stop")
+      #expect(await eventually { (try? await browser.run(Self.status).hasPrefix("Stopped.")) == true })
+      #expect(await servers.outcomes(2) == ["completed", "stopped"])
+
+      _ = try await browser.run("document.getElementById('message').value = '\(words)'")
+      try await browser.click("#send")
+      #expect(await eventually { (try? await browser.run(Self.answer).hasPrefix("word")) == true })
+      kill(servers.pid, SIGKILL)
+      #expect(
+        await eventually {
+          (try? await browser.run(Self.status).contains("lost before the answer was complete")) == true
+        })
+      #expect(servers.storedLines.count == 1)
+      await browser.close()
+      _ = await servers.stop()
+    }
+  }
+}
