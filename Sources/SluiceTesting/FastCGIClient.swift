@@ -95,6 +95,18 @@ public final class FastCGIClient {
     }
   }
 
+  /// Waits until something of an answer has come, and leaves it there.
+  public func waitForOutput(within limit: Duration = .seconds(10)) -> Bool {
+    var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+    return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
+  }
+
+  /// Waits until the other side has closed (POLLHUP comes unasked), without reading anything.
+  public func waitForHangup(within limit: Duration = .seconds(10)) -> Bool {
+    var request = pollfd(fd: descriptor.number, events: 0, revents: 0)
+    return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
+  }
+
   /// Whether the other side closes within `limit`.
   public func isClosed(within limit: Duration) -> Bool {
     guard let bytes = descriptor.receive(timeout: limit) else { return false }

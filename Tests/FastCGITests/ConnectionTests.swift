@@ -19,13 +19,22 @@ private func serve<Success: Sendable>(
   _ = initialized
   return try await onLoop { reactor in
     var log: [String] = []
+    let left = Waiter()
     let server = ConnectionServer(reactor: reactor, limits: limits, pool: BlockingPool()) { request, writer in
       var writer: ResponseWriter? = consume writer
-      writer?.transport.peerWent = { log.append("went") }
+      writer?.transport.peerWent = {
+        log.append("went")
+        left.wake()
+      }
       reactor.spawn {
         guard let writer = writer.take() else { return }
         switch request.path {
-        case "/slow": try? await reactor.sleep(for: .milliseconds(300))
+        case "/slow":
+          // Until the peer goes; what was begun and not finished is broken off.
+          let body = writer.begin(ResponseHead())
+          try? await body.flush()
+          await left.wait()
+          return
         case "/flood":
           let body = writer.begin(ResponseHead())
           do {
@@ -188,7 +197,7 @@ struct ConnectionTests {
   func peerGone() async throws {
     let (_, log, connections) = try await serve { client in
       client.send(get("/slow"))
-      try await Task.sleep(for: .milliseconds(50))
+      return client.waitForOutput()
     }
     #expect(log.first == "went", "\(log)")
     #expect(connections == 0)
@@ -196,13 +205,13 @@ struct ConnectionTests {
 
   @Test("that sends ABORT_REQUEST is a peer that has gone")
   func abortRecord() async throws {
-    let (_, log, _) = try await serve { client in
+    let (isClosed, log, _) = try await serve { client in
       client.send(get("/slow"))
-      try await Task.sleep(for: .milliseconds(50))
+      let hasBegun = client.waitForOutput()
       client.send(FastCGIClient.record(2))
-      try await Task.sleep(for: .milliseconds(100))
+      return hasBegun && client.isClosed(within: .seconds(5))
     }
-    #expect(log.first == "went", "\(log)")
+    #expect(isClosed && log == ["went"], "\(log)")
   }
 
   @Test("whose peer reads nothing pauses its writer, which is given up after the write timeout")
@@ -211,7 +220,8 @@ struct ConnectionTests {
     limits.writeTimeout = .milliseconds(200)
     let (_, log, connections) = try await serve(limits: limits) { client in
       client.send(get("/flood"))
-      try await Task.sleep(for: .seconds(1))
+      // Reads nothing until the server has given up.
+      return client.waitForHangup()
     }
     #expect(log.first == "peerStuck", "\(log)")
     #expect(connections == 0)

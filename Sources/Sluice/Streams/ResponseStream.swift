@@ -2,18 +2,6 @@ import EventLoop
 import FastCGI
 import Upstream
 
-/// What a stream is allowed in time and size.
-struct StreamLimits: Sendable {
-  var heartbeat: Duration = .seconds(15)
-  var firstToken: Duration = .seconds(60)
-  var idle: Duration = .seconds(30)
-  var total: Duration = .seconds(600)
-  var maximumTextBytes = 4 << 20
-}
-
-/// The stream is over: its client has gone, it was stopped, or it ran out of time. A handler that sees it just ends.
-public struct StreamEnded: Error, Sendable {}
-
 /// One answer on its way to a client: deltas in, flushed records out, one terminal record at the end.
 ///
 /// It is given to a handler, which sends with ``send(_:)`` and returns when the answer is complete. Belongs to its
@@ -303,17 +291,6 @@ public final class ResponseStream: AnswerReceiver, Flushing {
       } else {
         end(.failed(Failure(.upstreamTimeout, "The model said nothing for \(limit).")))
       }
-    }
-  }
-}
-
-extension Ending {
-  fileprivate var event: StreamEvent {
-    switch self {
-    case .finished(let finish): .finished(finish)
-    case .failed(let failure): .failed(failure)
-    case .stopped: .cancelled(reason: "stopped")
-    case .disconnected: .cancelled(reason: "disconnected")
     }
   }
 }

@@ -16,6 +16,16 @@ indirect enum Ending: Sendable {
     case .disconnected: .disconnected
     }
   }
+
+  /// The terminal record.
+  var event: StreamEvent {
+    switch self {
+    case .finished(let finish): .finished(finish)
+    case .failed(let failure): .failed(failure)
+    case .stopped: .cancelled(reason: "stopped")
+    case .disconnected: .cancelled(reason: "disconnected")
+    }
+  }
 }
 
 /// The life of a stream: the head once, records, one terminal record. A value that decides; the stream acts.
