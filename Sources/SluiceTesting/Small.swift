@@ -35,12 +35,3 @@ public final class Gate: Sendable {
   public func pass() { while !isOpen.load(ordering: .acquiring) { usleep(1000) } }
   public func open() { isOpen.store(true, ordering: .releasing) }
 }
-
-/// How many descriptors this process has open: a leak check.
-public func openDescriptors() -> Int {
-  guard let folder = unsafe opendir("/proc/self/fd") else { return -1 }
-  defer { unsafe closedir(folder) }
-  var count = -1
-  while unsafe readdir(folder) != nil { count += 1 }
-  return count
-}

@@ -226,18 +226,4 @@ struct ConnectionTests {
     #expect(log.first == "peerStuck", "\(log)")
     #expect(connections == 0)
   }
-
-  @Test("leaves no descriptor behind")
-  func descriptors() async throws {
-    func round() async throws {
-      _ = try await serve { client in
-        client.send(get("/a"))
-        return client.answer().isEnded
-      }
-    }
-    try await round()
-    let before = openDescriptors()
-    for _ in 0..<20 { try await round() }
-    #expect(openDescriptors() <= before)
-  }
 }
