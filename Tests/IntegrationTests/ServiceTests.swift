@@ -203,7 +203,7 @@ extension Integration {
       }
       try round(500)
       let (memory, open) = (status("VmRSS:"), descriptors())
-      try round(3000)
+      try round(10_000)
       #expect(await eventually { descriptors() <= open })
       #expect(status("VmRSS:") < memory + 4096, "\(memory) KiB before, \(status("VmRSS:")) after")
     }
