@@ -56,7 +56,10 @@ struct Command {
     }
     do {
       let token = try Tokens.add(user: user, toFile: path)
-      print(token)
+      guard say(token) else {
+        complain("the token could not be printed: take its line out of \(path) again")
+        return 1
+      }
       return 0
     } catch {
       complain("\(error)")
@@ -69,6 +72,12 @@ struct Command {
       return nil
     }
     return text
+  }
+
+  /// False when standard output did not take it.
+  private static func say(_ text: String) -> Bool {
+    let line = Array("\(text)\n".utf8)
+    return unsafe write(STDOUT_FILENO, line, line.count) == line.count
   }
 
   private static func complain(_ message: String) {

@@ -102,6 +102,29 @@ struct SessionFileTests {
   }
 }
 
+@Suite("The store's folders")
+struct FolderTests {
+  private let folder = TemporaryFolder()
+
+  @Test("are made with those above them, for their owner only")
+  func made() throws {
+    try makeFolders(folder.path + "/a/b/c")
+    let mode = try FileManager.default.attributesOfItem(atPath: folder.path + "/a/b/c")[.posixPermissions] as? Int
+    #expect(mode == 0o700)
+    try makeFolders(folder.path + "/a/b/c")
+  }
+
+  @Test("that cannot be made are an error: below a file, below a link to nothing")
+  func impossible() throws {
+    let file = folder.file("file", "")
+    try FileManager.default.createSymbolicLink(
+      atPath: folder.path + "/link", withDestinationPath: folder.path + "/nothing/here")
+    for path in [file + "/a", folder.path + "/link/a/b"] {
+      #expect(throws: SystemError.self, "\(path)") { try makeFolders(path) }
+    }
+  }
+}
+
 @Suite("Names")
 struct NameTests {
   @Test("of users become folders without dots and slashes, each its own")

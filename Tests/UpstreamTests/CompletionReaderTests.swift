@@ -47,7 +47,7 @@ private let bodies: [Body] = [
   Body(
     name: "Ollama's silent end", bytes: chunk("{\"content\":\"a\"}") + chunk("{\"content\":\"\"}", finish: "\"\""),
     text: "a", end: .fails(.truncated)),
-  Body(name: "nothing at all", bytes: "", text: "", end: .fails(.truncated)),
+  Body(name: "nothing at all", bytes: "", text: "", end: .fails(.failed)),
   Body(
     name: "vLLM's error, then [DONE]",
     bytes: chunk("{\"content\":\"a\"}") + "data: {\"error\":{\"message\":\"boom\"}}\n\ndata: [DONE]\n\n", text: "a",

@@ -127,6 +127,7 @@ final class Connection: ResponseTransport {
     guard state != .closed else { return }
     deadline?.cancel()
     progress?.cancel()
+    if let failure = request.failure { server.limits.report(failure) }
     guard let read, !isPeerGone else { return close() }
     state = .serving
     server.responder(

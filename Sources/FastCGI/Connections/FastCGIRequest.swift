@@ -16,6 +16,8 @@ final class FastCGIRequest: @unchecked Sendable {
   private static let responderRole = 1
 
   private let raw: UnsafeMutablePointer<FCGX_Request>
+  /// What of the system's, not of the peer's, kept it from reading.
+  private(set) var failure: SystemError?
   /// Whether libfcgi holds buffers and streams for this request.
   private var isOpen = false
   /// Whether the peer has sent, or still sends, a body that was not read.
@@ -37,7 +39,10 @@ final class FastCGIRequest: @unchecked Sendable {
   /// - Returns: nil when what came was not a whole request. Nothing was answered then.
   func read(from descriptor: CInt, maximumBodyBytes: Int) -> Request? {
     let duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
-    guard duplicate >= 0 else { return nil }
+    guard duplicate >= 0 else {
+      failure = SystemError("read a request")
+      return nil
+    }
     unsafe raw.pointee.ipcFd = duplicate
     // Makes it read from `ipcFd` instead of accepting a connection,
     unsafe raw.pointee.keepConnection = 1

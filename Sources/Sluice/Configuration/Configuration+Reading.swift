@@ -56,6 +56,12 @@ extension Configuration {
       guard let path else { continue }
       do { _ = try readFile(path) } catch { check(variable, false, "cannot be read: \(error)") }
     }
+    if let key = upstreamKeyFile.flatMap({ try? readFile($0) }), String(decoding: key, as: UTF8.self).trimmed.isEmpty {
+      check("SLUICE_UPSTREAM_KEY_FILE", false, "names an empty file")
+    }
+    do throws(SystemError) { try checkFolder(state) } catch {
+      check("SLUICE_STATE", false, "cannot be the store: \(error)")
+    }
     if let tokensFile {
       do {
         let text = String(decoding: try readFile(tokensFile), as: UTF8.self)

@@ -24,6 +24,7 @@ struct TokensFile: Sendable {
   private(set) var mistakes: [Mistake] = []
 
   init(parsing text: String) {
+    let text = text.first == "\u{FEFF}" ? text.dropFirst() : text[...]
     // Not by "\n": to a Swift string CRLF is one character, and another.
     for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
       let line = line.trimmed

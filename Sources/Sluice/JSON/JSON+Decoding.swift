@@ -5,9 +5,44 @@ extension JSON {
   ///
   /// - Throws: ``Failure/Code/badRequest`` when it is none.
   init(parsing text: [UInt8]) throws(Failure) {
+    guard Self.depth(of: text) <= maximumDepth else {
+      throw Failure(.badRequest, "The body is nested more than \(maximumDepth) deep.")
+    }
     do { self = try JSONDecoder().decode(JSON.self, from: Data(text)) } catch {
       throw Failure(.badRequest, "The body is not valid JSON.")
     }
+  }
+}
+
+/// How deep arrays and objects may be nested. JSONDecoder's time for a value grows with the cube of its depth.
+private let maximumDepth = 32
+
+extension JSON {
+  /// How deep arrays and objects are nested in `text`, which need not be JSON.
+  static func depth(of text: [UInt8]) -> Int {
+    var (depth, deepest) = (0, 0)
+    var (isInString, isEscaped) = (false, false)
+    for byte in text {
+      if isInString {
+        if isEscaped {
+          isEscaped = false
+        } else if byte == UInt8(ascii: "\\") {
+          isEscaped = true
+        } else if byte == UInt8(ascii: "\"") {
+          isInString = false
+        }
+        continue
+      }
+      switch byte {
+      case UInt8(ascii: "\""): isInString = true
+      case UInt8(ascii: "["), UInt8(ascii: "{"):
+        depth += 1
+        deepest = max(deepest, depth)
+      case UInt8(ascii: "]"), UInt8(ascii: "}"): depth -= 1
+      default: break
+      }
+    }
+    return deepest
   }
 }
 

@@ -8,7 +8,7 @@ public enum JSON: Sendable, Equatable {
   case array([JSON])
   case object(Members)
 
-  /// The members of an object. Of two with one name, the last counts.
+  /// The members of an object.
   public struct Members: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     public private(set) var all: [Member] = []
 

@@ -42,6 +42,20 @@ struct Store: Sendable {
   private func folder(of user: User) -> String { "\(root)/users/\(user.folder)/sessions" }
 }
 
+/// Looks whether `path` is a folder in which files can be made, or could be made one, without making anything. Blocks.
+func checkFolder(_ path: String) throws(SystemError) {
+  var status = stat()
+  guard unsafe stat(path, &status) != 0 else {
+    guard status.st_mode & S_IFMT == S_IFDIR else { throw SystemError("use \(path)", code: ENOTDIR) }
+    guard unsafe access(path, W_OK | X_OK) == 0 else { throw SystemError("write to \(path)") }
+    return
+  }
+  // A link to nothing is there, and yet no folder can be made under its name.
+  guard errno == ENOENT, unsafe lstat(path, &status) != 0 else { throw SystemError("use \(path)", code: ENOENT) }
+  guard let slash = path.lastIndex(of: "/") else { return try checkFolder(".") }
+  try checkFolder(slash == path.startIndex ? "/" : String(path[..<slash]))
+}
+
 /// Makes a folder and those above it, for the owner only (mkdir(2)). Blocks.
 func makeFolders(_ path: String) throws(SystemError) {
   if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
@@ -50,7 +64,9 @@ func makeFolders(_ path: String) throws(SystemError) {
     throw SystemError("make the folder \(path)")
   }
   try makeFolders(String(path[..<slash]))
-  try makeFolders(path)
+  // Once more and no oftener: a link to nothing is there and yet holds no folder.
+  if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
+  guard errno == EEXIST else { throw SystemError("make the folder \(path)") }
 }
 
 /// Makes the name of a new file or folder durable (fsync(2) of the folder that it is in). Blocks.

@@ -27,7 +27,7 @@ final class ChatCompletion: CurlTransferDelegate {
   private var isMultiplexed = false
 
   /// How long the end of the body is waited for once the text is complete: it lets the connection be used again.
-  private static let grace: Duration = .seconds(2)
+  private static let grace: Duration = .milliseconds(250)
   private static let connectTimeout: Duration = .seconds(10)
   private static let maximumRefusalBytes = 4096
   private static let maximumUnpausedBytes = 4 << 20

@@ -52,9 +52,11 @@ struct CompletionReader {
 
   /// How the answer ended, to be asked when the body is over or ``isComplete``.
   ///
-  /// - Throws: ``GeneratorError/Code/truncated`` when neither `[DONE]` nor a `finish_reason` came.
+  /// - Throws: ``GeneratorError/Code/truncated`` when neither `[DONE]` nor a `finish_reason` came,
+  ///   ``GeneratorError/Code/failed`` when nothing came at all.
   func completion() throws(GeneratorError) -> Completion {
     guard state.isDone || state.finishReason != nil else {
+      guard state.hasBegun else { throw GeneratorError(.failed, "The model's server sent no answer.") }
       throw GeneratorError(.truncated, "The model's answer ended before it was complete.")
     }
     return Completion(state.finishReason ?? .stop, usage: state.usage)
@@ -64,15 +66,18 @@ struct CompletionReader {
     var finishReason: FinishReason?
     var usage: Usage?
     var isDone = false
+    /// Whether a chunk has come at all.
+    var hasBegun = false
     var failure: GeneratorError?
 
     mutating func take(_ chunk: Chunk, _ emit: (String) -> Void) {
+      hasBegun = true
       if let kind = chunk.errorKind {
         failure = GeneratorError(.failed, "The model's server reported an error.", detail: "error \(kind)")
         return
       }
       if let content = chunk.content, !content.isEmpty { emit(content) }
-      if let reason = chunk.finishReason { finishReason = FinishReason(rawValue: reason) }
+      if let reason = chunk.finishReason { finishReason = FinishReason(rawValue: String(reason.prefix(64))) }
       if let usage = chunk.usage { self.usage = usage }
     }
   }
