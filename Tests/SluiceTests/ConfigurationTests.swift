@@ -186,7 +186,7 @@ struct JSONTests {
     "that is none is a clear 400, however deep or broken", arguments: ["", "{", "nul", "{\"a\" 1}", "\u{0}", "[1] x"])
   func junk(text: String) {
     #expect(throws: Failure(.badRequest, "The body is not valid JSON.")) { try JSON(parsing: Array(text.utf8)) }
-    #expect(throws: Failure(.badRequest, "The body is nested more than 32 deep.")) {
+    #expect(throws: Failure(.badRequest, "The body is nested more than 16 deep.")) {
       try JSON(parsing: Array(String(repeating: "[", count: 100_000).utf8))
     }
   }

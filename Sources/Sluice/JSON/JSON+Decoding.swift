@@ -15,7 +15,7 @@ extension JSON {
 }
 
 /// How deep arrays and objects may be nested. JSONDecoder's time for a value grows with the cube of its depth.
-private let maximumDepth = 32
+private let maximumDepth = 16
 
 extension JSON {
   /// How deep arrays and objects are nested in `text`, which need not be JSON.

@@ -5,12 +5,12 @@ import FastCGI
 struct RequestBody: Sendable {
   private let members: JSON.Members
 
-  /// Reads a request's body, a large one on a thread of the pool: a megabyte of small values takes long.
+  /// Reads a request's body, one of over a KiB on a thread of the pool: many small values take long.
   ///
   /// - Throws: ``Failure`` when the body is too large, is not declared as JSON, or is no JSON object.
   static func read(_ call: Call, on pool: BlockingPool) async throws(Failure) -> RequestBody {
     let limit = call.configuration.maximumBodyBytes
-    guard call.request.body.count > 4096 else { return try RequestBody(call.request, limit: limit) }
+    guard call.request.body.count > 1024 else { return try RequestBody(call.request, limit: limit) }
     return try await pool.run { () throws(Failure) in try RequestBody(call.request, limit: limit) }
   }
 
