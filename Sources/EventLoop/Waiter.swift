@@ -55,6 +55,14 @@ extension Reactor {
     return try result.get()
   }
 
+  /// Waits as long as `condition` holds, looking whenever `waiter` is woken, for `limit` at most. The task's
+  /// cancellation does not end it.
+  public func wait(on waiter: Waiter, for limit: Duration, while condition: () -> Bool) async {
+    let timer = schedule(after: limit) { waiter.wake() }
+    defer { timer.cancel() }
+    while timer.isPending, condition() { await waiter.wait() }
+  }
+
   /// Waits for `delay` on this loop's clock.
   ///
   /// - Throws: `CancellationError` when the task is cancelled before.

@@ -33,13 +33,7 @@ public final class MemoryTransport: ResponseTransport {
   public func isWritable(_ bytes: Int) -> Bool { !isBlocked }
 
   public func waitUntilWritable(for limit: Duration) async {
-    var isOver = false
-    let timer = reactor.schedule(after: limit) { [writable] in
-      isOver = true
-      writable.wake()
-    }
-    while !isPeerGone, !isOver, isBlocked { await writable.wait() }
-    timer.cancel()
+    await reactor.wait(on: writable, for: limit) { !isPeerGone && isBlocked }
   }
 
   public func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {

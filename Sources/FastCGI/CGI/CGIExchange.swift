@@ -60,14 +60,8 @@ public final class CGIExchange: ResponseTransport {
   public func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
   public func waitUntilWritable(for limit: Duration) async {
-    var isOver = false
-    let timer = reactor.schedule(after: limit) { [writable] in
-      isOver = true
-      writable.wake()
-    }
     try? watch?.change(to: [.writable, .edgeTriggered])
-    while !isPeerGone, !isOver, !gate.permits(maximumPieceBytes) { await writable.wait() }
-    timer.cancel()
+    await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
     try? watch?.change(to: .edgeTriggered)
   }
 

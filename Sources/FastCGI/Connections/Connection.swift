@@ -91,7 +91,7 @@ final class Connection: ResponseTransport {
     case .whole: serve(request.read(from: descriptor.number, maximumBodyBytes: server.limits.maximumBodyBytes))
     case .incomplete where count < server.maximumPeekedBytes:
       startDeadline()
-      watchProgress(of: count)
+      watchProgress()
     case .incomplete, .unusual: readOnPool()
     case .abort, .junk: close()
     }
@@ -99,7 +99,7 @@ final class Connection: ResponseTransport {
 
   /// A peer that sends in many small pieces fills its socket's buffer long before 64 KiB: what is only looked at is
   /// not taken from there. A thread takes it, if no more has come for a while.
-  private func watchProgress(of count: Int) {
+  private func watchProgress() {
     progress?.cancel()
     progress = reactor.schedule(after: .seconds(1)) { [unowned self] in
       if state == .waiting { readOnPool() }
@@ -154,14 +154,8 @@ final class Connection: ResponseTransport {
   func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
   func waitUntilWritable(for limit: Duration) async {
-    var isOver = false
-    let timer = reactor.schedule(after: limit) { [writable] in
-      isOver = true
-      writable.wake()
-    }
     try? watch?.change(to: [.readable, .peerClosed, .writable, .edgeTriggered])
-    while !isPeerGone, !isOver, !gate.permits(maximumPieceBytes) { await writable.wait() }
-    timer.cancel()
+    await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
     if state != .closed { try? watch?.change(to: Self.quiet) }
   }
 

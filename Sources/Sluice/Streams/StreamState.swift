@@ -57,8 +57,6 @@ struct StreamState {
 
   private var phase = Phase.held
 
-  var isOpen: Bool { phase == .open }
-
   /// The upstream has accepted, or has been waited for long enough.
   mutating func begin() -> Start {
     switch phase {
