@@ -34,13 +34,16 @@ let package = Package(
     // From the bottom up; an arrow points one way.
     .target(name: "EventLoop", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "EventStream", swiftSettings: strict),
+    .target(name: "JSON", dependencies: ["CSimdJSON"], swiftSettings: strict),
     .target(name: "FastCGI", dependencies: ["CFastCGI", "EventLoop"], swiftSettings: strict),
     .target(
-      name: "Upstream", dependencies: ["CCurl", "CSimdJSON", "EventLoop", "EventStream"],
+      name: "Upstream", dependencies: ["CCurl", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
       swiftSettings: strict),
     .target(
       name: "Sluice",
-      dependencies: ["CCrypto", "CSystemd", "EventLoop", "EventStream", "FastCGI", "Upstream"],
+      dependencies: ["CCrypto", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream"],
+      // Prompts and the contract, compiled in: one file to install.
+      resources: [.embedInCode("Resources")],
       swiftSettings: strict),
     .executableTarget(name: "SluiceCommand", dependencies: ["Sluice"], swiftSettings: strict),
 
@@ -62,6 +65,7 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "UpstreamTests", dependencies: ["Upstream", "SluiceTesting"], swiftSettings: strict),
+    .testTarget(name: "JSONTests", dependencies: ["JSON", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
       name: "SluiceTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
     .testTarget(

@@ -1,9 +1,10 @@
 import EventLoop
+import JSON
 
 /// One message of a conversation, as chat models take it.
-public struct Message: Sendable, Equatable, Codable {
-  public enum Role: String, Sendable, Codable {
-    case system, user, assistant
+public struct Message: Sendable, Equatable {
+  public enum Role: String, Sendable {
+    case system, developer, user, assistant
   }
 
   public var role: Role
@@ -23,6 +24,8 @@ public struct Prompt: Sendable, Equatable {
   public var model: String?
   /// The most tokens of the answer. Nil means no limit of ours.
   public var maximumTokens: Int?
+  /// Further members of the request to an OpenAI-compatible API, such as `temperature`, as they are to be sent.
+  public var parameters: JSON.Members = [:]
   /// The pause that the echo makes before each word.
   public var echoGap: Duration
 
@@ -48,7 +51,7 @@ public struct FinishReason: Sendable, Equatable, RawRepresentable {
 }
 
 /// What an answer cost, in tokens, as the upstream counted it.
-public struct Usage: Sendable, Equatable, Codable {
+public struct Usage: Sendable, Equatable {
   public var promptTokens: Int
   public var completionTokens: Int
   public var totalTokens: Int

@@ -1,5 +1,6 @@
 import FastCGI
 import Foundation
+import JSON
 import SluiceTesting
 import Testing
 
@@ -60,7 +61,7 @@ struct ConfigurationTests {
   func perLocation() throws {
     let base = try Configuration(environment: ["SLUICE_AUTH": "none", "SLUICE_MODEL": "a"])
     let applied = try base.applying(["SLUICE_MODEL": "b", "SLUICE_STREAM_CHAT": "off", "SLUICE_IDLE_TIMEOUT": ""])
-    #expect(applied.model == "b" && !applied.streamsChat && applied.idleTimeout == .seconds(30))
+    #expect(applied.model == "b" && !applied.has(.streamChat) && applied.idleTimeout == .seconds(30))
     let untouched = try base.applying([
       "SLUICE_TOKENS_FILE": "/etc/passwd", "SLUICE_AUTH": "x", "HTTP_SLUICE_MODEL": "c",
       "HTTP_SLUICE_TRUST_REMOTE_USER": "on",
@@ -88,9 +89,8 @@ struct ConfigurationTests {
   @Test("is all in the README, variable by variable")
   func documented() throws {
     let readme = try String(contentsOfFile: "README.md", encoding: .utf8)
-    for setting in Setting.all {
-      #expect(readme.contains("`\(setting.name)`\(setting.isPerLocation ? "\\*" : "")"), "\(setting.name)")
-    }
+    let missing = Setting.all.filter { !readme.contains("`\($0.name)`\($0.isPerLocation ? "\\*" : "")") }
+    #expect(missing.map(\.name) == [])
   }
 }
 
@@ -152,48 +152,5 @@ struct TokensTests {
     #expect(user(["HTTP_REMOTE_USER": "root"], trusting: true) == nil)
     #expect(user(["REMOTE_USER": "root"], trusting: true) == "root")
     #expect(user(["REMOTE_USER": ""], trusting: true) == nil)
-  }
-}
-
-@Suite("JSON")
-struct JSONTests {
-  @Test("strings hold any text and no line end", arguments: 0..<200)
-  func strings(seed: Int) throws {
-    var random = SeededGenerator(seed: UInt64(seed))
-    let scalars: [Unicode.Scalar] = ["a", "\"", "\\", "\n", "\r", "\0", "\u{1F}", "\u{7F}", "\u{2028}", "é", "🎧", "/"]
-    var text = ""
-    for _ in 0..<Int.random(in: 0...50, using: &random) {
-      text.unicodeScalars.append(scalars.randomElement(using: &random) ?? "a")
-    }
-    let encoded = JSON.string(text).encoded
-    #expect(!encoded.contains(0x0A) && !encoded.contains(0x0D), "seed \(seed)")
-    #expect(try JSON(parsing: encoded) == .string(text), "seed \(seed)")
-  }
-
-  @Test("values are read and written alike")
-  func values() throws {
-    let text = #"{"a":[1,-2.5,true,false,null,"x"],"b":{}}"#
-    let json = try JSON(parsing: Array(text.utf8))
-    guard case .object(let members) = json else {
-      Issue.record("not an object: \(json)")
-      return
-    }
-    #expect(members["a"] == [.integer(1), .number(-2.5), .bool(true), .bool(false), .null, "x"])
-    #expect(members["b"] == [:])
-  }
-
-  @Test(
-    "that is none is a clear 400, however deep or broken", arguments: ["", "{", "nul", "{\"a\" 1}", "\u{0}", "[1] x"])
-  func junk(text: String) {
-    #expect(throws: Failure(.badRequest, "The body is not valid JSON.")) { try JSON(parsing: Array(text.utf8)) }
-    #expect(throws: Failure(.badRequest, "The body is nested more than 16 deep.")) {
-      try JSON(parsing: Array(String(repeating: "[", count: 100_000).utf8))
-    }
-  }
-
-  @Test("is measured by its brackets, not by those in its strings")
-  func depth() {
-    #expect(JSON.depth(of: Array(#"{"a":["[[[\"[[",{}]}"#.utf8)) == 3)
-    #expect(JSON.depth(of: Array(#"["]]]\\",[]]"#.utf8)) == 2)
   }
 }

@@ -21,16 +21,17 @@ private final class Fixture {
     self.reactor = reactor
     self.clock = clock
     transport = MemoryTransport(on: reactor)
+    var form = ResponseStream.Form(dialect: EventsDialect(StreamDescription(messageID: "id")))
+    if whole { form.whole = { _, text in ["message": .string(text)] } }
     stream = ResponseStream(
-      id: "id", message: "Hi", dialect: EventsDialect(streamID: "id"),
-      whole: whole ? { _, text in .json(["message": .string(text)]) } : nil, keepsText: true, limits: limits,
-      reactor: reactor, writer: ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
+      id: "id", form: form, limits: limits, reactor: reactor,
+      writer: ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
     let task = reactor.spawn { [self] in
       var ending: Ending
       do { ending = .finished(Finish(completion: try await stream.relay(answer))) } catch {
         ending = .failed(Failure(cause: error))
       }
-      ending = await stream.close(ending)
+      ending = await stream.close(ending, for: Request(parameters: [:]))
       self.ending = ending
       ended.wake()
     }

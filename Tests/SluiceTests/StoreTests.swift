@@ -30,6 +30,10 @@ private func turn(_ number: Int, text: String = "ü \"x\"\n\u{2028}") -> Turn {
     completion: Completion(.stop, usage: Usage(promptTokens: 1, completionTokens: 2, totalTokens: 3)), model: "m")
 }
 
+extension SessionFile {
+  fileprivate func turns(newest limit: Int) throws -> [Turn] { try turns(Page(limit: limit)) ?? [] }
+}
+
 @Suite("A session's file")
 struct SessionFileTests {
   private let folder = TemporaryFolder()

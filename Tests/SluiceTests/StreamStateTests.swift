@@ -1,3 +1,5 @@
+import FastCGI
+import JSON
 import Testing
 
 @testable import Sluice
@@ -68,7 +70,7 @@ struct FailureTests {
   func response() {
     var failure = Failure(.rateLimited, "Say \"please\".", retryAfter: .milliseconds(1500))
     #expect(
-      String(decoding: failure.response.body, as: UTF8.self)
+      String(decoding: failure.response(to: Request(parameters: [:])).body, as: UTF8.self)
         == "{\"error\":{\"code\":\"rate_limited\",\"message\":\"Say \\\"please\\\".\",\"retriable\":true}}\n")
     #expect(fields(failure)["Retry-After"] == "2")
     failure = Failure(.unauthorized, "no")
@@ -79,6 +81,9 @@ struct FailureTests {
   }
 
   private func fields(_ failure: Failure) -> [String: String] {
-    Dictionary(uniqueKeysWithValues: failure.response.head.fields.map { ($0.name.description, $0.value.description) })
+    Dictionary(
+      uniqueKeysWithValues: failure.response(to: Request(parameters: [:])).head.fields.map {
+        ($0.name.description, $0.value.description)
+      })
   }
 }

@@ -1,4 +1,5 @@
-// The one thing of simdjson that Sluice needs: what a chat.completion.chunk of an OpenAI-compatible API says.
+// The two things of simdjson that Sluice needs: what a chat.completion.chunk of an OpenAI-compatible API says, and
+// any JSON text, read strictly.
 #ifndef SLUICE_CSIMDJSON_H
 #define SLUICE_CSIMDJSON_H
 
@@ -42,6 +43,30 @@ void csimdjson_parser_free(csimdjson_parser *_Nonnull parser);
 // passed over.
 bool csimdjson_read_chunk(csimdjson_parser *_Nonnull parser, const uint8_t *_Nonnull bytes, size_t count,
                           csimdjson_chunk *_Nonnull chunk);
+
+typedef enum {
+  CSIMDJSON_NULL,
+  CSIMDJSON_TRUE,
+  CSIMDJSON_FALSE,
+  // Its text is as it was written.
+  CSIMDJSON_NUMBER,
+  // Its text is unescaped. In an object every second value is one: the name of a member.
+  CSIMDJSON_STRING,
+  CSIMDJSON_ARRAY,
+  CSIMDJSON_OBJECT,
+  // Of the innermost array or object.
+  CSIMDJSON_END,
+} csimdjson_kind;
+
+typedef struct {
+  csimdjson_kind kind;
+  csimdjson_text text;
+} csimdjson_token;
+
+// Reads one JSON text (RFC 8259), an array or an object, into its tokens in order. They are good until the next call
+// with the same parser. False when it is anything else, not UTF-8, or nested more than `depth` deep.
+bool csimdjson_read(csimdjson_parser *_Nonnull parser, const uint8_t *_Nonnull bytes, size_t count, size_t depth,
+                    const csimdjson_token *_Nullable *_Nonnull tokens, size_t *_Nonnull token_count);
 
 #ifdef __cplusplus
 }

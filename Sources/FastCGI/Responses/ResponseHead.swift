@@ -19,9 +19,11 @@ public struct FieldValue: Sendable, Equatable, ExpressibleByStringLiteral, Custo
 
 /// The status and the header fields of an answer.
 public struct ResponseHead: Sendable {
+  public typealias Field = (name: StaticString, value: FieldValue)
+
   public var status: Int
   /// In the order in which they are sent.
-  public private(set) var fields: [(name: StaticString, value: FieldValue)] = []
+  public private(set) var fields: [Field] = []
 
   public init(status: Int = 200) { self.status = status }
 

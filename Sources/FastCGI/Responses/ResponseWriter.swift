@@ -5,6 +5,8 @@ import EventLoop
 public struct ResponseWriter: ~Copyable {
   /// Where the answer goes: for learning that the peer has gone before there is an answer.
   public let transport: any ResponseTransport
+  /// Header fields that the answer gets besides its own, whatever it is.
+  public var fields: [ResponseHead.Field] = []
   private let writeTimeout: Duration
   private let isHeadRequest: Bool
   private var isUsed = false
@@ -21,6 +23,8 @@ public struct ResponseWriter: ~Copyable {
   /// Begins an answer. The head goes out with the first flush.
   public consuming func begin(_ head: ResponseHead) -> BodyWriter {
     let body = BodyWriter(transport, writeTimeout: writeTimeout)
+    var head = head
+    for field in fields { head.set(field.name, field.value) }
     head.encode(into: &body.buffer)
     isUsed = true
     return body
@@ -32,8 +36,11 @@ public struct ResponseWriter: ~Copyable {
   @discardableResult
   public consuming func respond(_ response: Response) async -> Bool {
     var head = response.head
-    if head.status != 204 { head.set("Content-Length", FieldValue(response.body.count)) }
     let sendsBody = !isHeadRequest
+    // The head of what would be streamed says no length.
+    if head.status != 204, sendsBody || !response.body.isEmpty {
+      head.set("Content-Length", FieldValue(response.body.count))
+    }
     let body = begin(head)
     if sendsBody { body.buffer.append(contentsOf: response.body) }
     do { try await body.finish() } catch { return false }

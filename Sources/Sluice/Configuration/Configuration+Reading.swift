@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import Glibc
 
 /// The configuration has mistakes: all of them.
 public struct ConfigurationError: Error, Sendable, CustomStringConvertible {
@@ -62,6 +63,16 @@ extension Configuration {
     do throws(SystemError) { try checkFolder(state) } catch {
       check("SLUICE_STATE", false, "cannot be the store: \(error)")
     }
+    if let prompts {
+      do throws(SystemError) { _ = try checkPrompts(prompts) } catch {
+        check("SLUICE_PROMPTS", false, "cannot be read: \(error)")
+      }
+      if let script = try? readFile(prompts + "/onboarding.txt") {
+        check(
+          "SLUICE_PROMPTS", OnboardingScript(parsing: String(decoding: script, as: UTF8.self)) != nil,
+          "has an onboarding.txt without a step: a line that begins with #")
+      }
+    }
     if let tokensFile {
       do {
         let text = String(decoding: try readFile(tokensFile), as: UTF8.self)
@@ -71,6 +82,14 @@ extension Configuration {
       } catch { check("SLUICE_TOKENS_FILE", false, "cannot be read: \(error)") }
     }
     return mistakes
+  }
+
+  /// Looks whether the folder of prompts is there, and everything in it can be read.
+  private func checkPrompts(_ folder: String) throws(SystemError) {
+    guard unsafe access(folder, R_OK | X_OK) == 0 else { throw SystemError("open \(folder)") }
+    for part in [folder, folder + "/blocks"] {
+      for name in try fileNames(in: part) where name.hasSuffix(".txt") { _ = try readFile("\(part)/\(name)") }
+    }
   }
 
   /// The configuration for one request: what the web server sets for its location wins. A client's headers cannot:

@@ -20,7 +20,11 @@ public struct Configuration: Sendable {
   var asksNobody = false
 
   // Feature flags.
-  var streamsChat = true
+  var disabledFeatures: Set<Feature> = []
+
+  // Who else may call, and what models are told.
+  var corsOrigins: [String] = []
+  var prompts: String?
 
   // Time.
   var idleTimeout: Duration = .seconds(30)
@@ -44,6 +48,8 @@ public struct Configuration: Sendable {
 
   /// The generator that is asked: the one that is set, else the upstream if it has a URL, else the echo.
   var effectiveGenerator: GeneratorKind { generator ?? (upstreamURL == nil ? .echo : .upstream) }
+
+  func has(_ feature: Feature) -> Bool { !disabledFeatures.contains(feature) }
 
   var streamLimits: StreamLimits {
     StreamLimits(

@@ -7,7 +7,9 @@ struct Setting: Sendable {
   let isPerLocation: Bool
   let set: @Sendable (inout Configuration, String) throws(SettingError) -> Void
 
-  static let all: [Setting] = [
+  static let all: [Setting] = sluice + features
+
+  private static let sluice: [Setting] = [
     perLocation("SLUICE_GENERATOR", "what answers: echo or upstream; default: upstream if a URL is set, else echo") {
       (c, text) throws(SettingError) in c.generator = try SettingValue.choice(text)
     },
@@ -41,8 +43,16 @@ struct Setting: Sendable {
       guard text == "none" else { throw SettingError(reason: "must be none, or not be set") }
       c.asksNobody = true
     },
-    perLocation("SLUICE_STREAM_CHAT", "off: /api/chat answers in JSON") {
-      (c, text) throws(SettingError) in c.streamsChat = try SettingValue.flag(text)
+    global("SLUICE_PROMPTS", "folder of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
+      (c, text) throws(SettingError) in c.prompts = text
+    },
+    global("SLUICE_CORS_ORIGINS", "origins whose pages may call, apart by spaces, as https://app.example.com") {
+      (c, text) throws(SettingError) in
+      let origins = text.split { $0 == " " || $0 == "," }
+      guard origins.allSatisfy(CORS.isOrigin) else {
+        throw SettingError(reason: "must be origins as browsers send them, as https://app.example.com, apart by spaces")
+      }
+      c.corsOrigins = origins.map(String.init)
     },
     perLocation("SLUICE_IDLE_TIMEOUT", "the longest pause between two pieces of an answer; default 30s") {
       (c, text) throws(SettingError) in c.idleTimeout = try SettingValue.positiveDuration(text)
@@ -89,15 +99,32 @@ struct Setting: Sendable {
     },
   ]
 
+  private static let features: [Setting] =
+    Feature.allCases.map { feature in
+      perLocation(feature.rawValue, feature.meaning) { (c, text) throws(SettingError) in
+        if try SettingValue.flag(text) {
+          c.disabledFeatures.remove(feature)
+        } else {
+          c.disabledFeatures.insert(feature)
+        }
+      }
+    } + [
+      perLocation("STREAMING_BACKEND", "sse, which is the only one there is") { (c, text) throws(SettingError) in
+        guard text == "sse" else {
+          throw SettingError(reason: "must be sse: there is no other way of streaming yet, WebSocket included")
+        }
+      }
+    ]
+
   static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 
-  private typealias Set = @Sendable (inout Configuration, String) throws(SettingError) -> Void
+  private typealias Assignment = @Sendable (inout Configuration, String) throws(SettingError) -> Void
 
-  private static func global(_ name: String, _ meaning: String, _ set: @escaping Set) -> Setting {
+  private static func global(_ name: String, _ meaning: String, _ set: @escaping Assignment) -> Setting {
     Setting(name: name, meaning: meaning, isPerLocation: false, set: set)
   }
 
-  private static func perLocation(_ name: String, _ meaning: String, _ set: @escaping Set) -> Setting {
+  private static func perLocation(_ name: String, _ meaning: String, _ set: @escaping Assignment) -> Setting {
     Setting(name: name, meaning: meaning, isPerLocation: true, set: set)
   }
 }

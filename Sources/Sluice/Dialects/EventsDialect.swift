@@ -1,45 +1,32 @@
-import EventStream
+import JSON
 import Upstream
 
 /// Named events: `token`, `heartbeat`, and at the end `done`, `error` or `cancelled`.
 struct EventsDialect: Dialect {
   static let name = "events"
-
   private static let tokenStart = Array("event: token\ndata: {\"t\":".utf8)
 
-  init(streamID: String) {}
+  init(_ stream: StreamDescription) {}
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
     case .began: break
-    case .delta(let text):
-      buffer.append(contentsOf: Self.tokenStart)
-      buffer.append(jsonString: text)
-      buffer.append(UInt8(ascii: "}"))
-      EventStreamEncoder.endLine(&buffer)
-    case .heartbeat: append("heartbeat", [:], to: &buffer)
-    case .finished(let finish): append("done", finish.json, to: &buffer)
-    case .failed(let failure): append("error", failure.json, to: &buffer)
-    case .cancelled(let reason): append("cancelled", ["reason": .string(reason)], to: &buffer)
+    case .delta(let text): buffer.append(recordWith: text, after: Self.tokenStart, before: recordEnd)
+    case .heartbeat: buffer.append(record: "heartbeat", [:])
+    case .finished(let finish): buffer.append(record: "done", .object(done(finish)))
+    case .failed(let failure): buffer.append(record: "error", failure.json)
+    case .cancelled(let reason): buffer.append(record: "cancelled", ["reason": .string(reason)])
     }
   }
 
-  private func append(_ event: StaticString, _ data: JSON, to buffer: inout [UInt8]) {
-    EventStreamEncoder.beginLine(event: event, into: &buffer)
-    buffer.append(json: data)
-    EventStreamEncoder.endLine(&buffer)
-  }
-}
-
-extension Finish {
-  fileprivate var json: JSON {
+  private func done(_ finish: Finish) -> JSON.Members {
     var members: JSON.Members = [:]
-    members["messageId"] = messageID.map(JSON.string)
-    members["sessionId"] = sessionID.map(JSON.string)
-    members["finishReason"] = .string(completion.finishReason.rawValue)
-    members["usage"] = completion.usage?.json
-    for member in more.all { members[member.name] = member.value }
-    return .object(members)
+    members["messageId"] = finish.messageID.map(JSON.string)
+    members["sessionId"] = finish.sessionID.map(JSON.string)
+    members["finishReason"] = .string(finish.completion.finishReason.rawValue)
+    members["usage"] = finish.completion.usage?.json
+    members.merge(finish.more)
+    return members
   }
 }
 
@@ -50,5 +37,12 @@ extension Usage {
       "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
       "total_tokens": .integer(totalTokens),
     ]
+  }
+
+  init?(json: JSON) {
+    guard let prompt = json["prompt_tokens"]?.integer, let completion = json["completion_tokens"]?.integer,
+      let total = json["total_tokens"]?.integer
+    else { return nil }
+    self.init(promptTokens: prompt, completionTokens: completion, totalTokens: total)
   }
 }

@@ -1,9 +1,11 @@
 import EventLoop
 import FastCGI
+import JSON
 
 extension Failure {
-  /// The refusal: status, the header fields that go with it, and a JSON body.
-  var response: Response {
+  /// The refusal of a request: status, the header fields that go with it, and a JSON body, in OpenAI's form where its
+  /// API is.
+  func response(to request: Request) -> Response {
     var head = ResponseHead(status: code.status)
     head.set("Content-Type", "application/json")
     head.set("Cache-Control", "no-store")
@@ -14,14 +16,16 @@ extension Failure {
     if !allowedMethods.isEmpty, let methods = FieldValue(allowedMethods.joined(separator: ", ")) {
       head.set("Allow", methods)
     }
+    if let streamID, let id = FieldValue(streamID) { head.set("Sluice-Stream-Id", id) }
     if let alternate, let link = FieldValue("<\(alternate)>; rel=\"alternate\"") { head.set("Link", link) }
-    return Response(head, body: JSON.object(["error": json]).encoded + [0x0A])
+    let error = request.path.hasPrefix("/v1/") ? openAIJSON : json
+    return Response(head, body: JSON.object(["error": error]).encoded + [0x0A])
   }
 }
 
 extension Response {
   /// A JSON answer, ended by a newline.
-  static func json(_ json: JSON, status: Int = 200) -> Response {
+  public static func json(_ json: JSON, status: Int = 200) -> Response {
     var head = ResponseHead(status: status)
     head.set("Content-Type", "application/json")
     head.set("Cache-Control", "no-store")

@@ -1,4 +1,5 @@
 import EventLoop
+import JSON
 
 /// Why a request is refused or a stream failed: one vocabulary for HTTP answers and for records in a stream.
 public struct Failure: Error, Sendable, Equatable {
@@ -11,6 +12,7 @@ public struct Failure: Error, Sendable, Equatable {
     case methodNotAllowed = "method_not_allowed"
     case payloadTooLarge = "payload_too_large"
     case unsupportedMediaType = "unsupported_media_type"
+    case conflict
     case tooManyStreams = "too_many_streams"
     case rateLimited = "rate_limited"
     case upstreamError = "upstream_error"
@@ -34,6 +36,7 @@ public struct Failure: Error, Sendable, Equatable {
       case .methodNotAllowed: (405, false)
       case .payloadTooLarge: (413, false)
       case .unsupportedMediaType: (415, false)
+      case .conflict: (409, true)
       case .tooManyStreams: (429, true)
       case .rateLimited: (429, true)
       case .upstreamError: (502, true)
@@ -63,6 +66,8 @@ public struct Failure: Error, Sendable, Equatable {
   public var allowedMethods: [String] = []
   /// The path of the answer that is not streamed (`Link`), with ``Code/streamingDisabled``.
   public var alternate: String?
+  /// The stream that is at it already (`Sluice-Stream-Id`), with ``Code/conflict``.
+  public var streamID: String?
 
   public init(_ code: Code, _ message: String, detail: String? = nil, retryAfter: Duration? = nil) {
     self.code = code
@@ -72,7 +77,27 @@ public struct Failure: Error, Sendable, Equatable {
   }
 
   /// `{"code","message","retriable"}`, as every error object of every dialect holds.
-  public var json: JSON {
+  public var json: JSON { .object(members) }
+
+  var members: JSON.Members {
     ["code": .string(code.rawValue), "message": .string(message), "retriable": .bool(code.isRetriable)]
+  }
+
+  /// The same as OpenAI's API says it.
+  var openAIJSON: JSON {
+    [
+      "message": .string(message), "type": .string(openAIType), "param": .null, "code": .string(code.rawValue),
+      "retriable": .bool(code.isRetriable),
+    ]
+  }
+
+  private var openAIType: String {
+    switch code.status {
+    case 401: "authentication_error"
+    case 403: "permission_error"
+    case 429: "rate_limit_error"
+    case 400..<500: "invalid_request_error"
+    default: "server_error"
+    }
   }
 }

@@ -4,10 +4,11 @@ import CCrypto
 struct Digest: Sendable, Equatable {
   private let bytes: [UInt8]
 
-  init(of text: String) {
+  init(of text: String) { self.init(of: Array(text.utf8)) }
+
+  init(of text: [UInt8]) {
     var digest = [UInt8](repeating: 0, count: 32)
     var length: CUnsignedInt = 0
-    let text = Array(text.utf8)
     let isDone = unsafe EVP_Digest(text, text.count, &digest, &length, EVP_sha256(), nil)
     precondition(isDone == 1 && length == 32, "libcrypto has no SHA-256")
     bytes = digest

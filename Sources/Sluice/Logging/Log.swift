@@ -1,6 +1,7 @@
 import EventLoop
 import FoundationEssentials
 import Glibc
+import JSON
 import Synchronization
 
 /// One JSON object a line, on standard error. Use it from any thread: a line is handed to a thread of its own, so a
@@ -115,4 +116,12 @@ enum Timestamp {
   private static let style = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
 
   static var now: String { Date().formatted(style) }
+
+  /// Seconds since 1970, as OpenAI's API has them.
+  static var seconds: Int { Int(Date().timeIntervalSince1970) }
+
+  /// A file's time.
+  static func text(_ time: timespec) -> String {
+    Date(timeIntervalSince1970: Double(time.tv_sec) + Double(time.tv_nsec) / 1e9).formatted(style)
+  }
 }

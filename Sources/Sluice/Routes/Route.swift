@@ -19,44 +19,40 @@ struct Route: Sendable {
   let methods: [String]
   let path: PathPattern
   /// Whether it answers without asking who asks.
-  var isOpen = false
+  let isOpen: Bool
   let action: Action
 
-  init(_ methods: String..., path: PathPattern, isOpen: Bool = false, action: Action) {
+  private init(_ methods: [String], _ path: PathPattern, isOpen: Bool = false, _ action: Action) {
     self.methods = methods
     self.path = path
     self.isOpen = isOpen
     self.action = action
   }
-}
 
-/// An endpoint that streams, or answers with the same in one piece.
-struct StreamingEndpoint: Sendable {
-  /// What a request asks, once it is known to be valid.
-  final class Question: Sendable {
-    let message: String
-    /// The session that it belongs to; nil where nothing is stored.
-    let sessionID: String?
-    /// Whether the client wants the answer in one piece.
-    let wantsWhole: Bool
-
-    init(message: String, sessionID: String? = nil, wantsWhole: Bool = false) {
-      self.message = message
-      self.sessionID = sessionID
-      self.wantsWhole = wantsWhole
-    }
+  /// A row that streams.
+  static func stream(
+    _ methods: String..., at path: PathPattern, as dialect: any Dialect.Type, feature: Feature? = nil,
+    whenOff alternative: StreamingEndpoint.Alternative = .refusal(twin: nil), keepsAnswers: Bool = true,
+    _ ask: @escaping StreamingEndpoint.Ask
+  ) -> Route {
+    Route(
+      methods, path,
+      .stream(
+        StreamingEndpoint(
+          dialect: dialect, feature: feature, alternative: alternative, keepsAnswers: keepsAnswers, ask: ask)))
   }
 
-  typealias Ask = nonisolated(nonsending) @Sendable (Call) async throws -> Question
-  typealias Run = nonisolated(nonsending) @Sendable (Call, Question, ResponseStream) async throws -> Finish
+  /// A row that asks a model and answers in one piece.
+  static func whole(_ methods: String..., at path: PathPattern, _ ask: @escaping StreamingEndpoint.Ask) -> Route {
+    Route(methods, path, .stream(StreamingEndpoint(dialect: nil, ask: ask)))
+  }
 
-  let dialect: any Dialect.Type
-  /// Reads and checks the request.
-  let ask: Ask
-  /// Answers it.
-  let run: Run
-  /// The answer in one piece.
-  var whole: @Sendable (Finish, String) -> Response = { finish, text in .json(["message": .string(text)]) }
+  /// A row that asks no model.
+  static func answer(
+    _ methods: String..., at path: PathPattern, isOpen: Bool = false, _ handler: @escaping AnswerHandler
+  ) -> Route {
+    Route(methods, path, isOpen: isOpen, .answer(handler))
+  }
 }
 
 /// A path in which segments may be placeholders: `/api/streams/{id}`.
@@ -90,24 +86,34 @@ struct PathPattern: Sendable, ExpressibleByStringLiteral {
 
 /// The table of endpoints.
 struct RouteTable: Sendable {
-  private(set) var routes: [Route] = []
+  private(set) var routes: [Route]
+
+  init(_ routes: [Route] = []) { self.routes = routes }
 
   mutating func add(_ route: Route) { routes.append(route) }
 
   /// The row for a request, which also answers HEAD where it answers GET.
   func find(_ method: String, _ path: String) throws(Failure) -> (route: Route, parameters: [String: String]) {
+    for route in routes where route.methods.contains(method == "HEAD" ? "GET" : method) {
+      if let parameters = route.path.match(path) { return (route, parameters) }
+    }
+    let methods = try self.methods(at: path)
+    var failure = Failure(
+      .methodNotAllowed,
+      "\(path.prefix(200)) does not take \(method.prefix(20)) but \(methods.joined(separator: ", ")).")
+    failure.allowedMethods = methods
+    throw failure
+  }
+
+  /// The methods that a path has, HEAD and OPTIONS among them.
+  ///
+  /// - Throws: ``Failure/Code/notFound`` when no row has the path.
+  func methods(at path: String) throws(Failure) -> [String] {
     var methods: [String] = []
-    for route in routes {
-      guard let parameters = route.path.match(path) else { continue }
-      if route.methods.contains(method == "HEAD" ? "GET" : method) { return (route, parameters) }
+    for route in routes where route.path.match(path) != nil {
       methods += route.methods + (route.methods.contains("GET") ? ["HEAD"] : [])
     }
-    guard methods.isEmpty else {
-      var failure = Failure(
-        .methodNotAllowed, "\(path) does not take \(method) but \(methods.joined(separator: ", ")).")
-      failure.allowedMethods = methods
-      throw failure
-    }
-    throw Failure(.notFound, "There is nothing at \(path.prefix(200)).")
+    guard !methods.isEmpty else { throw Failure(.notFound, "There is nothing at \(path.prefix(200)).") }
+    return methods + ["OPTIONS"]
   }
 }

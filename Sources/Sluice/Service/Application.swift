@@ -49,19 +49,20 @@ public final class Application {
   ///   - handler: sends the answer; see ``StreamHandler``. What it throws becomes the stream's `error` record: a
   ///     ``Failure`` as it is, anything else as `internal`.
   public func stream(_ method: String, _ path: String, _ handler: @escaping StreamHandler) {
-    let endpoint = StreamingEndpoint(
-      dialect: EventsDialect.self,
-      ask: { _ in StreamingEndpoint.Question(message: "") },
-      run: { call, _, stream in
-        try await handler(call, stream)
-        return Finish()
+    routes.add(
+      .stream(method, at: PathPattern(path), as: EventsDialect.self) { call in
+        Question(
+          message: "", keepsText: false,
+          answer: { stream in
+            try await handler(call, stream)
+            return Finish()
+          })
       })
-    routes.add(Route(method, path: PathPattern(path), action: .stream(endpoint)))
   }
 
   /// Adds an endpoint that answers in one piece.
   public func answer(_ method: String, _ path: String, _ handler: @escaping AnswerHandler) {
-    routes.add(Route(method, path: PathPattern(path), action: .answer(handler)))
+    routes.add(.answer(method, at: PathPattern(path), handler))
   }
 
   /// Serves until SIGTERM or SIGINT, then lets running streams finish and returns. As a CGI program it serves the one
@@ -110,16 +111,5 @@ public final class Application {
             exchange, isHeadRequest: request.method == "HEAD", writeTimeout: configuration.writeTimeout))
       }
     } catch { throw StartError(message: "cannot start: \(error)") }
-  }
-}
-
-extension RouteTable {
-  /// The endpoints that every server has.
-  static func builtIn(_ services: Services) -> RouteTable {
-    var table = RouteTable()
-    table.add(Route("POST", path: "/api/chat", action: .stream(services.chat)))
-    table.add(Route("DELETE", path: "/api/streams/{id}", action: .answer { try await services.stopStream($0) }))
-    table.add(Route("GET", path: "/healthz", isOpen: true, action: .answer { try await services.health($0) }))
-    return table
   }
 }

@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import JSON
 import Upstream
 
 /// Answers the requests of one loop: finds the route, asks who asks, and runs the handler in a task of its own.
@@ -16,7 +17,10 @@ final class RequestHandler {
 
   /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
+    writer.fields = services.cors.fields(
+      for: request, isCredentialed: services.configuration.trustsRemoteUser)
     do throws(Failure) {
+      if request.method == "OPTIONS" { return tellMethods(of: request, try routes.methods(at: request.path), writer) }
       let (route, parameters) = try routes.find(request.method, request.path)
       let call = try call(request, route, parameters)
       switch route.action {
@@ -53,7 +57,7 @@ final class RequestHandler {
     return Identifier.isValid(given) ? given : Identifier.make()
   }
 
-  // MARK: Three ways to answer
+  // MARK: Ways to answer
 
   private func refuse(_ request: Request, _ failure: Failure, _ writer: consuming ResponseWriter) {
     let fields: JSON.Members = [
@@ -66,11 +70,23 @@ final class RequestHandler {
     } else {
       services.log.info("refused", fields)
     }
-    let response = failure.response
+    services.metrics.refused(failure.code)
+    send(failure.response(to: request), writer)
+  }
+
+  private func send(_ response: Response, _ writer: consuming ResponseWriter) {
     var writer: ResponseWriter? = consume writer
-    reactor.spawn {
-      await writer.take()?.respond(response)
+    reactor.spawn { await writer.take()?.respond(response) }
+  }
+
+  /// OPTIONS asks nobody who asks: a browser's preflight carries no token.
+  private func tellMethods(of request: Request, _ methods: [String], _ writer: consuming ResponseWriter) {
+    var head = ResponseHead(status: 204)
+    if let list = FieldValue(methods.joined(separator: ", ")) {
+      head.set("Allow", list)
+      for field in services.cors.preflightFields(for: request, methods: list) { head.set(field.name, field.value) }
     }
+    send(Response(head), writer)
   }
 
   private func answer(_ call: Call, _ handler: @escaping AnswerHandler, _ writer: consuming ResponseWriter) {
@@ -86,7 +102,8 @@ final class RequestHandler {
             "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
             "detail": failure.detail.map(JSON.string) ?? .null,
           ])
-        response = failure.response
+        services.metrics.refused(failure.code)
+        response = failure.response(to: call.request)
       }
       await writer.take()?.respond(response)
     }
@@ -95,13 +112,6 @@ final class RequestHandler {
   private func stream(
     _ call: Call, _ route: Route, _ endpoint: StreamingEndpoint, _ writer: consuming ResponseWriter
   ) {
-    if call.request.method == "HEAD" {
-      // The head that GET would have, without asking any model.
-      var head = ResponseHead()
-      head.set("Content-Type", "text/event-stream; charset=utf-8")
-      let response = Response(head)
-      return answer(call, { _ in response }, writer)
-    }
     let run = StreamRun(call, route: route.path.text, endpoint, services, reactor)
     var writer: ResponseWriter? = consume writer
     run.task = reactor.spawn {

@@ -11,7 +11,9 @@ final class Services: Sendable {
   let authenticator: Authenticator
   let store: Store
   let streams = StreamRegistry()
-  let prompts = PromptFiles()
+  let metrics = Metrics()
+  let prompts: Prompts
+  let cors: CORS
   private let echo = EchoGenerator()
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)
@@ -23,12 +25,14 @@ final class Services: Sendable {
     self.pool = pool
     self.authenticator = Authenticator(configuration, log: log)
     self.store = Store(root: configuration.state, pool: pool)
-    let prompts = prompts
+    let prompts = Prompts(folder: configuration.prompts)
+    self.prompts = prompts
+    self.cors = CORS(origins: configuration.corsOrigins)
     let keyFile = configuration.upstreamKeyFile
     self.upstream = configuration.upstreamURL.map { url in
       OpenAIGenerator(
         baseURL: url, certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
-        key: { keyFile.flatMap { try? prompts.text($0) } })
+        key: { keyFile.flatMap { try? prompts.file($0) } })
     }
   }
 
@@ -44,22 +48,4 @@ final class Services: Sendable {
   var isDraining: Bool { draining.load(ordering: .relaxed) }
 
   func beginDraining() { draining.store(true, ordering: .relaxed) }
-}
-
-/// Texts that an admin keeps in files: prompts and the API key. Each is read again when it has changed.
-final class PromptFiles: Sendable {
-  private let files = Mutex<[String: WatchedFile<String>]>([:])
-
-  /// The text of a file, without white space at its ends.
-  func text(_ path: String) throws(Failure) -> String {
-    let file = files.withLock { files in
-      if let file = files[path] { return file }
-      let file = WatchedFile(path) { String(String(decoding: $0, as: UTF8.self).trimmed) }
-      files[path] = file
-      return file
-    }
-    do { return try file.content() } catch {
-      throw Failure(.internalError, "The server's configuration is incomplete.", detail: "\(error)")
-    }
-  }
 }

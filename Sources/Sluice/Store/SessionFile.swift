@@ -1,6 +1,7 @@
 import CLinux
 import EventLoop
 import Glibc
+import JSON
 
 /// One session's turns: a file of JSON lines, appended to under a lock. Everything here blocks.
 struct SessionFile: Sendable {
@@ -39,18 +40,24 @@ struct SessionFile: Sendable {
     if size == 0 { try syncFolder(above: path) }
   }
 
-  /// The newest `limit` turns, oldest first. A line that is no turn is passed over. No file means none.
-  func turns(newest limit: Int) throws(SystemError) -> [Turn] {
-    guard limit > 0 else { return [] }
+  /// The newest turns of a page, oldest first. A line that is no turn is passed over. Nil when there is no file.
+  func turns(_ page: Page) throws(SystemError) -> [Turn]? {
     let number = unsafe open(path, O_RDONLY | O_CLOEXEC)
-    if number < 0, errno == ENOENT { return [] }
+    if number < 0, errno == ENOENT { return nil }
     let descriptor = try Descriptor(number, from: "open \(path)")
     var turns: [Turn] = []
+    // With a turn named that they are to come before: not until it was met, on the way from the end.
+    var isInPage = page.before == nil
+    func take(_ line: some Collection<UInt8>) {
+      guard let turn = Turn(line: line) else { return }
+      if isInPage { turns.append(turn) }
+      if turn.id == page.before { isInPage = true }
+    }
     // From the end, block by block, so that a long session costs no more than a short one.
     var end = try size(descriptor)
     var rest: [UInt8] = []
     var isLast = true
-    while end > 0, turns.count < limit {
+    while end > 0, turns.count < page.limit {
       let start = max(0, end - 64 * 1024)
       rest = try readBytes(descriptor, start..<end) + rest
       end = start
@@ -60,13 +67,39 @@ struct SessionFile: Sendable {
         isLast = false
       }
       while !isLast, let newline = rest.dropLast().lastIndex(of: 0x0A) {
-        if let turn = Turn(line: rest[(newline + 1)...]) { turns.append(turn) }
+        take(rest[(newline + 1)...])
         rest.removeLast(rest.count - newline - 1)
-        if turns.count == limit { break }
+        if turns.count == page.limit { break }
       }
     }
-    if turns.count < limit, !isLast, let turn = Turn(line: rest) { turns.append(turn) }
+    if turns.count < page.limit, !isLast { take(rest) }
     return turns.reversed()
+  }
+
+  /// How many lines there are.
+  func count() throws(SystemError) -> Int {
+    var count = 0
+    for byte in try readFile(path) where byte == 0x0A { count += 1 }
+    return count
+  }
+
+  /// Removes the file. False when there is none.
+  func remove() throws(SystemError) -> Bool {
+    // Under the lock, so that an append that has begun is not lost in a file without a name.
+    let descriptor: Descriptor
+    do throws(SystemError) {
+      descriptor = try Descriptor(unsafe open(path, O_RDWR | O_CLOEXEC), from: "open \(path)")
+    } catch {
+      if error.code == ENOENT { return false }
+      throw error
+    }
+    try lock(descriptor, path)
+    guard unsafe unlink(path) == 0 else {
+      if errno == ENOENT { return false }
+      throw SystemError("remove \(path)")
+    }
+    try syncFolder(above: path)
+    return true
   }
 
   // MARK: Parts
@@ -76,9 +109,7 @@ struct SessionFile: Sendable {
     while true {
       let number = unsafe open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
       let descriptor = try Descriptor(number, from: "open \(path)")
-      while flock(descriptor.number, LOCK_EX) != 0 {
-        guard errno == EINTR else { throw SystemError("lock \(path)") }
-      }
+      try lock(descriptor, path)
       var status = stat()
       guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("stat \(path)") }
       if status.st_nlink > 0 { return descriptor }

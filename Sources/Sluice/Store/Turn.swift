@@ -1,9 +1,9 @@
-import FoundationEssentials
+import JSON
 import Upstream
 
 /// A finished turn of a conversation: what the user said and the whole answer. One line of a session's file.
-struct Turn: Sendable, Equatable, Decodable {
-  struct Text: Sendable, Equatable, Decodable {
+struct Turn: Sendable, Equatable {
+  struct Text: Sendable, Equatable {
     var content: String
   }
 
@@ -36,8 +36,21 @@ struct Turn: Sendable, Equatable, Decodable {
 
   /// Nil when the line is not a whole turn: torn by a power cut, or not ours.
   init?(line: some Collection<UInt8>) {
-    guard let turn = try? JSONDecoder().decode(Turn.self, from: Data(line)) else { return nil }
-    self = turn
+    guard let json = try? JSON(parsing: Array(line)), let id = json["id"]?.string, let at = json["at"]?.string,
+      let user = json["user"]?["content"]?.string, let assistant = json["assistant"]?["content"]?.string
+    else { return nil }
+    self.id = id
+    self.at = at
+    self.user = Text(content: user)
+    self.assistant = Text(content: assistant)
+    finishReason = json["finishReason"]?.string
+    model = json["model"]?.string
+    usage = json["usage"].flatMap { usage in
+      guard let prompt = usage["promptTokens"]?.integer, let completion = usage["completionTokens"]?.integer,
+        let total = usage["totalTokens"]?.integer
+      else { return nil }
+      return Usage(promptTokens: prompt, completionTokens: completion, totalTokens: total)
+    }
   }
 
   init(id: String, at: String, user: String, assistant: String, completion: Completion, model: String?) {

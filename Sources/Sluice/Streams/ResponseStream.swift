@@ -9,6 +9,8 @@ import Upstream
 public final class ResponseStream: AnswerReceiver, Flushing {
   /// The stream's id (a UUIDv7), which the client has from the header `Sluice-Stream-Id`.
   public let id: String
+  /// The id under which the answer is kept, where it is: the stream's own, unless it is an answer given again.
+  let messageID: String
   /// The text sent so far, where it is to be kept.
   private(set) var text = ""
 
@@ -23,9 +25,9 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   let reactor: Reactor
   private let limits: StreamLimits
-  private let message: String
   private let keepsText: Bool
-  private let whole: ((Finish, String) -> Response)?
+  private let sendsID: Bool
+  private let whole: Question.Whole?
   private var dialect: any Dialect
   private var state = StreamState()
   private var writer: ResponseWriter?
@@ -43,16 +45,27 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private var waitTimer: Timer?
   private var totalTimer: Timer?
 
-  /// - Parameters:
-  ///   - whole: makes the answer of all the text, when the client wants it in one piece. Nil streams.
-  ///   - keepsText: whether ``text`` is wanted; a stream that is not stored need not grow.
+  /// How an answer is given.
+  struct Form {
+    var dialect: any Dialect
+    /// Makes the answer of all the text, when the client wants it in one piece. Nil streams.
+    var whole: Question.Whole?
+    /// Whether ``ResponseStream/text`` is wanted; a stream that is not stored need not grow.
+    var keepsText = true
+    /// Whether the stream's id is sent as an event's: an EventSource that reconnects then tells it.
+    var sendsID = false
+  }
+
+  /// - Parameter messageID: the stream's id unless given.
   init(
-    id: String, message: String, dialect: any Dialect, whole: ((Finish, String) -> Response)?, keepsText: Bool,
-    limits: StreamLimits, reactor: Reactor, writer: consuming ResponseWriter
+    id: String, messageID: String? = nil, form: consuming Form, limits: StreamLimits, reactor: Reactor,
+    writer: consuming ResponseWriter
   ) {
     self.id = id
-    self.message = message
-    self.dialect = dialect
+    self.messageID = messageID ?? id
+    self.dialect = form.dialect
+    let (whole, keepsText) = (form.whole, form.keepsText)
+    self.sendsID = form.sendsID
     self.whole = whole
     self.keepsText = keepsText || whole != nil
     self.limits = limits
@@ -167,7 +180,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   ///
   /// - Parameter ending: the handler's own reason, which counts unless another came before.
   /// - Returns: how it ended in fact.
-  func close(_ ending: Ending) async -> Ending {
+  func close(_ ending: Ending, for request: Request) async -> Ending {
     cancelTask = nil
     for timer in [heartbeatTimer, waitTimer, totalTimer] { timer?.cancel() }
     // An answer that was completed, and perhaps stored, stays so: a stop that comes too late changes nothing.
@@ -182,10 +195,10 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     var told = ending
     if whole != nil, case .stopped = ending { told = .failed(Failure(.internalError, "The answer was stopped.")) }
     switch state.end(told) {
-    case .refuse(let failure): await writer.take()?.respond(failure.response)
+    case .refuse(let failure): await writer.take()?.respond(failure.response(to: request))
     case .headAndRecord:
       if let whole, case .finished(let finish) = ending {
-        if await writer.take()?.respond(whole(finish, text)) == false { ending = .disconnected }
+        if await writer.take()?.respond(.json(whole(finish, text))) == false { ending = .disconnected }
         break
       }
       beginBody()
@@ -252,16 +265,14 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   }
 
   private func beginBody() {
-    var head = ResponseHead()
-    head.set("Content-Type", "text/event-stream; charset=utf-8")
-    head.set("Cache-Control", "no-cache, no-transform")
-    // Some proxies look at it; nginx keeps it to itself.
-    head.set("X-Accel-Buffering", "no")
+    var head = ResponseHead.eventStream
     if let id = FieldValue(id) { head.set("Sluice-Stream-Id", id) }
     dialect.addFields(to: &head)
     guard let writer = writer.take() else { return }
     let body = writer.begin(head)
-    dialect.encode(.began(message: message), into: &body.buffer)
+    // An event of nothing but an id is shown to nobody.
+    if sendsID { body.buffer.append(contentsOf: "id: \(id)\n\n".utf8) }
+    dialect.encode(.began, into: &body.buffer)
     self.body = body
   }
 
@@ -292,5 +303,17 @@ public final class ResponseStream: AnswerReceiver, Flushing {
         end(.failed(Failure(.upstreamTimeout, "The model said nothing for \(limit).")))
       }
     }
+  }
+}
+
+extension ResponseHead {
+  /// What every stream begins with.
+  static var eventStream: ResponseHead {
+    var head = ResponseHead()
+    head.set("Content-Type", "text/event-stream; charset=utf-8")
+    head.set("Cache-Control", "no-cache, no-transform")
+    // Some proxies look at it; nginx keeps it to itself.
+    head.set("X-Accel-Buffering", "no")
+    return head
   }
 }

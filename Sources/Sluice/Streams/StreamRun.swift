@@ -1,8 +1,9 @@
 import EventLoop
 import FastCGI
+import JSON
 import Upstream
 
-/// One run of a streaming endpoint, from the valid request to the one line in the log that says how it ended.
+/// One run of a streaming endpoint, from the authenticated request to the one line in the log that says how it ended.
 final class StreamRun {
   let services: Services
   /// The task that ``run(_:)`` runs in, for cancelling it.
@@ -12,6 +13,7 @@ final class StreamRun {
   private let route: String
   private let endpoint: StreamingEndpoint
   private let reactor: Reactor
+  private let id = Identifier.make()
 
   init(_ call: Call, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor) {
     self.call = call
@@ -22,36 +24,130 @@ final class StreamRun {
   }
 
   func run(_ writer: consuming ResponseWriter) async {
-    let question: StreamingEndpoint.Question
-    do {
-      if services.isDraining { throw Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5)) }
-      question = try await endpoint.ask(call)
-    } catch {
+    let plan: Plan
+    do { plan = try await prepare() } catch {
       let failure = Failure(cause: error)
+      services.metrics.refused(failure.code)
       log("refused", ["status": .integer(failure.code.status), "error": .string(failure.code.rawValue)])
-      await writer.respond(failure.response)
+      await writer.respond(failure.response(to: call.request))
       return
     }
-    let id = Identifier.make()
-    let whole = question.wantsWhole ? endpoint.whole : nil
-    let dialect: any Dialect = endpoint.dialect.init(streamID: id)
-    let stream = ResponseStream(
-      id: id, message: question.message, dialect: dialect, whole: whole, keepsText: question.sessionID != nil,
-      limits: call.configuration.streamLimits, reactor: reactor, writer: writer)
-    register(stream)
-    var fields: JSON.Members = ["stream": .string(id)]
-    fields["sessionId"] = question.sessionID.map(JSON.string)
-    log("stream started", fields)
+    switch plan {
+    case .answer(let response): await writer.respond(response)
+    case .stream(let question, let form, let claim):
+      await stream(question.answer, form, claim, messageID: id, writer)
+    case .replay(let replay, let form):
+      await stream(
+        { stream in
+          try await stream.send(replay.text)
+          return replay.finish
+        }, form, nil, messageID: replay.messageID, writer)
+    }
+  }
 
+  // MARK: Before anything is written
+
+  /// What is done about a valid request.
+  private enum Plan {
+    /// There is nothing to stream.
+    case answer(Response)
+    case stream(Question, ResponseStream.Form, ReplayClaim?)
+    /// It was answered before.
+    case replay(Replay, ResponseStream.Form)
+  }
+
+  private func prepare() async throws -> Plan {
+    if services.isDraining { throw Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5)) }
+    let isOff = endpoint.feature.map { !call.configuration.has($0) } ?? false
+    if isOff, case .refusal(let twin) = endpoint.alternative {
+      var failure = Failure(
+        .streamingDisabled, "Streaming is turned off here" + (twin.map { "; \($0) answers in one piece." } ?? "."))
+      failure.alternate = twin
+      throw failure
+    }
+    let dialect = try call.request.query("dialect").map(Dialects.named) ?? endpoint.dialect
+    let isGet = call.request.method == "GET"
+    // An EventSource reconnects when a stream is over, however it ended. A model must not answer again for that.
+    if isGet, call.request.header("Last-Event-ID") != nil { return .answer(Response(ResponseHead(status: 204))) }
+    let question = try await endpoint.ask(call)
+    if call.request.method == "HEAD" { return .answer(Response(.eventStream)) }
+
+    var description = StreamDescription(messageID: id)
+    description.message = question.message
+    description.model = question.model ?? description.model
+    description.wantsUsage = question.wantsUsage
+    func form(keepsText: Bool) -> ResponseStream.Form {
+      let type = dialect ?? EventsDialect.self
+      let isWhole = question.wantsWhole || isOff || dialect == nil
+      return ResponseStream.Form(
+        dialect: type.init(description), whole: isWhole ? question.whole : nil, keepsText: keepsText,
+        sendsID: isGet && type.allowsEventID)
+    }
+    guard endpoint.keepsAnswers, call.request.method == "POST", let key = call.request.header("Idempotency-Key") else {
+      return .stream(question, form(keepsText: question.keepsText), nil)
+    }
+    switch try await claim(key) {
+    case .free(let claim): return .stream(question, form(keepsText: true), claim)
+    case .running(let stream):
+      var failure = Failure(
+        .conflict, "The stream \(stream.isEmpty ? "" : stream + " ")answers the request with this Idempotency-Key now.",
+        retryAfter: .seconds(1))
+      failure.streamID = stream.isEmpty ? nil : stream
+      throw failure
+    case .complete(let replay):
+      guard replay.request == requestDigest else {
+        throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
+      }
+      description.messageID = replay.messageID
+      return .replay(replay, form(keepsText: false))
+    }
+  }
+
+  private func claim(_ key: String) async throws -> ReplayState {
+    guard (1...255).contains(key.utf8.count) else {
+      throw Failure(.badRequest, "An Idempotency-Key must have 1 to 255 bytes.")
+    }
+    do { return try await services.store.claimReplay(of: key, by: id, call.user) } catch {
+      throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
+    }
+  }
+
+  /// Two requests with one key must be the same.
+  private var requestDigest: String {
+    Digest(of: Array("\(call.request.path)\n".utf8) + call.request.body).hex
+  }
+
+  // MARK: The stream
+
+  private func stream(
+    _ answer: Question.Answering, _ form: consuming ResponseStream.Form, _ claim: ReplayClaim?, messageID: String,
+    _ writer: consuming ResponseWriter
+  ) async {
+    let stream = ResponseStream(
+      id: id, messageID: messageID, form: form, limits: call.configuration.streamLimits, reactor: reactor,
+      writer: writer)
+    register(stream)
+    log("stream started", ["stream": .string(id)])
     var ending: Ending
     do {
-      ending = .finished(try await endpoint.run(call, question, stream))
+      let finish = try await answer(stream)
+      if let claim { await keep(stream, finish, claim) }
+      ending = .finished(finish)
     } catch {
+      if let claim { await services.store.abandon(claim) }
       ending = .failed(Failure(cause: error))
     }
-    ending = await stream.close(ending)
+    ending = await stream.close(ending, for: call.request)
     services.streams.remove(id)
-    logEnd(of: stream, ending, fields)
+    report(stream, ending)
+  }
+
+  /// Keeps an answer for the same request sent again. That it cannot be kept is no reason to fail it.
+  private func keep(_ stream: ResponseStream, _ finish: Finish, _ claim: ReplayClaim) async {
+    let replay = Replay(request: requestDigest, messageID: stream.messageID, text: stream.text, finish: finish)
+    do { try await services.store.complete(claim, with: replay) } catch {
+      services.log.warning("an answer could not be kept for its Idempotency-Key", ["error": .string("\(error)")])
+    }
   }
 
   private func register(_ stream: ResponseStream) {
@@ -64,16 +160,24 @@ final class StreamRun {
     }
   }
 
-  private func logEnd(of stream: ResponseStream, _ ending: Ending, _ start: JSON.Members) {
-    var fields = start
-    fields["outcome"] = .string(ending.outcome.rawValue)
-    if case .finished(let finish) = ending { fields["messageId"] = finish.messageID.map(JSON.string) }
+  /// Counts and logs how a stream ended: once for each.
+  private func report(_ stream: ResponseStream, _ ending: Ending) {
+    let firstToken = stream.firstDeltaAt.map { $0 - stream.startedAt }
+    let total = reactor.now - stream.startedAt
+    services.metrics.streamEnded(
+      route: route, ending.outcome, firstToken: firstToken, total: total, deltas: stream.deltas,
+      sentBytes: stream.sentBytes)
+    var fields: JSON.Members = ["stream": .string(id), "outcome": .string(ending.outcome.rawValue)]
+    if case .finished(let finish) = ending {
+      fields["messageId"] = finish.messageID.map(JSON.string)
+      fields["sessionId"] = finish.sessionID.map(JSON.string)
+    }
     if case .failed(let failure) = ending {
       fields["error"] = .string(failure.code.rawValue)
       fields["detail"] = .string(failure.detail ?? failure.message)
     }
-    fields["firstTokenMs"] = stream.firstDeltaAt.map { .integer(Int(($0 - stream.startedAt).wholeMilliseconds)) }
-    fields["totalMs"] = .integer(Int((reactor.now - stream.startedAt).wholeMilliseconds))
+    fields["firstTokenMs"] = firstToken.map { .integer(Int($0.wholeMilliseconds)) }
+    fields["totalMs"] = .integer(Int(total.wholeMilliseconds))
     fields["deltas"] = .integer(stream.deltas)
     fields["bytes"] = .integer(stream.sentBytes)
     log("stream ended", fields)
@@ -83,7 +187,7 @@ final class StreamRun {
     var all: JSON.Members = [
       "correlationId": .string(call.correlationID), "route": .string(route), "user": .string(call.user.name),
     ]
-    for field in fields.all { all[field.name] = field.value }
+    all.merge(fields)
     services.log.info(message, all)
   }
 }

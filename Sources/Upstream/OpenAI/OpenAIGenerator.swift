@@ -1,6 +1,6 @@
 import CCurl
 import EventLoop
-import FoundationEssentials
+import JSON
 
 /// Asks an OpenAI-compatible API: `POST …/chat/completions`, streamed.
 ///
@@ -29,13 +29,11 @@ public final class OpenAIGenerator: Generator {
     let key = key()
     var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
     if let key { headers.append("Authorization: Bearer \(key)") }
-    do {
-      let body = try JSONEncoder().encode(RequestBody(prompt))
-      let request = CurlRequest(url: url, headers: headers, body: Array(body), certificateFile: certificateFile)
-      guard let transfer = CurlTransfer(request) else { throw GeneratorError(.failed, "The model's URL is not valid.") }
+    let request = CurlRequest(url: url, headers: headers, body: Self.body(of: prompt), certificateFile: certificateFile)
+    if let transfer = CurlTransfer(request) {
       ChatCompletion(transfer, answer, connections, reactor: reactor).begin()
-    } catch {
-      answer.fail(error as? GeneratorError ?? GeneratorError(.failed, "The question could not be encoded."))
+    } else {
+      answer.fail(GeneratorError(.failed, "The model's URL is not valid."))
     }
     return answer
   }
@@ -51,27 +49,16 @@ public final class OpenAIGenerator: Generator {
     }
   }
 
-  private struct RequestBody: Encodable {
-    struct StreamOptions: Encodable {
-      var includeUsage = true
-      enum CodingKeys: String, CodingKey { case includeUsage = "include_usage" }
-    }
-    var model: String?
-    var messages: [Message]
-    var maximumTokens: Int?
-    var stream = true
-    var streamOptions = StreamOptions()
-
-    enum CodingKeys: String, CodingKey {
-      case model, messages, stream
-      case maximumTokens = "max_tokens"
-      case streamOptions = "stream_options"
-    }
-
-    init(_ prompt: Prompt) {
-      model = prompt.model
-      messages = prompt.messages
-      maximumTokens = prompt.maximumTokens
-    }
+  /// The request's body, as the API's reference has it.
+  private static func body(of prompt: Prompt) -> [UInt8] {
+    var members: JSON.Members = [:]
+    members["model"] = prompt.model.map(JSON.string)
+    members["messages"] = .array(
+      prompt.messages.map { ["role": .string($0.role.rawValue), "content": .string($0.content)] })
+    members["max_tokens"] = prompt.maximumTokens.map(JSON.integer)
+    members.merge(prompt.parameters)
+    members["stream"] = .bool(true)
+    members["stream_options"] = ["include_usage": .bool(true)]
+    return JSON.object(members).encoded
   }
 }

@@ -4,6 +4,8 @@ public enum JSON: Sendable, Equatable {
   case bool(Bool)
   case integer(Int)
   case number(Double)
+  /// A number as it was written down, where `integer` cannot hold it: nothing of it is lost.
+  case literal(String)
   case string(String)
   case array([JSON])
   case object(Members)
@@ -15,6 +17,11 @@ public enum JSON: Sendable, Equatable {
     public struct Member: Sendable, Equatable {
       public var name: String
       public var value: JSON
+
+      public init(name: String, value: JSON) {
+        self.name = name
+        self.value = value
+      }
     }
 
     public init(dictionaryLiteral elements: (String, JSON)...) {
@@ -22,6 +29,11 @@ public enum JSON: Sendable, Equatable {
     }
 
     public init(_ members: [Member] = []) { all = members }
+
+    /// Adds those of `other`, in their order; a name that is there already gets the other's value.
+    public mutating func merge(_ other: Members) {
+      for member in other.all { self[member.name] = member.value }
+    }
 
     public subscript(name: String) -> JSON? {
       get { all.last { $0.name == name }?.value }
@@ -34,6 +46,24 @@ public enum JSON: Sendable, Equatable {
         }
       }
     }
+  }
+
+  /// The member called `name`, where this is an object that has one.
+  public subscript(name: String) -> JSON? {
+    guard case .object(let members) = self else { return nil }
+    return members[name]
+  }
+
+  /// The text, where this is a string.
+  public var string: String? {
+    guard case .string(let text) = self else { return nil }
+    return text
+  }
+
+  /// The number, where this is a whole one that fits.
+  public var integer: Int? {
+    guard case .integer(let number) = self else { return nil }
+    return number
   }
 
   /// Its text, without white space.
@@ -61,6 +91,7 @@ extension [UInt8] {
     case .integer(let value): append(contentsOf: String(value).utf8)
     // JSON has no word for infinity and its like.
     case .number(let value): append(contentsOf: (value.isFinite ? String(value) : "null").utf8)
+    case .literal(let text): append(contentsOf: text.utf8)
     case .string(let value): append(jsonString: value)
     case .array(let values):
       append(UInt8(ascii: "["))

@@ -1,9 +1,11 @@
 #include "CSimdJSON.h"
 
 #include <cstring>
+#include <deque>
 #include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <simdjson.h>
 
@@ -13,11 +15,12 @@ struct csimdjson_parser {
   ondemand::parser parser;
   // The chunk with the padding that simdjson wants to be able to read behind it.
   std::string padded;
-  // Where strings are kept whose escapes simdjson refuses. At most four in a chunk.
-  std::string kept[4];
-  int kept_count = 0;
-  // Whether a string of this chunk could not be read: then none of the chunk may count, for text is missing.
+  // Where strings are kept whose escapes simdjson refuses. A deque, for they must not move.
+  std::deque<std::string> kept;
+  // Whether a string of this text could not be read: then none of the text may count, for something is missing.
   bool is_broken = false;
+  // What csimdjson_read gives back.
+  std::vector<csimdjson_token> tokens;
 };
 
 namespace {
@@ -107,12 +110,8 @@ csimdjson_text string(csimdjson_parser &parser, ondemand::value value) {
   error_code error = value.get_string().get(plain);
   if (!error) return text(plain);
   if (error != STRING_ERROR) return {nullptr, 0};
-  if (parser.kept_count == 4) {
-    parser.is_broken = true;
-    return {nullptr, 0};
-  }
-  std::string &kept = parser.kept[parser.kept_count++];
-  if (unescape(raw, kept)) return text(kept);
+  parser.kept.emplace_back();
+  if (unescape(raw, parser.kept.back())) return text(parser.kept.back());
   parser.is_broken = true;
   return {nullptr, 0};
 }
@@ -175,6 +174,97 @@ void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
   }
 }
 
+// Whether `raw` is a number of RFC 8259, section 6.
+bool is_number(std::string_view raw) {
+  size_t i = 0;
+  auto digits = [&] {
+    size_t first = i;
+    while (i < raw.size() && raw[i] >= '0' && raw[i] <= '9') i++;
+    return i > first;
+  };
+  if (i < raw.size() && raw[i] == '-') i++;
+  if (i < raw.size() && raw[i] == '0') i++;
+  else if (!digits()) return false;
+  if (i < raw.size() && raw[i] == '.') {
+    i++;
+    if (!digits()) return false;
+  }
+  if (i < raw.size() && (raw[i] == 'e' || raw[i] == 'E')) {
+    i++;
+    if (i < raw.size() && (raw[i] == '+' || raw[i] == '-')) i++;
+    if (!digits()) return false;
+  }
+  return i == raw.size();
+}
+
+void add(csimdjson_parser &parser, csimdjson_kind kind, csimdjson_text text = {nullptr, 0}) {
+  parser.tokens.push_back({kind, text});
+}
+
+// Appends the tokens of `value`. False when it is not strictly JSON, or nested more than `depth` deep.
+bool walk(csimdjson_parser &parser, ondemand::value value, size_t depth) {
+  ondemand::json_type type;
+  if (value.type().get(type)) return false;
+  switch (type) {
+  case ondemand::json_type::object: {
+    ondemand::object object;
+    if (!depth || value.get_object().get(object)) return false;
+    add(parser, CSIMDJSON_OBJECT);
+    for (auto entry : object) {
+      ondemand::field field;
+      std::string_view key;
+      if (std::move(entry).get(field)) return false;
+      // With its quotes, up to the end of the text.
+      const char *quote = field.key().raw() - 1;
+      std::string_view raw(quote, size_t(parser.padded.data() + parser.padded.size() - quote));
+      if (field.unescaped_key().get(key)) {
+        parser.kept.emplace_back();
+        if (!unescape(raw, parser.kept.back())) return false;
+        key = parser.kept.back();
+      }
+      add(parser, CSIMDJSON_STRING, text(key));
+      if (!walk(parser, field.value(), depth - 1)) return false;
+    }
+    add(parser, CSIMDJSON_END);
+    return true;
+  }
+  case ondemand::json_type::array: {
+    ondemand::array array;
+    if (!depth || value.get_array().get(array)) return false;
+    add(parser, CSIMDJSON_ARRAY);
+    for (auto element : array) {
+      ondemand::value item;
+      if (element.get(item) || !walk(parser, item, depth - 1)) return false;
+    }
+    add(parser, CSIMDJSON_END);
+    return true;
+  }
+  case ondemand::json_type::string: {
+    csimdjson_text read = string(parser, value);
+    if (!read.bytes) return false;
+    add(parser, CSIMDJSON_STRING, read);
+    return true;
+  }
+  default: break;
+  }
+  std::string_view raw = value.raw_json_token();
+  while (!raw.empty() && std::strchr(" \t\r\n", raw.back())) raw.remove_suffix(1);
+  if (raw == "null") add(parser, CSIMDJSON_NULL);
+  else if (raw == "true") add(parser, CSIMDJSON_TRUE);
+  else if (raw == "false") add(parser, CSIMDJSON_FALSE);
+  else if (is_number(raw)) add(parser, CSIMDJSON_NUMBER, text(raw));
+  else return false;
+  return true;
+}
+
+error_code start(csimdjson_parser &parser, const uint8_t *bytes, size_t count, ondemand::document &document) {
+  parser.kept.clear();
+  parser.is_broken = false;
+  parser.padded.resize(count + SIMDJSON_PADDING);
+  std::memcpy(&parser.padded[0], bytes, count);
+  return parser.parser.iterate(parser.padded.data(), count, parser.padded.size()).get(document);
+}
+
 } // namespace
 
 csimdjson_parser *csimdjson_parser_new(void) { return new (std::nothrow) csimdjson_parser; }
@@ -183,16 +273,9 @@ void csimdjson_parser_free(csimdjson_parser *parser) { delete parser; }
 
 bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t count, csimdjson_chunk *chunk) {
   std::memset(chunk, 0, sizeof *chunk);
-  parser->kept_count = 0;
-  parser->is_broken = false;
-  parser->padded.resize(count + SIMDJSON_PADDING);
-  std::memcpy(&parser->padded[0], bytes, count);
-
   ondemand::document document;
   ondemand::object object;
-  if (parser->parser.iterate(parser->padded.data(), count, parser->padded.size()).get(document) ||
-      document.get_object().get(object))
-    return false;
+  if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
   for (auto entry : object) {
     ondemand::field field;
     std::string_view key;
@@ -215,4 +298,18 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
     }
   }
   return !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
+}
+
+bool csimdjson_read(csimdjson_parser *parser, const uint8_t *bytes, size_t count, size_t depth,
+                    const csimdjson_token **tokens, size_t *token_count) {
+  ondemand::document document;
+  ondemand::value value;
+  parser->tokens.clear();
+  // What is no array and no object has no value that can be walked.
+  if (start(*parser, bytes, count, document) || document.get_value().get(value) ||
+      !walk(*parser, value, depth) || parser->is_broken || document.current_location().error() != OUT_OF_BOUNDS)
+    return false;
+  *tokens = parser->tokens.data();
+  *token_count = parser->tokens.size();
+  return true;
 }

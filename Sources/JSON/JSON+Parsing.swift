@@ -1,0 +1,73 @@
+import CSimdJSON
+
+/// The text is not JSON, is neither an array nor an object, or is nested too deep.
+public struct JSONError: Error, Sendable {}
+
+extension JSON {
+  /// How deep arrays and objects may be nested.
+  public static let maximumDepth = 64
+
+  /// Reads a JSON text, an array or an object, strictly by RFC 8259, with simdjson. Members keep their order. Half of a
+  /// surrogate pair in an escape becomes U+FFFD. Use it on any thread; a megabyte takes some milliseconds.
+  public init(parsing text: [UInt8]) throws(JSONError) {
+    try self.init(parsing: text.span)
+  }
+
+  public init(parsing text: borrowing Span<UInt8>) throws(JSONError) {
+    guard let parser = unsafe csimdjson_parser_new() else { fatalError("out of memory") }
+    defer { unsafe csimdjson_parser_free(parser) }
+    // Safe: the tokens and their texts are the parser's, and are copied before it is freed.
+    let json = unsafe text.withUnsafeBufferPointer { bytes -> JSON? in
+      var tokens: UnsafePointer<csimdjson_token>?
+      var count = 0
+      guard let base = bytes.baseAddress,
+        unsafe csimdjson_read(parser, base, bytes.count, Self.maximumDepth, &tokens, &count)
+      else { return nil }
+      var reader = unsafe TokenReader(tokens: UnsafeBufferPointer(start: tokens, count: count))
+      return unsafe reader.next()
+    }
+    guard let json else { throw JSONError() }
+    self = json
+  }
+}
+
+/// Makes values of the tokens, which come in order and belong together: simdjson has seen to that.
+@unsafe
+private struct TokenReader {
+  let tokens: UnsafeBufferPointer<csimdjson_token>
+  var index = 0
+
+  /// The next value; nil at the end of an array or an object.
+  mutating func next() -> JSON? {
+    guard unsafe index < tokens.count else { return nil }
+    let token = unsafe tokens[index]
+    unsafe index += 1
+    switch unsafe token.kind {
+    case CSIMDJSON_TRUE: return .bool(true)
+    case CSIMDJSON_FALSE: return .bool(false)
+    case CSIMDJSON_NUMBER:
+      let text = unsafe Self.text(token)
+      // What is not written as we would write it stays as it is: -0 too.
+      guard let number = Int(text), String(number) == text else { return .literal(text) }
+      return .integer(number)
+    case CSIMDJSON_STRING: return .string(unsafe Self.text(token))
+    case CSIMDJSON_ARRAY:
+      var values: [JSON] = []
+      while let value = unsafe next() { values.append(value) }
+      return .array(values)
+    case CSIMDJSON_OBJECT:
+      var members: [JSON.Members.Member] = []
+      while case .string(let name)? = unsafe next(), let value = unsafe next() {
+        members.append(JSON.Members.Member(name: name, value: value))
+      }
+      return .object(JSON.Members(members))
+    case CSIMDJSON_END: return nil
+    default: return .null
+    }
+  }
+
+  private static func text(_ token: csimdjson_token) -> String {
+    guard let bytes = unsafe token.text.bytes else { return "" }
+    return unsafe String(decoding: UnsafeBufferPointer(start: bytes, count: token.text.count), as: UTF8.self)
+  }
+}

@@ -1,0 +1,18 @@
+extension Services {
+  /// GET, POST /api/stream/ai-block/{block_type}: one question to a block, each of which is a prompt. Nothing is stored.
+  nonisolated(nonsending) func block(_ call: Call) async throws -> Question {
+    let name = call.pathParameters["block_type"] ?? ""
+    guard Identifier.isValid(name), let instructions = try prompts.text("blocks/" + name) else {
+      throw Failure(
+        .notFound, "There is no block \"\(name.prefix(64))\"; there are: \(prompts.blocks.joined(separator: ", ")).")
+    }
+    let fields = try await RequestFields.read(call, on: pool)
+    let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
+    return Question(
+      message: input, model: call.configuration.model, keepsText: false,
+      answer: { stream in
+        let answer = try await self.ask(input, of: nil, instructions: instructions, call, stream)
+        return Finish(completion: try await stream.relay(answer))
+      })
+  }
+}

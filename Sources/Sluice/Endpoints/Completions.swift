@@ -1,0 +1,128 @@
+import FastCGI
+import JSON
+import Upstream
+
+extension Services {
+  /// POST /v1/chat/completions: OpenAI's API, streamed or not, with the conversation in the client's hands.
+  nonisolated(nonsending) func complete(_ call: Call) async throws -> Question {
+    let fields = try await RequestFields.read(call, on: pool)
+    let request = try CompletionRequest(fields, call.configuration)
+    let model = request.prompt.model ?? modelNames(call.configuration).first ?? "default"
+    let created = Timestamp.seconds
+    return Question(
+      message: request.prompt.messages.last?.content ?? "", model: model, wantsWhole: !request.isStreamed,
+      wantsUsage: request.includesUsage, keepsText: false,
+      answer: { stream in
+        let completion = try await stream.relay(try self.start(request.prompt, call, stream))
+        return Finish(messageID: stream.messageID, completion: completion)
+      },
+      whole: { finish, text in
+        var members: JSON.Members = [
+          "id": .string("chatcmpl-" + (finish.messageID ?? "")), "object": "chat.completion",
+          "created": .integer(created),
+          "model": .string(model),
+          "choices": [
+            [
+              "index": .integer(0), "message": ["role": "assistant", "content": .string(text), "refusal": .null],
+              "logprobs": .null, "finish_reason": .string(finish.completion.finishReason.rawValue),
+            ]
+          ],
+        ]
+        members["usage"] = finish.completion.usage?.json
+        return .object(members)
+      })
+  }
+
+  /// GET /v1/models: what may be asked here.
+  nonisolated(nonsending) func models(_ call: Call) async throws -> Response {
+    .json([
+      "object": "list",
+      "data": .array(
+        modelNames(call.configuration).map {
+          ["id": .string($0), "object": "model", "created": .integer(0), "owned_by": "sluice"]
+        }),
+    ])
+  }
+
+  /// The configured model; without one the generator's name stands for the model that the upstream chooses.
+  private func modelNames(_ configuration: Configuration) -> [String] {
+    [configuration.model ?? configuration.effectiveGenerator.rawValue]
+  }
+}
+
+/// What a client of OpenAI's asks: the parts that matter here, and the rest as it came.
+private struct CompletionRequest {
+  let prompt: Prompt
+  let isStreamed: Bool
+  let includesUsage: Bool
+
+  init(_ fields: RequestFields, _ configuration: Configuration) throws(Failure) {
+    guard case .array(let values)? = fields["messages"], !values.isEmpty else {
+      throw Failure(.badRequest, "\"messages\" must be an array of messages that is not empty.")
+    }
+    var messages: [Message] = []
+    for (index, value) in values.enumerated() { messages.append(try Self.message(value, at: index)) }
+    isStreamed = try fields.flag("stream", default: false)
+    includesUsage = fields["stream_options"]?["include_usage"] == .bool(true)
+    try Self.refuseWhatWouldBeLost(fields)
+    var prompt = Prompt(messages: messages, model: configuration.model)
+    if let model = try fields.optionalText("model", limit: 200), prompt.model == nil { prompt.model = model }
+    prompt.maximumTokens = try Self.maximumTokens(fields, configuration.maximumTokens)
+    for member in fields.members.all where !Self.known.contains(member.name) && member.value != .null {
+      prompt.parameters[member.name] = member.value
+    }
+    self.prompt = prompt
+  }
+
+  /// What is read here. Everything else, `temperature`, `stop` and whatever a model's server knows besides, is passed
+  /// on as it came.
+  private static let known: Set = [
+    "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n",
+  ]
+
+  private static func message(_ value: JSON, at index: Int) throws(Failure) -> Message {
+    let name = "messages[\(index)]"
+    guard let role = value["role"]?.string.flatMap(Message.Role.init(rawValue:)) else {
+      throw Failure(.badRequest, "\"\(name).role\" must be system, developer, user or assistant.")
+    }
+    switch value["content"] {
+    case .string(let text)?: return Message(role, text)
+    case _ where role == .assistant && (value["content"] ?? .null) == .null: return Message(role, "")
+    case .array(let parts)?:
+      var text = ""
+      for (part, value) in parts.enumerated() {
+        guard value["type"]?.string == "text", let piece = value["text"]?.string else {
+          throw Failure(.badRequest, "\"\(name).content[\(part)]\" must be a part of type text.")
+        }
+        text += piece
+      }
+      return Message(role, text)
+    default: throw Failure(.badRequest, "\"\(name).content\" must be a text or an array of parts of type text.")
+    }
+  }
+
+  /// What asks for more than one text could not be passed back.
+  private static func refuseWhatWouldBeLost(_ fields: RequestFields) throws(Failure) {
+    if let count = fields["n"], count != .integer(1) { throw Failure(.badRequest, "\"n\" must be 1.") }
+    for name in ["tools", "functions", "audio"] {
+      if let value = fields[name], value != .array([]) {
+        throw Failure(.badRequest, "\"\(name)\" is not supported: only text is passed back.")
+      }
+    }
+    if let value = fields["logprobs"], value != .bool(false) {
+      throw Failure(.badRequest, "\"logprobs\" is not supported: only text is passed back.")
+    }
+  }
+
+  private static func maximumTokens(_ fields: RequestFields, _ limit: Int?) throws(Failure) -> Int? {
+    var tokens = limit
+    for name in ["max_tokens", "max_completion_tokens"] {
+      guard let value = fields[name] else { continue }
+      guard let number = value.integer, number > 0 else {
+        throw Failure(.badRequest, "\"\(name)\" must be a whole number above 0.")
+      }
+      tokens = min(tokens ?? number, number)
+    }
+    return tokens
+  }
+}

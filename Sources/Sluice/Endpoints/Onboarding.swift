@@ -1,0 +1,55 @@
+import JSON
+import Upstream
+
+extension Services {
+  /// GET /chat/onboarding-stream: leads a new user through the steps of `onboarding.txt`. A completed stream stores the
+  /// turn and takes the message as the answer to the present step; any other changes nothing.
+  nonisolated(nonsending) func onboard(_ call: Call) async throws -> Question {
+    let fields = try await RequestFields.read(call, on: pool)
+    let message = try fields.text("message", limit: call.configuration.maximumMessageBytes)
+    guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
+      throw Failure(
+        .internalError, "The server's configuration is incomplete.",
+        detail: "onboarding.txt has no step: a line that begins with #")
+    }
+    return Question(
+      message: message, model: call.configuration.model,
+      answer: { stream in
+        let before: OnboardingState
+        do { before = try await self.store.onboarding(of: call.user) } catch {
+          throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
+        }
+        let answer = try await self.ask(
+          message, of: Self.onboardingSession, instructions: script.instructions(after: before.answers), call, stream)
+        let completion = try await stream.relay(answer)
+        try await self.keep(stream, message, in: Self.onboardingSession, completion, call)
+        let state = try await self.advance(from: before, message, script, call)
+        return Finish(
+          messageID: stream.messageID, sessionID: Self.onboardingSession, completion: completion,
+          more: state.progress(of: script))
+      })
+  }
+
+  /// The session in which a user's onboarding is kept.
+  static let onboardingSession = "onboarding"
+
+  private nonisolated(nonsending) func advance(
+    from before: OnboardingState, _ message: String, _ script: OnboardingScript, _ call: Call
+  ) async throws -> OnboardingState {
+    guard let step = script.steps.dropFirst(before.answers.count).first else { return before }
+    return try await storing("The answer is complete, but the onboarding's state could not be stored.") {
+      try await store.advanceOnboarding(
+        of: call.user, from: before, with: OnboardingState.Answer(step: step.name, answer: message))
+    }
+  }
+}
+
+extension OnboardingState {
+  /// What the terminal record says: how many steps are done, how many there are, whether that is all.
+  fileprivate func progress(of script: OnboardingScript) -> JSON.Members {
+    let done = min(answers.count, script.steps.count)
+    return [
+      "step": .integer(done), "steps": .integer(script.steps.count), "finished": .bool(done == script.steps.count),
+    ]
+  }
+}

@@ -1,0 +1,107 @@
+import FastCGI
+import JSON
+import Upstream
+
+extension Services {
+  /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. The model's text is streamed; the end
+  /// carries the JSON object that it is, read strictly.
+  nonisolated(nonsending) func makeReport(_ call: Call) async throws -> Question {
+    let fields = try await RequestFields.read(call, on: pool)
+    let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
+    let title = try fields.optionalText("title", limit: Self.maximumTitleBytes)
+    let isSaved = try fields.flag("save", default: false)
+    return Question(
+      message: input, model: call.configuration.model,
+      answer: { stream in
+        let answer = try await self.ask(input, of: nil, instructions: try self.prompts.text("report"), call, stream)
+        let completion = try await stream.relay(answer)
+        let text = stream.text
+        let report = try await self.pool.run { () throws(Failure) in
+          try ReportText.object(in: text, finishReason: completion.finishReason)
+        }
+        var more: JSON.Members = ["report": report]
+        if isSaved { more["reportId"] = .string(try await self.save(report, title: title, call)) }
+        return Finish(completion: completion, more: more)
+      },
+      whole: { finish, _ in
+        var members: JSON.Members = ["report": finish.more["report"] ?? .null]
+        members["reportId"] = finish.more["reportId"]
+        return .object(members)
+      })
+  }
+
+  /// POST /api/reports: `{"report","title"?}`, stored as it is.
+  nonisolated(nonsending) func addReport(_ call: Call) async throws -> Response {
+    let fields = try await RequestFields.read(call, on: pool)
+    guard let report = fields["report"], case .object = report else {
+      throw Failure(.badRequest, "\"report\" must be a JSON object.")
+    }
+    let title = try fields.optionalText("title", limit: Self.maximumTitleBytes)
+    return .json(["id": .string(try await save(report, title: title, call))], status: 201)
+  }
+
+  /// GET /api/reports: the user's, newest first, without the reports themselves.
+  nonisolated(nonsending) func reports(_ call: Call) async throws -> Response {
+    let page = try Page(call.request)
+    let reports = try await reading { try await store.reports(of: call.user, page) }
+    return .json(["reports": .array(reports.map(\.summary))])
+  }
+
+  /// GET /api/reports/{id}.
+  nonisolated(nonsending) func report(_ call: Call) async throws -> Response {
+    let id = call.pathParameters["id"] ?? ""
+    guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: call.user) }) else {
+      throw Failure(.notFound, "There is no such report.")
+    }
+    return .json(report.json)
+  }
+
+  private static let maximumTitleBytes = 1000
+
+  private nonisolated(nonsending) func save(_ report: JSON, title: String?, _ call: Call) async throws -> String {
+    let stored = StoredReport(id: Identifier.make(), title: title, at: Timestamp.now, report: report)
+    try await storing("The report could not be stored.") { try await store.save(stored, of: call.user) }
+    return stored.id
+  }
+}
+
+/// The JSON object in what a model said.
+enum ReportText {
+  /// Takes away what surrounds the object, a byte order mark, white space, a code fence, prose, and reads the rest
+  /// strictly. Nothing inside it is mended: what is stored is what the model said.
+  static func object(in text: String, finishReason: FinishReason) throws(Failure) -> JSON {
+    guard finishReason != .length else {
+      throw Failure(.parseError, "The report was cut off by the limit of tokens.")
+    }
+    let bytes = Array(text.utf8)
+    guard let start = bytes.firstIndex(of: UInt8(ascii: "{")), let end = end(ofObjectAt: start, in: bytes),
+      !isArray(bytes[..<start]), let object = try? JSON(parsing: Array(bytes[start..<end]))
+    else { throw Failure(.parseError, "The model's answer is not a JSON object.") }
+    return object
+  }
+
+  /// Whether what stands before the first object has an array begin: then the object is only an element of it.
+  private static func isArray(_ prefix: ArraySlice<UInt8>) -> Bool {
+    prefix.count { $0 == UInt8(ascii: "[") } > prefix.count { $0 == UInt8(ascii: "]") }
+  }
+
+  /// Behind the brace that matches the one at `start`; nil when there is none.
+  private static func end(ofObjectAt start: Int, in bytes: [UInt8]) -> Int? {
+    var depth = 0
+    var isInString = false
+    var isEscaped = false
+    for index in start..<bytes.count {
+      switch bytes[index] {
+      case _ where isEscaped: isEscaped = false
+      case UInt8(ascii: "\\") where isInString: isEscaped = true
+      case UInt8(ascii: "\""): isInString.toggle()
+      case UInt8(ascii: "{") where !isInString: depth += 1
+      case UInt8(ascii: "}") where !isInString:
+        depth -= 1
+        if depth == 0 { return index + 1 }
+      default: break
+      }
+    }
+    return nil
+  }
+}

@@ -1,0 +1,107 @@
+import EventLoop
+import FastCGI
+import JSON
+import Upstream
+
+extension Services {
+  /// GET /api/sessions: the user's, those with the newest turns first.
+  nonisolated(nonsending) func sessions(_ call: Call) async throws -> Response {
+    let page = try Page(call.request)
+    let sessions = try await reading { try await store.sessions(of: call.user, page) }
+    return .json([
+      "sessions": .array(
+        sessions.map {
+          ["id": .string($0.id), "updatedAt": .string($0.updatedAt), "turns": .integer($0.turns)]
+        })
+    ])
+  }
+
+  /// GET /api/sessions/{id}: its newest turns, oldest of them first.
+  nonisolated(nonsending) func session(_ call: Call) async throws -> Response {
+    let id = call.pathParameters["id"] ?? ""
+    let turns = try await turns(of: id, try Page(call.request), call)
+    return .json([
+      "id": .string(id),
+      "turns": .array(
+        turns.map {
+          [
+            "id": .string($0.id), "at": .string($0.at), "user": ["content": .string($0.user.content)],
+            "assistant": ["content": .string($0.assistant.content)],
+          ]
+        }),
+    ])
+  }
+
+  /// DELETE /api/sessions/{id}.
+  nonisolated(nonsending) func deleteSession(_ call: Call) async throws -> Response {
+    let id = call.pathParameters["id"] ?? ""
+    guard Identifier.isValid(id),
+      try await storing("The session could not be deleted.", { try await store.deleteSession(id, of: call.user) })
+    else { throw Self.noSession }
+    return Response(ResponseHead(status: 204))
+  }
+
+  /// GET /messages/?chat_id=: the same turns, a message each for what was asked and what was answered.
+  nonisolated(nonsending) func messages(_ call: Call) async throws -> Response {
+    let fields = try await RequestFields.read(call, on: pool)
+    guard let chat = try fields.identifier("chat_id") else {
+      throw Failure(.badRequest, "\"chat_id\" must name the conversation: /messages/?chat_id=ID.")
+    }
+    let given = try Page(call.request)
+    let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
+    // A conversation begins with its first message: before that it is empty, not missing.
+    let turns = try await reading { try await store.turns(of: chat, user: call.user, page) } ?? []
+    return .json([
+      "messages": .array(
+        turns.flatMap {
+          [
+            StoredMessage(
+              id: $0.id + StoredMessage.userSuffix, chat: chat, role: .user, content: $0.user.content, at: $0.at
+            ).json,
+            StoredMessage(id: $0.id, chat: chat, role: .assistant, content: $0.assistant.content, at: $0.at).json,
+          ]
+        })
+    ])
+  }
+
+  private nonisolated(nonsending) func turns(of session: String, _ page: Page, _ call: Call) async throws -> [Turn] {
+    guard Identifier.isValid(session),
+      let turns = try await reading({ try await store.turns(of: session, user: call.user, page) })
+    else { throw Self.noSession }
+    return turns
+  }
+
+  private static let noSession = Failure(.notFound, "There is no such session.")
+
+  /// Does what reads the store.
+  nonisolated(nonsending) func reading<Success>(
+    _ body: () async throws -> Success
+  ) async throws(Failure) -> Success {
+    do { return try await body() } catch {
+      throw Failure(.internalError, "The store cannot be read.", detail: "\(error)")
+    }
+  }
+}
+
+/// One message as /messages/ shows it.
+struct StoredMessage {
+  let id: String
+  let chat: String
+  let role: Message.Role
+  let content: String
+  let at: String
+
+  /// What a user's message is told by from the answer to it: the two of a turn share the rest of the id.
+  static let userSuffix = "-user"
+
+  static func turnID(_ messageID: String) -> String {
+    messageID.hasSuffix(userSuffix) ? String(messageID.dropLast(userSuffix.count)) : messageID
+  }
+
+  var json: JSON {
+    [
+      "id": .string(id), "chat_id": .string(chat), "role": .string(role.rawValue), "content": .string(content),
+      "created_at": .string(at),
+    ]
+  }
+}

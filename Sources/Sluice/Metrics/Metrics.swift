@@ -1,0 +1,130 @@
+import EventLoop
+import Synchronization
+
+/// What is counted for operators, since the start of the process: `GET /metrics`. Use it on any thread. A stream is
+/// counted once, when it has ended: nothing here is on the path of a token.
+final class Metrics: Sendable {
+  private struct State {
+    var streams: [StreamKey: Int] = [:]
+    var refusals: [Failure.Code: Int] = [:]
+    var stored = 0
+    var notStored = 0
+    var deltas = 0
+    var sentBytes = 0
+    var firstToken = Histogram(bounds: [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60])
+    var duration = Histogram(bounds: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600])
+    var deltasEach = Histogram(bounds: [1, 10, 30, 100, 300, 1000, 3000, 10000])
+  }
+
+  private struct StreamKey: Hashable {
+    let route: String
+    let outcome: Outcome
+  }
+
+  private let state = Mutex(State())
+
+  /// A stream has ended.
+  func streamEnded(
+    route: String, _ outcome: Outcome, firstToken: Duration?, total: Duration, deltas: Int, sentBytes: Int
+  ) {
+    state.withLock { state in
+      state.streams[StreamKey(route: route, outcome: outcome), default: 0] += 1
+      if let firstToken { state.firstToken.add(firstToken.seconds) }
+      state.duration.add(total.seconds)
+      state.deltasEach.add(Double(deltas))
+      state.deltas += deltas
+      state.sentBytes += sentBytes
+    }
+  }
+
+  /// A request was refused before anything was streamed.
+  func refused(_ code: Failure.Code) { state.withLock { $0.refusals[code, default: 0] += 1 } }
+
+  /// Something was to be stored, after its retries.
+  func stored(_ isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
+
+  /// How many streams have ended so.
+  func count(_ outcome: Outcome) -> Int {
+    state.withLock { $0.streams.reduce(0) { $0 + ($1.key.outcome == outcome ? $1.value : 0) } }
+  }
+
+  /// All of it in Prometheus' text format (0.0.4).
+  func text(openStreams: Int) -> String {
+    let state = state.withLock { $0 }
+    var text = MetricsText()
+    text.add("sluice_streams_open", "gauge", "Streams that run now.", [("", Double(openStreams))])
+    text.add(
+      "sluice_streams_total", "counter", "Streams that have ended, by how.",
+      state.streams.map { ("route=\"\($0.key.route)\",outcome=\"\($0.key.outcome.rawValue)\"", Double($0.value)) })
+    text.add(
+      "sluice_refusals_total", "counter", "Requests refused before anything was streamed, by the error's code.",
+      state.refusals.map { ("code=\"\($0.key.rawValue)\"", Double($0.value)) })
+    text.add(
+      "sluice_store_writes_total", "counter", "Turns, reports and states written to the store, by how that went.",
+      [("result=\"ok\"", Double(state.stored)), ("result=\"failed\"", Double(state.notStored))])
+    text.add("sluice_deltas_total", "counter", "Pieces of answers sent.", [("", Double(state.deltas))])
+    text.add(
+      "sluice_sent_bytes_total", "counter", "Bytes of streams handed to the web server.",
+      [("", Double(state.sentBytes))])
+    text.add(
+      "sluice_first_token_seconds", "From a stream's start to the first piece of its answer.", state.firstToken)
+    text.add("sluice_stream_duration_seconds", "From a stream's start to its end.", state.duration)
+    text.add("sluice_stream_deltas", "Pieces of one answer.", state.deltasEach)
+    return text.text
+  }
+}
+
+/// Counts of values up to certain bounds, as Prometheus wants them.
+private struct Histogram {
+  let bounds: [Double]
+  /// The last one is of what is beyond all bounds.
+  private(set) var counts: [Int]
+  private(set) var sum = 0.0
+
+  init(bounds: [Double]) {
+    self.bounds = bounds
+    counts = Array(repeating: 0, count: bounds.count + 1)
+  }
+
+  mutating func add(_ value: Double) {
+    counts[bounds.firstIndex { value <= $0 } ?? bounds.count] += 1
+    sum += value
+  }
+}
+
+private struct MetricsText {
+  private(set) var text = ""
+
+  mutating func add(_ name: String, _ type: String, _ help: String, _ samples: [(labels: String, value: Double)]) {
+    head(name, type, help)
+    for sample in samples.sorted(by: { $0.labels < $1.labels }) { line(name, sample.labels, sample.value) }
+  }
+
+  mutating func add(_ name: String, _ help: String, _ histogram: Histogram) {
+    head(name, "histogram", help)
+    var count = 0
+    for (index, more) in histogram.counts.enumerated() {
+      count += more
+      let bound = index < histogram.bounds.count ? Self.number(histogram.bounds[index]) : "+Inf"
+      line(name + "_bucket", "le=\"\(bound)\"", Double(count))
+    }
+    line(name + "_sum", "", histogram.sum)
+    line(name + "_count", "", Double(count))
+  }
+
+  private mutating func head(_ name: String, _ type: String, _ help: String) {
+    text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n"
+  }
+
+  private mutating func line(_ name: String, _ labels: String, _ value: Double) {
+    text += name + (labels.isEmpty ? "" : "{\(labels)}") + " " + Self.number(value) + "\n"
+  }
+
+  private static func number(_ value: Double) -> String {
+    Int(exactly: value).map(String.init) ?? String(value)
+  }
+}
+
+extension Duration {
+  fileprivate var seconds: Double { Double(components.seconds) + Double(components.attoseconds) / 1e18 }
+}

@@ -1,0 +1,73 @@
+import EventLoop
+import FoundationEssentials
+import Glibc
+import Synchronization
+
+/// What models are told besides what users say: texts that come with the program, and the admin's files in their place.
+///
+/// A file is read again when it has changed; looking costs a stat(2).
+final class Prompts: Sendable {
+  private let folder: String?
+  private let files = PromptFiles()
+
+  /// - Parameter folder: `SLUICE_PROMPTS`, where `chat.txt`, `report.txt`, `onboarding.txt` and `blocks/NAME.txt` may
+  ///   be.
+  init(folder: String?) { self.folder = folder }
+
+  /// The texts that come with the program, by the name of the file that takes their place, without its ending.
+  static let builtIn: [String: String] = [
+    "report": text(PackageResources.report_txt),
+    "onboarding": text(PackageResources.onboarding_txt),
+    "blocks/ask-question": text(PackageResources.block_ask_question_txt),
+    "blocks/explain-like-i-am-10": text(PackageResources.block_explain_like_i_am_10_txt),
+    "blocks/diagram": text(PackageResources.block_diagram_txt),
+    "blocks/quiz": text(PackageResources.block_quiz_txt),
+  ]
+
+  private static func text(_ bytes: [UInt8]) -> String { String(String(decoding: bytes, as: UTF8.self).trimmed) }
+
+  /// The text called `name`: the admin's, else the program's own. Nil when there is neither.
+  func text(_ name: String) throws(Failure) -> String? {
+    if let path = path(name), unsafe access(path, F_OK) == 0 { return try files.text(path) }
+    return Self.builtIn[name]
+  }
+
+  /// The system prompt of a request's location, which goes before everything else.
+  func systemPrompt(_ call: Call) throws(Failure) -> String? {
+    try call.configuration.systemPromptFile.map { (path) throws(Failure) in try files.text(path) }
+  }
+
+  /// The names of the blocks that there are, the admin's among them.
+  var blocks: [String] {
+    var names = Set(Self.builtIn.keys.filter { $0.hasPrefix("blocks/") }.map { String($0.dropFirst(7)) })
+    if let folder {
+      for file in (try? fileNames(in: folder + "/blocks")) ?? [] where file.hasSuffix(".txt") {
+        names.insert(String(file.dropLast(4)))
+      }
+    }
+    return names.filter(Identifier.isValid).sorted()
+  }
+
+  /// The key for the upstream, and what else is one text in one file.
+  func file(_ path: String) throws(Failure) -> String { try files.text(path) }
+
+  private func path(_ name: String) -> String? { folder.map { "\($0)/\(name).txt" } }
+}
+
+/// Texts in files, each read again when it has changed.
+private final class PromptFiles: Sendable {
+  private let files = Mutex<[String: WatchedFile<String>]>([:])
+
+  /// The text of a file, without white space at its ends.
+  func text(_ path: String) throws(Failure) -> String {
+    let file = files.withLock { files in
+      if let file = files[path] { return file }
+      let file = WatchedFile(path) { String(String(decoding: $0, as: UTF8.self).trimmed) }
+      files[path] = file
+      return file
+    }
+    do { return try file.content() } catch {
+      throw Failure(.internalError, "The server's configuration is incomplete.", detail: "\(error)")
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import EventLoop
+import FastCGI
+import JSON
+
+/// What a request says, asked for field by field: the JSON object in its body or, for GET, its query. Each answer says
+/// what would be right.
+struct RequestFields: Sendable {
+  private enum Source: Sendable {
+    case body(JSON.Members)
+    case query(Request)
+  }
+
+  private let source: Source
+
+  /// Reads a request's fields, those of a large body on a thread of the pool.
+  ///
+  /// - Throws: ``Failure`` when the body is too large, is not declared as JSON, or is no JSON object.
+  static func read(_ call: Call, on pool: BlockingPool) async throws(Failure) -> RequestFields {
+    let request = call.request
+    if request.method == "GET" || request.method == "HEAD" { return RequestFields(source: .query(request)) }
+    let limit = call.configuration.maximumBodyBytes
+    guard request.body.count > 16 * 1024 else {
+      return RequestFields(source: .body(try members(of: request, limit: limit)))
+    }
+    return try await pool.run { () throws(Failure) in
+      RequestFields(source: .body(try members(of: request, limit: limit)))
+    }
+  }
+
+  private static func members(of request: Request, limit: Int) throws(Failure) -> JSON.Members {
+    guard !request.isBodyTooLarge else {
+      throw Failure(.payloadTooLarge, "The body is longer than \(limit) bytes.")
+    }
+    let type = (request.header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased()
+    guard type == "application/json" else {
+      throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
+    }
+    guard case .object(let members)? = try? JSON(parsing: request.body) else {
+      throw Failure(.badRequest, "The body must be a JSON object, nested no more than \(JSON.maximumDepth) deep.")
+    }
+    return members
+  }
+
+  /// A field's value; nil when it is missing or null.
+  subscript(name: String) -> JSON? {
+    switch source {
+    case .query(let request): return request.query(name).map(JSON.string)
+    case .body(let members):
+      let value = members[name]
+      return value == .null ? nil : value
+    }
+  }
+
+  /// All fields of a body, in their order.
+  var members: JSON.Members {
+    guard case .body(let members) = source else { return [:] }
+    return members
+  }
+
+  /// A text that must be there and not be empty.
+  func text(_ name: String, limit: Int) throws(Failure) -> String {
+    guard let text = try optionalText(name, limit: limit), !text.isEmpty else {
+      throw Failure(.badRequest, "\"\(name)\" must be a text that is not empty.")
+    }
+    return text
+  }
+
+  /// A text that may be missing.
+  func optionalText(_ name: String, limit: Int) throws(Failure) -> String? {
+    guard let value = self[name] else { return nil }
+    guard case .string(let text) = value else { throw Failure(.badRequest, "\"\(name)\" must be a text.") }
+    guard text.utf8.count <= limit else {
+      throw Failure(.payloadTooLarge, "\"\(name)\" is longer than \(limit) bytes.")
+    }
+    return text
+  }
+
+  /// An id that may be missing; an integer is taken as its digits.
+  func identifier(_ name: String) throws(Failure) -> String? {
+    let text: String
+    switch self[name] {
+    case nil: return nil
+    case .string(let value)?: text = value
+    case .integer(let value)?: text = String(value)
+    default: throw Failure(.badRequest, "\"\(name)\" must be a text.")
+    }
+    guard Identifier.isValid(text) else {
+      throw Failure(.badRequest, "\"\(name)\" must be 1 to 64 of the characters A-Z, a-z, 0-9, _ and -.")
+    }
+    return text
+  }
+
+  /// A boolean that may be missing.
+  func flag(_ name: String, default value: Bool) throws(Failure) -> Bool {
+    switch self[name] {
+    case nil: return value
+    case .bool(let value)?: return value
+    default: throw Failure(.badRequest, "\"\(name)\" must be true or false.")
+    }
+  }
+}
+
+/// Which part of a list a request wants: `?limit=` of it, `&before=` an id.
+struct Page: Sendable {
+  let limit: Int
+  let before: String?
+
+  static let maximumLimit = 200
+
+  init(limit: Int = 50, before: String? = nil) {
+    self.limit = limit
+    self.before = before
+  }
+
+  init(_ request: Request) throws(Failure) {
+    limit =
+      try request.query("limit").map { (text) throws(Failure) in
+        guard let limit = Int(text), (1...Self.maximumLimit).contains(limit) else {
+          throw Failure(.badRequest, "\"limit\" must be a number from 1 to \(Self.maximumLimit).")
+        }
+        return limit
+      } ?? 50
+    before = request.query("before")
+    guard before.map(Identifier.isValid) ?? true else { throw Failure(.badRequest, "\"before\" must be an id.") }
+  }
+}

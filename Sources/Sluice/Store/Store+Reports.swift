@@ -1,0 +1,87 @@
+import EventLoop
+import Glibc
+import JSON
+
+/// A report that is kept: a file of its own.
+struct StoredReport: Sendable {
+  let id: String
+  let title: String?
+  /// When it was stored (RFC 3339, UTC).
+  let at: String
+  let report: JSON
+
+  /// What a list shows of it.
+  var summary: JSON { .object(head) }
+
+  /// All of it, as a client gets it.
+  var json: JSON {
+    var members = head
+    members["report"] = report
+    return .object(members)
+  }
+
+  private var head: JSON.Members {
+    ["id": .string(id), "title": title.map(JSON.string) ?? .null, "at": .string(at)]
+  }
+
+  var file: [UInt8] {
+    var members: JSON.Members = ["v": .integer(1)]
+    for member in head.all { members[member.name] = member.value }
+    members["report"] = report
+    return JSON.object(members).encoded + [0x0A]
+  }
+
+  init(id: String, title: String?, at: String, report: JSON) {
+    self.id = id
+    self.title = title
+    self.at = at
+    self.report = report
+  }
+
+  /// Nil when the file is not a report of ours.
+  init?(file: [UInt8]) {
+    guard let json = try? JSON(parsing: file), let id = json["id"]?.string, let at = json["at"]?.string,
+      let report = json["report"]
+    else { return nil }
+    self.init(id: id, title: json["title"]?.string, at: at, report: report)
+  }
+}
+
+/// Reports: `reports/RID.json`.
+extension Store {
+  func save(_ report: StoredReport, of user: User) async throws(SystemError) {
+    let folder = reports(of: user)
+    try await retrying { () throws(SystemError) in
+      try makeFolders(folder)
+      try replaceFile("\(folder)/\(report.id).json", with: report.file)
+    }
+  }
+
+  /// Nil when the user has no such report.
+  func report(_ id: String, of user: User) async throws(SystemError) -> StoredReport? {
+    let path = "\(reports(of: user))/\(id).json"
+    return try await pool.run { () throws(SystemError) in
+      do throws(SystemError) { return StoredReport(file: try readFile(path)) } catch {
+        if error.code == ENOENT { return nil }
+        throw error
+      }
+    }
+  }
+
+  /// The user's reports, newest first. A page goes on after the report named in it.
+  func reports(of user: User, _ page: Page) async throws(SystemError) -> [StoredReport] {
+    let folder = reports(of: user)
+    return try await pool.run { () throws(SystemError) in
+      // Their ids begin with the time.
+      let names = try fileNames(in: folder).filter { $0.hasSuffix(".json") }.sorted(by: >)
+      var reports: [StoredReport] = []
+      for name in names where page.before.map({ name < $0 + ".json" }) ?? true {
+        if reports.count == page.limit { break }
+        if let report = StoredReport(file: try readFile("\(folder)/\(name)")) { reports.append(report) }
+      }
+      return reports
+    }
+  }
+
+  private func reports(of user: User) -> String { folder(of: user) + "/reports" }
+}

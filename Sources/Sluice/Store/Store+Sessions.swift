@@ -1,0 +1,65 @@
+import EventLoop
+import Glibc
+
+/// What a list of sessions tells of one.
+struct SessionSummary: Sendable {
+  let id: String
+  /// When its newest turn was stored (RFC 3339, UTC).
+  let updatedAt: String
+  let turns: Int
+}
+
+/// Conversations: `sessions/SID.jsonl`, a line a turn.
+extension Store {
+  /// The newest turns of a page, oldest first. Nil when the user has no such session.
+  func turns(of session: String, user: User, _ page: Page) async throws(SystemError) -> [Turn]? {
+    let file = file(of: session, user)
+    return try await pool.run { () throws(SystemError) in try file.turns(page) }
+  }
+
+  /// Appends a turn.
+  func append(_ turn: Turn, to session: String, user: User) async throws(SystemError) {
+    let (folder, file) = (sessions(of: user), file(of: session, user))
+    try await retrying { () throws(SystemError) in
+      try makeFolders(folder)
+      try file.append(turn)
+    }
+  }
+
+  /// The user's sessions, that with the newest turn first. A page goes on after the session named in it.
+  func sessions(of user: User, _ page: Page) async throws(SystemError) -> [SessionSummary] {
+    let folder = sessions(of: user)
+    return try await pool.run { () throws(SystemError) in
+      var found: [(id: String, time: timespec)] = []
+      for name in try fileNames(in: folder) where name.hasSuffix(".jsonl") {
+        var status = stat()
+        // One that has gone since is none.
+        guard unsafe stat("\(folder)/\(name)", &status) == 0 else { continue }
+        found.append((String(name.dropLast(6)), status.st_mtim))
+      }
+      found.sort {
+        ($0.time.tv_sec, $0.time.tv_nsec, $0.id) > ($1.time.tv_sec, $1.time.tv_nsec, $1.id)
+      }
+      if let before = page.before {
+        found.removeSubrange(...(found.firstIndex { $0.id == before } ?? found.indices.last ?? -1))
+      }
+      return try found.prefix(page.limit).map { (session) throws(SystemError) in
+        SessionSummary(
+          id: session.id, updatedAt: Timestamp.text(session.time),
+          turns: try SessionFile(path: "\(folder)/\(session.id).jsonl").count())
+      }
+    }
+  }
+
+  /// False when the user has no such session.
+  func deleteSession(_ session: String, of user: User) async throws(SystemError) -> Bool {
+    let file = file(of: session, user)
+    return try await pool.run { () throws(SystemError) in try file.remove() }
+  }
+
+  private func sessions(of user: User) -> String { folder(of: user) + "/sessions" }
+
+  private func file(of session: String, _ user: User) -> SessionFile {
+    SessionFile(path: "\(sessions(of: user))/\(session).jsonl")
+  }
+}
