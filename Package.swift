@@ -69,7 +69,8 @@ let package = Package(
     .testTarget(
       name: "SluiceTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
-      name: "IntegrationTests", dependencies: ["EventLoop", "Sluice", "SluiceTesting"], swiftSettings: strict),
+      name: "IntegrationTests", dependencies: ["EventLoop", "EventStream", "JSON", "Sluice", "SluiceTesting"],
+      swiftSettings: strict),
   ],
   cxxLanguageStandard: .cxx17
 )

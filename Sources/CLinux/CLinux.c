@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static _Thread_local const void *current_loop;
 
@@ -14,6 +15,11 @@ void clinux_name_thread(const char *name) {
   strncpy(cut, name, sizeof cut - 1);
   cut[sizeof cut - 1] = 0;
   pthread_setname_np(pthread_self(), cut);
+}
+
+int clinux_lock_byte(int file, off_t index) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = index, .l_len = 1};
+  return fcntl(file, F_OFD_SETLK, &lock);
 }
 
 int clinux_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC); }

@@ -62,8 +62,12 @@ public enum JSON: Sendable, Equatable {
 
   /// The number, where this is a whole one that fits.
   public var integer: Int? {
-    guard case .integer(let number) = self else { return nil }
-    return number
+    switch self {
+    case .integer(let number): number
+    // 3.0 is a whole number too.
+    case .literal(let text): Double(text).flatMap(Int.init(exactly:))
+    default: nil
+    }
   }
 
   /// Its text, without white space.

@@ -102,5 +102,58 @@ extension Integration {
       await browser.close()
       _ = await servers.stop()
     }
+
+    @Test("an EventSource is served once, though it reconnects when a stream is over")
+    func eventSource() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms"])
+      let browser = try await Browser()
+      try await browser.open("\(servers.url)/")
+      _ = try await browser.run(
+        """
+        (() => {
+          window.chunks = []; window.ends = [];
+          const source = new EventSource('/chat/stream?message=one+two&token=\(servers.token)');
+          source.onmessage = (e) => {
+            const record = JSON.parse(e.data);
+            if (record.type === 'chunk') chunks.push(record.content); else ends.push(record.type);
+          };
+          window.source = source;
+        })()
+        """)
+      #expect(await eventually { (try? await browser.run("ends.join()")) == "complete" })
+      // It was not closed by the page: what it asks again is answered with 204, which closes it for good.
+      #expect(await eventually(within: .seconds(20)) { (try? await browser.run("source.readyState")) == "2" })
+      #expect(try await browser.run("chunks.join('')") == "one two")
+      #expect(servers.storedLines.count == 1)
+      await browser.close()
+      _ = await servers.stop()
+    }
+
+    @Test("a page of a configured origin streams from another, one of any other origin does not")
+    func otherOrigin() async throws {
+      let page = try await Servers()
+      let allowing = try await Servers(["SLUICE_ECHO_GAP": "5ms", "SLUICE_CORS_ORIGINS": page.url])
+      let silent = try await Servers(["SLUICE_ECHO_GAP": "5ms"])
+      let browser = try await Browser()
+      try await browser.open("\(page.url)/")
+      for (servers, expected) in [(allowing, "ok one two"), (silent, "TypeError")] {
+        _ = try await browser.run(
+          """
+          (() => { window.result = ''; (async () => {
+            try {
+              const { chat } = await import('/sluice.js');
+              let text = '', id;
+              const end = await chat({ url: '\(servers.url)/api/chat', token: '\(servers.token)', message: 'one two',
+                onOpen: (given) => { id = given; }, onToken: (t) => { text += t; } });
+              result = (id && end.type === 'done' ? 'ok ' : 'bad ') + text;
+            } catch (e) { result = e.code === 'connection_lost' ? 'TypeError' : String(e); }
+          })(); })()
+          """)
+        _ = await eventually { (try? await browser.run("result")) != "" }
+        #expect(try await browser.run("result") == expected)
+      }
+      await browser.close()
+      for servers in [page, allowing, silent] { _ = await servers.stop() }
+    }
   }
 }

@@ -103,18 +103,14 @@ extension Integration {
 
     @Test("that is stopped ends with its cancelled record, for its own user only")
     func stopped() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-tokens-\(UUID().uuidString)"
-      defer { try? FileManager.default.removeItem(atPath: folder) }
-      let other = try Program(
-        releaseFolder + "/sluice", ["token", "other"], environment: ["SLUICE_TOKENS_FILE": folder])
-      #expect(await other.exitCode() == 0)
-      let otherToken = other.output.trimmingCharacters(in: .whitespacesAndNewlines)
-      let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms", "SLUICE_TOKENS_FILE": folder])
+      let file = try await TokensFile("other")
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms", "SLUICE_TOKENS_FILE": file.path])
       let curl = try servers.chat(String(repeating: "word ", count: 500))
       #expect(await eventually { curl.output.contains("event: token") })
       let id = try #require(
         curl.output.components(separatedBy: "Sluice-Stream-Id: ").last?.prefix { $0 != "\r\n" }.description)
-      let theirs = await servers.finished(try servers.curl("/api/streams/\(id)", ["-X", "DELETE"], token: otherToken))
+      let theirs = await servers.finished(
+        try servers.curl("/api/streams/\(id)", ["-X", "DELETE"], token: file.tokens[0]))
       #expect(theirs.hasPrefix("HTTP/1.1 404"), "\(theirs)")
       let mine = await servers.finished(try servers.curl("/api/streams/\(id)", ["-X", "DELETE"]))
       #expect(mine.hasPrefix("HTTP/1.1 204"), "\(mine)")

@@ -168,13 +168,12 @@ final class Servers: Sendable {
     pid = try #require(Int32(words[2]))
   }
 
-  /// curl(1) with the token, on its way.
+  /// curl(1) with the token, or with another, an empty one being none, on its way.
   func curl(_ path: String, _ arguments: [String] = [], token: String? = nil) throws -> Program {
     try Program(
       "/usr/bin/curl",
-      ["-sSN", "-i", "--max-time", "60", "-H", "Authorization: Bearer \(token ?? self.token)"] + arguments + [
-        url + path
-      ])
+      ["-sSN", "-i", "--max-time", "60"]
+        + (token == "" ? [] : ["-H", "Authorization: Bearer \(token ?? self.token)"]) + arguments + [url + path])
   }
 
   /// A chat message, on its way.

@@ -2,43 +2,6 @@ import Foundation
 import SluiceTesting
 import Testing
 
-/// The program without a web server: the test speaks FastCGI to it.
-private final class Sluice: Sendable {
-  let program: Program
-  let socket: String
-  private let folder: String
-
-  init(_ environment: [String: String] = [:], executable: String = "sluice") async throws {
-    folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-    socket = folder + "/s"
-    program = try Program(
-      releaseFolder + "/" + executable,
-      environment: [
-        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
-        "SLUICE_ECHO_GAP": "10ms",
-      ].merging(environment) { $1 })
-    let program = program
-    let isUp = await eventually { !program.log("ready").isEmpty || !program.isRunning }
-    try #require(isUp && program.isRunning, "\(program.errors)")
-  }
-
-  func chat(_ message: String) throws -> FastCGIClient {
-    let client = try FastCGIClient(path: socket)
-    let body = Array("{\"message\":\"\(message)\"}".utf8)
-    client.send(
-      FastCGIClient.request(
-        [
-          ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat"), ("CONTENT_TYPE", "application/json"),
-          ("CONTENT_LENGTH", "\(body.count)"),
-        ],
-        body: body))
-    return client
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: folder) }
-}
-
 private let manyWords = String(repeating: "word ", count: 1000)
 
 extension Integration {
@@ -186,7 +149,9 @@ extension Integration {
 
     @Test("comes back to where it was after many short streams: descriptors, streams, memory")
     func leaks() async throws {
-      let sluice = try await Sluice(["SLUICE_ECHO_GAP": "0"])
+      let sluice = try await Sluice([
+        "SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0",
+      ])
       func status(_ name: String) -> Int {
         let text = (try? String(contentsOfFile: "/proc/\(sluice.program.pid)/status", encoding: .utf8)) ?? ""
         return text.split(separator: "\n").first { $0.hasPrefix(name) }.flatMap { Int($0.filter(\.isNumber)) } ?? -1

@@ -98,7 +98,9 @@ extension Integration {
       let nginx = try Program("/usr/sbin/nginx", ["-p", folder, "-c", folder + "/nginx.conf", "-e", "stderr"])
       #expect(await eventually { FileManager.default.fileExists(atPath: folder + "/pid") })
       let url = "https://127.0.0.1:\(port)/v1"
-      let trusting = try await Servers(["SLUICE_UPSTREAM_URL": url, "CURL_CA_BUNDLE": folder + "/cert"])
+      let trusting = try await Servers([
+        "SLUICE_UPSTREAM_URL": url, "CURL_CA_BUNDLE": folder + "/cert", "SLUICE_STREAMS_PER_USER": "0",
+      ])
       var curls: [Program] = []
       for _ in 0..<20 { curls.append(try trusting.chat("Hi")) }
       for curl in curls {

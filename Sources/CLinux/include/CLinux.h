@@ -23,6 +23,9 @@ void clinux_set_current_loop(const void *_Nullable loop);
 // accept4 with SOCK_CLOEXEC; accept4 is a GNU extension that Swift's Glibc module does not export.
 int clinux_accept(int listener);
 
+// Locks one byte of a file for this open file, which loses it when it is closed (F_OFD_SETLK, fcntl(2)). 0, or -1 with
+// EAGAIN when another has it.
+int clinux_lock_byte(int file, off_t index);
 
 // Names the calling thread, as `top -H` shows it; what is over 15 bytes is cut off (pthread_setname_np(3)).
 void clinux_name_thread(const char *_Nonnull name);

@@ -34,6 +34,11 @@ public struct Configuration: Sendable {
   var writeTimeout: Duration = .seconds(60)
   var drainTimeout: Duration = .seconds(120)
 
+  // Number; 0 means no limit.
+  var streamsPerUser = 10
+  var messagesPerHour = 100
+  var maximumStreams = 10_000
+
   // Size.
   var maximumBodyBytes = 1 << 20
   var maximumMessageBytes = 64 << 10

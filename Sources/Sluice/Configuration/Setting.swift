@@ -66,6 +66,15 @@ struct Setting: Sendable {
     perLocation("SLUICE_HEARTBEAT", "how often a silent stream shows that it lives; 0 never; default 15s") {
       (c, text) throws(SettingError) in c.heartbeat = try SettingValue.duration(text)
     },
+    perLocation("SLUICE_STREAMS_PER_USER", "how many streams of a user may run at once; 0: any number; default 10") {
+      (c, text) throws(SettingError) in c.streamsPerUser = try SettingValue.count(text)
+    },
+    perLocation("SLUICE_MESSAGES_PER_HOUR", "how many messages a user may send in an hour; 0: any; default 100") {
+      (c, text) throws(SettingError) in c.messagesPerHour = try SettingValue.count(text)
+    },
+    global("SLUICE_MAX_STREAMS", "how many streams may run at once in all; 0: any number; default 10000") {
+      (c, text) throws(SettingError) in c.maximumStreams = try SettingValue.count(text)
+    },
     global("SLUICE_MAX_BODY", "the largest request body; default 1M") {
       (c, text) throws(SettingError) in c.maximumBodyBytes = try SettingValue.size(text)
     },

@@ -63,10 +63,10 @@ private struct CompletionRequest {
     var messages: [Message] = []
     for (index, value) in values.enumerated() { messages.append(try Self.message(value, at: index)) }
     isStreamed = try fields.flag("stream", default: false)
-    includesUsage = fields["stream_options"]?["include_usage"] == .bool(true)
+    includesUsage = try Self.includesUsage(fields["stream_options"])
     try Self.refuseWhatWouldBeLost(fields)
     var prompt = Prompt(messages: messages, model: configuration.model)
-    if let model = try fields.optionalText("model", limit: 200), prompt.model == nil { prompt.model = model }
+    if let model = try fields.optionalText("model", limit: 1000), prompt.model == nil { prompt.model = model }
     prompt.maximumTokens = try Self.maximumTokens(fields, configuration.maximumTokens)
     for member in fields.members.all where !Self.known.contains(member.name) && member.value != .null {
       prompt.parameters[member.name] = member.value
@@ -98,6 +98,15 @@ private struct CompletionRequest {
       }
       return Message(role, text)
     default: throw Failure(.badRequest, "\"\(name).content\" must be a text or an array of parts of type text.")
+    }
+  }
+
+  private static func includesUsage(_ options: JSON?) throws(Failure) -> Bool {
+    switch (options, options?["include_usage"]) {
+    case (nil, _), (.object, nil): return false
+    case (.object, .bool(let value)?): return value
+    default:
+      throw Failure(.badRequest, "\"stream_options\" must be an object whose \"include_usage\" is true or false.")
     }
   }
 

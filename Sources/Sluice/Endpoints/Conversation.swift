@@ -58,7 +58,7 @@ extension Services {
         wantsWhole: words.hasStreamField ? try !fields.flag("stream", default: true) : false,
         answer: { stream in
           let answer = try await self.ask(
-            message, of: session, instructions: try self.prompts.text("chat"), call, stream)
+            message, of: named, instructions: try self.prompts.text("chat"), call, stream)
           let completion = try await stream.relay(answer)
           try await self.keep(stream, message, in: session, completion, call)
           return Finish(messageID: stream.messageID, sessionID: session, completion: completion)

@@ -8,7 +8,7 @@ extension Services {
   nonisolated(nonsending) func makeReport(_ call: Call) async throws -> Question {
     let fields = try await RequestFields.read(call, on: pool)
     let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
-    let title = try fields.optionalText("title", limit: Self.maximumTitleBytes)
+    let title = try fields.title()
     let isSaved = try fields.flag("save", default: false)
     return Question(
       message: input, model: call.configuration.model,
@@ -36,7 +36,7 @@ extension Services {
     guard let report = fields["report"], case .object = report else {
       throw Failure(.badRequest, "\"report\" must be a JSON object.")
     }
-    let title = try fields.optionalText("title", limit: Self.maximumTitleBytes)
+    let title = try fields.title()
     return .json(["id": .string(try await save(report, title: title, call))], status: 201)
   }
 
@@ -55,8 +55,6 @@ extension Services {
     }
     return .json(report.json)
   }
-
-  private static let maximumTitleBytes = 1000
 
   private nonisolated(nonsending) func save(_ report: JSON, title: String?, _ call: Call) async throws -> String {
     let stored = StoredReport(id: Identifier.make(), title: title, at: Timestamp.now, report: report)

@@ -23,7 +23,10 @@ struct Authenticator: Sendable {
   /// The user, by the first of these that the request has: REMOTE_USER if the web server is trusted with it, the
   /// header `Authorization: Bearer`, the query's `token`.
   func authenticate(_ request: Request, trustsRemoteUser: Bool) throws(Failure) -> User {
-    if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], let user = User(name) { return user }
+    if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
+      if let user = User(name) { return user }
+      throw Failure(.forbidden, "The user's name is too long: no folder can be named after it.")
+    }
     if let token = bearerToken(request) ?? request.query("token") {
       if let user = try user(of: token) { return user }
       throw Failure(.unauthorized, "The token is not valid.")

@@ -35,9 +35,12 @@ struct RequestFields: Sendable {
     guard type == "application/json" else {
       throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
     }
-    guard case .object(let members)? = try? JSON(parsing: request.body) else {
-      throw Failure(.badRequest, "The body must be a JSON object, nested no more than \(JSON.maximumDepth) deep.")
+    guard let json = try? JSON(parsing: request.body) else {
+      throw Failure(
+        .badRequest, "The body is not valid JSON, or is nested more than \(JSON.maximumDepth) deep: send a JSON object."
+      )
     }
+    guard case .object(let members) = json else { throw Failure(.badRequest, "The body must be a JSON object.") }
     return members
   }
 
@@ -73,6 +76,15 @@ struct RequestFields: Sendable {
       throw Failure(.payloadTooLarge, "\"\(name)\" is longer than \(limit) bytes.")
     }
     return text
+  }
+
+  /// A title that may be missing.
+  func title() throws(Failure) -> String? {
+    let title = try optionalText("title", limit: .max)
+    guard title.map({ $0.unicodeScalars.count <= 200 }) ?? true else {
+      throw Failure(.badRequest, "\"title\" must not be longer than 200 characters.")
+    }
+    return title
   }
 
   /// An id that may be missing; an integer is taken as its digits.

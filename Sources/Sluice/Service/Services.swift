@@ -12,6 +12,7 @@ final class Services: Sendable {
   let store: Store
   let streams = StreamRegistry()
   let metrics = Metrics()
+  let limiter: Limiter
   let prompts: Prompts
   let cors: CORS
   private let echo = EchoGenerator()
@@ -25,6 +26,7 @@ final class Services: Sendable {
     self.pool = pool
     self.authenticator = Authenticator(configuration, log: log)
     self.store = Store(root: configuration.state, pool: pool)
+    self.limiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment))
     let prompts = Prompts(folder: configuration.prompts)
     self.prompts = prompts
     self.cors = CORS(origins: configuration.corsOrigins)

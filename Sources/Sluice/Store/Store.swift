@@ -7,11 +7,6 @@ struct Store: Sendable {
   let root: String
   let pool: BlockingPool
 
-  init(root: String, pool: BlockingPool) {
-    self.root = root
-    self.pool = pool
-  }
-
   /// Does `work` on a thread of the pool, trying again with growing pauses when that fails. It must be such that doing
   /// it again does it once.
   ///

@@ -14,6 +14,8 @@ final class StreamRun {
   private let endpoint: StreamingEndpoint
   private let reactor: Reactor
   private let id = Identifier.make()
+  /// The right to stream, from the moment in which the request is known to be valid until this run is over.
+  private var slot: StreamSlot?
 
   init(_ call: Call, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor) {
     self.call = call
@@ -24,6 +26,7 @@ final class StreamRun {
   }
 
   func run(_ writer: consuming ResponseWriter) async {
+    defer { slot = nil }
     let plan: Plan
     do { plan = try await prepare() } catch {
       let failure = Failure(cause: error)
@@ -67,10 +70,11 @@ final class StreamRun {
     }
     let dialect = try call.request.query("dialect").map(Dialects.named) ?? endpoint.dialect
     let isGet = call.request.method == "GET"
-    // An EventSource reconnects when a stream is over, however it ended. A model must not answer again for that.
-    if isGet, call.request.header("Last-Event-ID") != nil { return .answer(Response(ResponseHead(status: 204))) }
+    let isEventSource = isGet && call.request.header("Accept")?.contains("text/event-stream") == true
     let question = try await endpoint.ask(call)
     if call.request.method == "HEAD" { return .answer(Response(.eventStream)) }
+    // An EventSource reconnects when a stream is over, however it ended. A model must not answer again for that.
+    if isGet, call.request.header("Last-Event-ID") != nil { return .answer(Response(ResponseHead(status: 204))) }
 
     var description = StreamDescription(messageID: id)
     description.message = question.message
@@ -81,13 +85,20 @@ final class StreamRun {
       let isWhole = question.wantsWhole || isOff || dialect == nil
       return ResponseStream.Form(
         dialect: type.init(description), whole: isWhole ? question.whole : nil, keepsText: keepsText,
-        sendsID: isGet && type.allowsEventID)
+        sendsID: isEventSource && type.allowsEventID)
     }
+    slot = try await services.limiter.slot(for: call.user, call.configuration)
     guard endpoint.keepsAnswers, call.request.method == "POST", let key = call.request.header("Idempotency-Key") else {
+      try await services.limiter.countMessage(of: call.user, call.configuration)
       return .stream(question, form(keepsText: question.keepsText), nil)
     }
     switch try await claim(key) {
-    case .free(let claim): return .stream(question, form(keepsText: true), claim)
+    case .free(let claim):
+      do throws(Failure) { try await services.limiter.countMessage(of: call.user, call.configuration) } catch {
+        await services.store.abandon(claim)
+        throw error
+      }
+      return .stream(question, form(keepsText: true), claim)
     case .running(let stream):
       var failure = Failure(
         .conflict, "The stream \(stream.isEmpty ? "" : stream + " ")answers the request with this Idempotency-Key now.",
@@ -104,8 +115,8 @@ final class StreamRun {
   }
 
   private func claim(_ key: String) async throws -> ReplayState {
-    guard (1...255).contains(key.utf8.count) else {
-      throw Failure(.badRequest, "An Idempotency-Key must have 1 to 255 bytes.")
+    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
     }
     do { return try await services.store.claimReplay(of: key, by: id, call.user) } catch {
       throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")

@@ -28,6 +28,7 @@ public struct EchoGenerator: Generator {
 
 private final class Echo {
   private var words: ArraySlice<Substring>
+  private let usage: Usage
   private let gap: Duration
   private let answer: Answer
   private let reactor: Reactor
@@ -35,6 +36,9 @@ private final class Echo {
 
   init(_ prompt: Prompt, _ answer: Answer, _ reactor: Reactor) {
     self.words = EchoGenerator.words(of: prompt.messages.last?.content ?? "")[...]
+    // A word is what an echo has for a token.
+    let asked = prompt.messages.reduce(0) { $0 + EchoGenerator.words(of: $1.content).count }
+    self.usage = Usage(promptTokens: asked, completionTokens: words.count, totalTokens: asked + words.count)
     self.gap = prompt.echoGap
     self.answer = answer
     self.reactor = reactor
@@ -46,7 +50,7 @@ private final class Echo {
   func wait() { timer = reactor.schedule(after: gap) { self.say() } }
 
   private func say() {
-    guard let word = words.popFirst() else { return answer.finish(Completion()) }
+    guard let word = words.popFirst() else { return answer.finish(Completion(usage: usage)) }
     answer.post(String(word))
     if !answer.isFull { wait() }
   }

@@ -1,0 +1,91 @@
+import EventLoop
+import Synchronization
+
+/// The right to one stream, given back when its owner lets it go.
+final class StreamSlot: Sendable {
+  private let giveBack: @Sendable () -> Void
+
+  init(giveBack: @escaping @Sendable () -> Void) { self.giveBack = giveBack }
+
+  deinit { giveBack() }
+}
+
+/// How many streams there may be, of a user's and of all, and how many messages a user may send in an hour. Use it on
+/// any thread.
+final class Limiter: Sendable {
+  private struct Counts {
+    var all = 0
+    var byUser: [User: Int] = [:]
+  }
+
+  private let counts = Mutex(Counts())
+  private let store: Store
+  /// Whether each stream has a process of its own, so that counting takes files.
+  private let countsProcesses: Bool
+
+  init(_ store: Store, countsProcesses: Bool) {
+    self.store = store
+    self.countsProcesses = countsProcesses
+  }
+
+  /// Lets a stream in.
+  ///
+  /// - Throws: ``Failure/Code/overloaded``, ``Failure/Code/tooManyStreams``.
+  func slot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
+    if countsProcesses { return try await sharedSlot(for: user, configuration) }
+    let failure: Failure? = counts.withLock { counts in
+      if Self.isReached(configuration.maximumStreams, by: counts.all) { return Self.overloaded }
+      let own = counts.byUser[user, default: 0]
+      if Self.isReached(configuration.streamsPerUser, by: own) { return Self.tooMany(configuration.streamsPerUser) }
+      counts.all += 1
+      counts.byUser[user] = own + 1
+      return nil
+    }
+    if let failure { throw failure }
+    return StreamSlot { [self] in
+      counts.withLock { counts in
+        counts.all -= 1
+        let own = counts.byUser[user, default: 0] - 1
+        counts.byUser[user] = own > 0 ? own : nil
+      }
+    }
+  }
+
+  /// Counts a message, in a window of an hour that slides.
+  ///
+  /// - Throws: ``Failure/Code/rateLimited``, with the time after which there is room again.
+  func countMessage(of user: User, _ configuration: Configuration) async throws(Failure) {
+    let limit = configuration.messagesPerHour
+    guard limit > 0 else { return }
+    let wait: Duration?
+    do { wait = try await store.countMessage(of: user, limit: limit) } catch {
+      throw Failure(.storeFailed, "The message could not be counted.", detail: "\(error)")
+    }
+    guard let wait else { return }
+    throw Failure(.rateLimited, "No more than \(limit) messages may be sent in an hour.", retryAfter: wait)
+  }
+
+  /// How many streams are in.
+  var streams: Int { counts.withLock { $0.all } }
+
+  private func sharedSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
+    do {
+      guard let all = try await store.takeSlot(limit: configuration.maximumStreams) else { throw Self.overloaded }
+      guard let own = try await store.takeSlot(of: user, limit: configuration.streamsPerUser) else {
+        throw Self.tooMany(configuration.streamsPerUser)
+      }
+      return StreamSlot { withExtendedLifetime((all, own)) {} }
+    } catch {
+      throw error as? Failure ?? Failure(.storeFailed, "The streams could not be counted.", detail: "\(error)")
+    }
+  }
+
+  private static func isReached(_ limit: Int, by count: Int) -> Bool { limit > 0 && count >= limit }
+
+  private static let overloaded = Failure(
+    .overloaded, "The server has as many streams as it takes.", retryAfter: .seconds(5))
+
+  private static func tooMany(_ limit: Int) -> Failure {
+    Failure(.tooManyStreams, "No more than \(limit) streams may run at once.", retryAfter: .seconds(5))
+  }
+}

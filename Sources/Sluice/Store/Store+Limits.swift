@@ -1,0 +1,68 @@
+import CLinux
+import EventLoop
+import Glibc
+
+/// A locked byte of a file, which its process gives back by ending, however it ends (F_OFD_SETLK, fcntl(2)).
+final class LockedSlot: Sendable {
+  private let descriptor: Descriptor
+
+  fileprivate init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
+}
+
+/// What users have done lately, for limits that hold across processes and restarts.
+extension Store {
+  /// Takes one of `limit` slots of all streams, or of a user's. 0 means no limit.
+  ///
+  /// - Returns: nil when all are taken.
+  func takeSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> LockedSlot? {
+    let folder = user.map(folder(of:)) ?? root
+    return try await pool.run { () throws(SystemError) in
+      try makeFolders(folder)
+      let path = folder + "/slots"
+      let descriptor = try Descriptor(
+        unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
+      var index = 0
+      while limit == 0 || index < limit {
+        if clinux_lock_byte(descriptor.number, off_t(index)) == 0 { return LockedSlot(descriptor) }
+        guard errno == EAGAIN || errno == EACCES else { throw SystemError("lock \(path)") }
+        index += 1
+      }
+      return nil
+    }
+  }
+
+  /// Counts a message of a user's, if fewer than `limit` were counted in the hour before: `messages`, a line each with
+  /// the time in milliseconds.
+  ///
+  /// - Parameter now: milliseconds since 1970.
+  /// - Returns: nil when it was counted, else how long until there is room for one more.
+  func countMessage(of user: User, limit: Int, now: Int = currentMilliseconds()) async throws(SystemError) -> Duration?
+  {
+    let folder = folder(of: user)
+    return try await pool.run { () throws(SystemError) in
+      try makeFolders(folder)
+      let path = folder + "/messages"
+      let descriptor = try Descriptor(
+        unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
+      try lock(descriptor, path)
+      let times = String(decoding: try readFile(path), as: UTF8.self).split(separator: "\n").compactMap { Int($0) }
+      // A clock that was set back must not lock anybody out.
+      let recent = times.filter { $0 > now - hour && $0 <= now }
+      if recent.count >= limit { return .milliseconds(recent[recent.count - limit] + hour - now) }
+      let text = Array((recent + [now]).map { "\($0)\n" }.joined().utf8)
+      guard unsafe pwrite(descriptor.number, text, text.count, 0) == text.count,
+        ftruncate(descriptor.number, text.count) == 0
+      else { throw SystemError("write \(path)") }
+      return nil
+    }
+  }
+}
+
+private let hour = 3_600_000
+
+/// Milliseconds since 1970.
+func currentMilliseconds() -> Int {
+  var time = timespec()
+  unsafe clock_gettime(CLOCK_REALTIME, &time)
+  return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}

@@ -1,0 +1,96 @@
+import EventStream
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("A location of nginx")
+  struct LocationTests {
+    @Test("turns streaming off for its own endpoints, which name their twins, and says so to whoever asks before")
+    func features() async throws {
+      let off = [
+        "SLUICE_STREAM_CHAT", "SLUICE_STREAM_REPORT", "FEATURE_STREAMING", "AI_STREAMING_ENABLED", "ENABLE_STREAMING",
+      ].map { "    fastcgi_param \($0) off;" }.joined(separator: "\n")
+      let site = try await Site(location: off)
+      let features = try await site.ask("/api/features").json["features"] ?? .null
+      #expect(
+        features["SLUICE_STREAM_CHAT"] == .bool(false) && features["ENABLE_STREAMING"] == .bool(false), "\(features)")
+      #expect(try await site.ask("/api/chat", #"{"message":"a"}"#).json["message"] == "a")
+      let refused: [(String, String?, String?)] = [
+        ("/stream/", #"{"content":"a","chat_id":1}"#, "/messages/"), ("/chat/stream?message=a", nil, "/chat/message"),
+        ("/chat/onboarding-stream?message=a", nil, nil), ("/api/stream/ai-block/quiz?input=a", nil, nil),
+        ("/api/ai/stream-report", #"{"input":"{}"}"#, "/api/ai/report"),
+      ]
+      for (path, body, twin) in refused {
+        let output = try await site.ask(path, body)
+        #expect(output.status == 404 && output.errorCode == "streaming_disabled", "\(path): \(output)")
+        #expect(output.field("Link") == twin.map { "<\($0)>; rel=\"alternate\"" }, "\(path): \(output)")
+      }
+      #expect(try await site.ask("/messages/", #"{"content":"a","chat_id":1}"#).json["content"] == "a")
+      #expect(try await site.ask("/chat/message", #"{"message":"a"}"#).json["message"] == "a")
+      #expect(try await site.ask("/api/ai/report", #"{"input":"{}"}"#).json == ["report": [:]])
+      await site.stop()
+    }
+
+    @Test("whose setting is a mistake refuses and says which in the log; STREAMING_BACKEND=websocket is one")
+    func mistake() async throws {
+      let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND websocket;")
+      let output = try await site.ask("/api/chat", #"{"message":"a"}"#)
+      #expect(output.status == 500 && output.errorCode == "internal" && !output.contains("websocket"), "\(output)")
+      #expect(await eventually { site.sluice.program.errors.contains("STREAMING_BACKEND must be sse") })
+      await site.stop()
+      let check = try Program(
+        releaseFolder + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "STREAMING_BACKEND": "websocket"])
+      #expect(await check.exitCode() == 1)
+      #expect(
+        check.errors.contains("STREAMING_BACKEND must be sse") && check.errors.contains("WebSocket"), "\(check.errors)")
+    }
+
+    @Test(
+      "that authenticates says who asks; a name that no folder can have is forbidden, and no header takes its place")
+    func remoteUser() async throws {
+      let long = String(repeating: "é", count: 50)
+      let site = try await Site(
+        ["SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_AUTH": ""],
+        location: """
+              auth_basic "who"; auth_basic_user_file FOLDER/users;
+              fastcgi_param REMOTE_USER $remote_user;
+          """, files: ["users": "ada:{PLAIN}a\n\(long):{PLAIN}b\n"])
+      #expect(try await site.ask("/api/sessions").status == 401)
+      #expect(
+        try await site.ask("/api/chat", #"{"message":"hi"}"#, ["-u", "ada:a", "-H", "Remote-User: eve"]).status == 200)
+      #expect(FileManager.default.fileExists(atPath: site.sluice.folder + "/state/users/ada/sessions"))
+      #expect(!FileManager.default.fileExists(atPath: site.sluice.folder + "/state/users/eve"))
+      let forbidden = try await site.ask("/api/sessions", nil, ["-u", "\(long):b"])
+      #expect(forbidden.status == 403 && forbidden.errorCode == "forbidden", "\(forbidden)")
+      await site.stop()
+    }
+
+    @Test("lets pages of the configured origins in, preflight included, and no other")
+    func cors() async throws {
+      let site = try await Site(["SLUICE_CORS_ORIGINS": "https://a.example http://b.example:8000"])
+      func ask(_ origin: String, _ more: [String] = [], _ json: String? = #"{"message":"a"}"#) async throws -> String {
+        try await site.ask("/api/chat", json, ["-H", "Origin: \(origin)"] + more)
+      }
+      for origin in ["https://a.example", "http://b.example:8000"] {
+        let output = try await ask(origin)
+        #expect(output.field("Access-Control-Allow-Origin") == origin && output.field("Vary") == "Origin", "\(output)")
+        #expect(output.field("Access-Control-Expose-Headers")?.contains("Sluice-Stream-Id") == true)
+        // A refusal can be read as well.
+        #expect(try await ask(origin, [], "{}").field("Access-Control-Allow-Origin") == origin)
+        let preflight = try await ask(
+          origin, ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: POST"], nil)
+        #expect(
+          preflight.status == 204 && preflight.field("Access-Control-Allow-Methods") == "POST, OPTIONS", "\(preflight)")
+        #expect(preflight.field("Access-Control-Allow-Headers")?.contains("Idempotency-Key") == true)
+      }
+      for origin in ["https://c.example", "https://a.example.evil", "http://a.example", "null", "https://A.example"] {
+        for output in [try await ask(origin), try await ask(origin, ["-X", "OPTIONS"], nil)] {
+          #expect(!output.contains("Access-Control-"), "\(origin): \(output)")
+        }
+      }
+      await site.stop()
+    }
+  }
+}

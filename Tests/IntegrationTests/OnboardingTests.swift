@@ -1,0 +1,64 @@
+import EventStream
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Onboarding behind nginx")
+  struct OnboardingTests {
+    @Test("goes on with each completed stream, in the order of the prompt file, and tells the model where it is")
+    func steps() async throws {
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-prompts-\(UUID().uuidString)"
+      try FileManager.default.createDirectory(atPath: folder + "/blocks", withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      try "Be kind.\n# name\nAsk the name.\n\n# goal\nAsk the goal.\n".write(
+        toFile: folder + "/onboarding.txt", atomically: true, encoding: .utf8)
+      try "Sing about it.".write(toFile: folder + "/blocks/song.txt", atomically: true, encoding: .utf8)
+      let upstream = try ScriptedUpstream { exchange in
+        if exchange.request.body.contains(#""content":"cut"}"#) {
+          exchange.head()
+          return exchange.delta("So")
+        }
+        exchange.stream(["So", "?"])
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_PROMPTS": folder])
+      func say(_ message: String) async throws -> JSON {
+        try await servers.got("/chat/onboarding-stream?message=\(message)").events.last?.json ?? .null
+      }
+      func progress(_ end: JSON) -> [JSON?] { [end["step"], end["steps"], end["finished"]] }
+
+      #expect(progress(try await say("Ada")) == [.integer(1), .integer(2), .bool(false)])
+      #expect(upstream.requests[0].body.contains("step 1 of 2, \\\"name\\\":\\nAsk the name."))
+      // One that fails changes nothing.
+      #expect(try await say("cut")["code"] == "upstream_truncated")
+      let end = try await say("Learn")
+      #expect(progress(end) == [.integer(2), .integer(2), .bool(true)] && end["session_id"] == "onboarding", "\(end)")
+      let asked = upstream.requests[2].body
+      #expect(asked.contains("- name: Ada") && asked.contains("step 2 of 2") && !asked.contains("cut"), "\(asked)")
+      // Behind the last step it is a conversation that stays where it is.
+      #expect(progress(try await say("More")) == [.integer(2), .integer(2), .bool(true)])
+      #expect(try await servers.got("/api/sessions/onboarding").json["turns"]?.count == 3)
+
+      // The admin's own block is there, and named where one is not.
+      #expect(try await servers.got("/api/stream/ai-block/song?input=rain").events.last?.type == "complete")
+      #expect(upstream.requests.last?.body.contains("Sing about it.") == true)
+      let unknown = try await servers.got("/api/stream/ai-block/dance?input=rain")
+      #expect(unknown.status == 404 && unknown.contains("diagram, explain-like-i-am-10, quiz, song"), "\(unknown)")
+      _ = await servers.stop()
+    }
+
+    @Test("that is abandoned does not go on")
+    func abandoned() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms"])
+      let words = String(repeating: "word%20", count: 200)
+      let curl = try servers.curl("/chat/onboarding-stream?message=" + words)
+      #expect(await eventually { curl.output.contains("chunk") })
+      curl.signal(SIGKILL)
+      #expect(await servers.outcomes(1) == ["disconnected"])
+      let end = try await servers.got("/chat/onboarding-stream?message=Ada").events.last?.json ?? .null
+      #expect(end["step"] == .integer(1), "\(end)")
+      _ = await servers.stop()
+    }
+  }
+}

@@ -1,0 +1,101 @@
+import EventLoop
+import Foundation
+import SluiceTesting
+import Testing
+
+/// The program without a web server: the test speaks FastCGI to it.
+final class Sluice: Sendable {
+  let program: Program
+  let socket: String
+  let folder: String
+
+  init(_ environment: [String: String] = [:], executable: String = "sluice") async throws {
+    folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    socket = folder + "/s"
+    program = try Program(
+      releaseFolder + "/" + executable,
+      environment: [
+        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
+        "SLUICE_ECHO_GAP": "10ms",
+      ].merging(environment) { $1 })
+    let program = program
+    let isUp = await eventually { !program.log("ready").isEmpty || !program.isRunning }
+    try #require(isUp && program.isRunning, "\(program.errors)")
+  }
+
+  func chat(_ message: String) throws -> FastCGIClient {
+    let client = try FastCGIClient(path: socket)
+    let body = Array("{\"message\":\"\(message)\"}".utf8)
+    client.send(
+      FastCGIClient.request(
+        [
+          ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat"), ("CONTENT_TYPE", "application/json"),
+          ("CONTENT_LENGTH", "\(body.count)"),
+        ],
+        body: body))
+    return client
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: folder) }
+}
+
+/// nginx with the shipped configuration and a test's own lines in it, and sluice behind it.
+final class Site: Sendable {
+  let url: String
+  let sluice: Sluice
+  private let nginx: Program
+
+  /// - Parameters:
+  ///   - location: lines for the location of sluice.conf.
+  ///   - server: lines for the server around it; FOLDER in it is a folder of the site's own.
+  ///   - files: to be there, in that folder.
+  init(
+    _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:]
+  ) async throws {
+    sluice = try await Sluice(environment)
+    let folder = sluice.folder
+    for (name, text) in files { try text.write(toFile: "\(folder)/\(name)", atomically: true, encoding: .utf8) }
+    let shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
+      .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:\(sluice.socket)")
+      .replacingOccurrences(of: "    # Where sluice listens", with: location + "\n    # Where sluice listens")
+    let socket = try Loopback.listen()
+    let port = Loopback.port(of: socket)
+    do { _ = consume socket }
+    url = "http://127.0.0.1:\(port)"
+    let configuration = """
+      daemon off; pid \(folder)/pid; error_log stderr; events {}
+      \(getuid() == 0 ? "user root;" : "")
+      http {
+        access_log off;
+        client_body_temp_path \(folder)/a; proxy_temp_path \(folder)/b; fastcgi_temp_path \(folder)/c;
+        uwsgi_temp_path \(folder)/d; scgi_temp_path \(folder)/e;
+        server {
+          listen 127.0.0.1:\(port);
+          \(server.replacingOccurrences(of: "FOLDER", with: folder))
+          \(shipped.replacingOccurrences(of: "FOLDER", with: folder))
+        }
+      }
+      """
+    try configuration.write(toFile: folder + "/nginx.conf", atomically: true, encoding: .utf8)
+    nginx = try Program("/usr/sbin/nginx", ["-p", folder, "-c", folder + "/nginx.conf", "-e", "stderr"])
+    let nginx = nginx
+    let isUp = await eventually { FileManager.default.fileExists(atPath: folder + "/pid") || !nginx.isRunning }
+    try #require(isUp && nginx.isRunning, "\(nginx.errors)")
+  }
+
+  /// The answer to a request; with a body, to a POST of JSON.
+  func ask(_ path: String, _ json: String? = nil, _ more: [String] = []) async throws -> String {
+    let body = json.map { ["-H", "Content-Type: application/json", "-d", $0] } ?? []
+    let curl = try Program("/usr/bin/curl", ["-sSN", "-i", "--max-time", "60"] + body + more + [url + path])
+    _ = await curl.exitCode(within: .seconds(60))
+    return curl.output
+  }
+
+  func stop() async {
+    nginx.signal(SIGTERM)
+    sluice.program.signal(SIGTERM)
+    _ = await nginx.exitCode()
+    _ = await sluice.program.exitCode()
+  }
+}
