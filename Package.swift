@@ -67,7 +67,7 @@ let package = Package(
       name: "UpstreamTests", dependencies: ["Upstream", "SluiceTesting"], swiftSettings: strict),
     .testTarget(name: "JSONTests", dependencies: ["JSON", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
-      name: "SluiceTests", dependencies: ["Sluice", "SluiceTesting"], swiftSettings: strict),
+      name: "SluiceTests", dependencies: ["EventStream", "JSON", "Sluice", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
       name: "IntegrationTests", dependencies: ["EventLoop", "EventStream", "JSON", "Sluice", "SluiceTesting"],
       swiftSettings: strict),

@@ -58,7 +58,8 @@ struct FailureTests {
     #expect(
       statuses == [
         "bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "streaming_disabled": 404,
-        "method_not_allowed": 405, "payload_too_large": 413, "unsupported_media_type": 415, "too_many_streams": 429,
+        "method_not_allowed": 405, "payload_too_large": 413, "unsupported_media_type": 415, "conflict": 409,
+        "too_many_streams": 429,
         "rate_limited": 429, "upstream_error": 502, "upstream_truncated": 502, "upstream_timeout": 504,
         "upstream_rate_limited": 429, "parse_error": 422, "store_failed": 500, "overloaded": 503,
         "shutting_down": 503, "internal": 500,

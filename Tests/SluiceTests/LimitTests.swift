@@ -1,0 +1,179 @@
+import EventLoop
+import FastCGI
+import Foundation
+import JSON
+import SluiceTesting
+import Synchronization
+import Testing
+
+@testable import Sluice
+
+/// A server of which ten streams of a user may run, with a model that does what the message says.
+private final class Fixture {
+  let services: Services
+  let reactor: Reactor
+  private let folder = TemporaryFolder()
+  private let upstream: ScriptedUpstream
+  private let handler: RequestHandler
+
+  init(on reactor: Reactor) throws {
+    self.reactor = reactor
+    upstream = try ScriptedUpstream { exchange in
+      let body = exchange.request.body
+      if body.contains("refuse") { return exchange.answer("500 Oops", "{}") }
+      if body.contains("silent") { _ = exchange.waitForClose() } else { exchange.head() }
+      exchange.delta("Hel")
+      if body.contains("cut") { return exchange.reset() }
+      if body.contains("hang") { _ = exchange.waitForClose() }
+      exchange.delta("lo", finish: "stop")
+      exchange.done()
+    }
+    var configuration = Configuration(state: folder.path + "/state")
+    configuration.asksNobody = true
+    configuration.upstreamURL = upstream.baseURL
+    configuration.messagesPerHour = 0
+    let pool = BlockingPool()
+    services = Services(configuration, log: Log(level: .error, pool: pool), pool: pool, environment: [:])
+    handler = RequestHandler(services, routes: .builtIn(services), on: reactor)
+  }
+
+  func ask(_ message: String, _ transport: MemoryTransport, type: String = "application/json") {
+    let body = JSON.object(["input": .string(message)]).encoded
+    let parameters: Parameters = [
+      "REQUEST_METHOD": "POST", "REQUEST_URI": "/api/stream/ai-block/quiz", "CONTENT_TYPE": type,
+    ]
+    handler.respond(
+      Request(parameters: parameters, body: body),
+      ResponseWriter(transport, isHeadRequest: false, writeTimeout: .milliseconds(5)))
+  }
+
+  func eventually(_ condition: () -> Bool) async throws -> Bool {
+    for _ in 0..<10_000 where !condition() { try await reactor.sleep(for: .milliseconds(1)) }
+    return condition()
+  }
+}
+
+@Suite("Limits")
+struct LimitTests {
+  @Test(
+    "a slot comes back however its stream ended: a thousand times each, and all ten are there again",
+    arguments: ["complete", "bad type", "refuse", "cut", "silent, left", "hang, left", "hang, stopped", "hang, stuck"])
+  func slots(_ way: String) async throws {
+    try await onLoop { reactor in
+      let fixture = try Fixture(on: reactor)
+      for round in 0..<100 {
+        var transports: [MemoryTransport] = []
+        for _ in 0..<10 {
+          let transport = MemoryTransport(on: reactor)
+          transports.append(transport)
+          transport.isBlocked = way.hasSuffix("stuck")
+          fixture.ask(way, transport, type: way == "bad type" ? "text/plain" : "application/json")
+        }
+        if way.hasPrefix("silent") || way.hasPrefix("hang") {
+          let isRunning = try await fixture.eventually {
+            way.hasPrefix("silent") ? fixture.services.limiter.streams == 10 : true
+          }
+          #expect(isRunning)
+          if way.hasSuffix("left") {
+            if way.hasPrefix("hang") {
+              _ = try await fixture.eventually { transports.allSatisfy { $0.text.contains("Hel") } }
+            }
+            for transport in transports { transport.leave() }
+          } else if way.hasSuffix("stopped") {
+            _ = try await fixture.eventually { transports.allSatisfy { $0.text.contains("Hel") } }
+            for (id, user) in fixture.services.streams.running { #expect(fixture.services.streams.stop(id, for: user)) }
+          }
+        }
+        let isOver = try await fixture.eventually {
+          transports.allSatisfy { $0.isFinished || $0.isAborted } && fixture.services.limiter.streams == 0
+        }
+        try #require(isOver, "round \(round): \(fixture.services.limiter.streams) slots are taken")
+        #expect(!transports.contains { $0.text.hasPrefix("Status: 429") }, "round \(round)")
+      }
+      // Then the whole allowance, and not one more.
+      let full = (0..<11).map { _ in MemoryTransport(on: reactor) }
+      for transport in full { fixture.ask("hang", transport) }
+      #expect(try await fixture.eventually { full.count { $0.text.contains("Hel") } == 10 })
+      #expect(try await fixture.eventually { full.count { $0.text.hasPrefix("Status: 429") } == 1 })
+      for transport in full { transport.leave() }
+      #expect(
+        try await fixture.eventually { fixture.services.limiter.streams == 0 && fixture.services.streams.count == 0 })
+    }
+  }
+
+  @Test("the window of messages slides, outlives the store's owner, and says when there is room")
+  func window() async throws {
+    let folder = TemporaryFolder()
+    let user = try #require(User("ada"))
+    let store = Store(root: folder.path, pool: BlockingPool())
+    let start = 1_000_000_000_000
+    for index in 0..<5 {
+      #expect(try await store.countMessage(of: user, limit: 5, now: start + index * 1000) == nil)
+    }
+    let other = Store(root: folder.path, pool: BlockingPool())
+    #expect(try await other.countMessage(of: user, limit: 5, now: start + 10_000) == .milliseconds(3_590_000))
+    #expect(try await other.countMessage(of: user, limit: 5, now: start + 3_600_000) == nil)
+    #expect(try await other.countMessage(of: user, limit: 5, now: start + 3_600_500) == .milliseconds(500))
+    // A limit that was lowered waits for as many as are too many.
+    #expect(try await other.countMessage(of: user, limit: 2, now: start + 3_600_500) == .milliseconds(3_500))
+    // A clock that was set back locks nobody out.
+    #expect(try await other.countMessage(of: user, limit: 5, now: start - 1000) == nil)
+  }
+
+  @Test("slots of processes are taken and given back one by one, and no two get the same", arguments: [1, 3, 50])
+  func lockedSlots(limit: Int) async throws {
+    let folder = TemporaryFolder()
+    let user = try #require(User("ada"))
+    let store = Store(root: folder.path, pool: BlockingPool())
+    var slots: [LockedSlot] = []
+    for _ in 0..<limit { slots.append(try #require(try await store.takeSlot(of: user, limit: limit))) }
+    #expect(try await store.takeSlot(of: user, limit: limit) == nil)
+    #expect(try await store.takeSlot(limit: 1) != nil)
+    slots.removeFirst()
+    #expect(try await store.takeSlot(of: user, limit: limit) != nil)
+  }
+
+  @Test("a claim on an Idempotency-Key is one's alone, ends with its owner, and its answer is kept")
+  func claims() async throws {
+    let folder = TemporaryFolder()
+    let user = try #require(User("ada"))
+    let store = Store(root: folder.path, pool: BlockingPool())
+    func claim() async throws -> ReplayState { try await store.claimReplay(of: "k", by: "s1", user) }
+    var held: ReplayClaim?
+    if case .free(let claim) = try await claim() { held = claim }
+    #expect(held != nil)
+    guard case .running(stream: "s1") = try await claim() else {
+      Issue.record("not running")
+      return
+    }
+    // Whoever is killed gives it back by that.
+    held = nil
+    guard case .free(let again) = try await claim() else {
+      Issue.record("not free")
+      return
+    }
+    let replay = Replay(
+      request: "r", messageID: "m", text: "Hello\r\n🎧",
+      finish: Finish(
+        messageID: "m", sessionID: "s",
+        completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)),
+        more: ["a": [.literal("1e400")]]))
+    try await store.complete(again, with: replay)
+    guard case .complete(let kept) = try await claim() else {
+      Issue.record("not complete")
+      return
+    }
+    #expect(kept == replay)
+    // After an hour it is asked anew.
+    let name = try #require(
+      try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays").first)
+    try FileManager.default.setAttributes(
+      [.modificationDate: Date(timeIntervalSinceNow: -3700)], ofItemAtPath: folder.path + "/users/ada/replays/" + name)
+    guard case .free(let late) = try await claim() else {
+      Issue.record("not free after an hour")
+      return
+    }
+    await store.abandon(late)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays").isEmpty)
+  }
+}
