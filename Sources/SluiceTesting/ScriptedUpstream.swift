@@ -100,6 +100,9 @@ public final class ScriptedUpstream: Sendable {
       self.upstream = upstream
     }
 
+    /// How many requests there were, this one included.
+    public var upstreamRequests: Int { upstream.requests.count }
+
     /// Sends bytes as they are.
     public func send(_ text: String) { send(Array(text.utf8)) }
 

@@ -99,8 +99,40 @@ extension Integration {
           (try? await browser.run(Self.status).contains("lost before the answer was complete")) == true
         })
       #expect(servers.storedLines.count == 1)
+      #expect(try await browser.run("document.getElementById('retry').hidden") == "false")
       await browser.close()
       _ = await servers.stop()
+    }
+
+    @Test("asks again when told to, and takes an answer in one piece where streaming is off")
+    func retry() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.head()
+        exchange.delta("Hel")
+        if exchange.request.body.contains("fail"), exchange.upstreamRequests == 1 { return exchange.reset() }
+        exchange.delta("lo", finish: "stop")
+        exchange.done()
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
+      let browser = try await Browser()
+      try await browser.open("\(servers.url)/#token=\(servers.token)")
+      _ = try await browser.run("document.getElementById('message').value = 'fail once'")
+      try await browser.click("#send")
+      #expect(await eventually { (try? await browser.run("document.getElementById('retry').hidden")) == "false" })
+      try await browser.click("#retry")
+      #expect(await eventually { (try? await browser.run(Self.status)) == "Done." })
+      #expect(try await browser.run(Self.answer) == "Hello")
+      #expect(try await browser.run("document.querySelectorAll('#messages li').length") == "2")
+      #expect(servers.storedLines.count == 1)
+      _ = await servers.stop()
+
+      let off = try await Servers(["SLUICE_STREAM_CHAT": "off", "SLUICE_ECHO_GAP": "1ms"])
+      try await browser.open("\(off.url)/#token=\(off.token)")
+      try await browser.click("#send")
+      #expect(await eventually { (try? await browser.run(Self.status)) == "Done." })
+      #expect(try await browser.run(Self.answer) == "The quick brown fox jumps over the lazy dog")
+      await browser.close()
+      _ = await off.stop()
     }
 
     @Test("an EventSource is served once, though it reconnects when a stream is over")

@@ -12,14 +12,22 @@ export class StreamError extends Error {
 }
 
 // Posts `message` and calls `onToken` with each piece of the answer. Resolves with {type: "done" | "cancelled", …}
-// and the record's members; rejects with a StreamError. `signal` ends it from here.
-export async function chat({ url = "/api/chat", token, message, sessionId, signal, onOpen, onToken }) {
+// and the record's members; rejects with a StreamError. `signal` ends it from here. With the same `key` again, after a
+// lost connection, an answer that was complete is given again instead of asked for anew.
+//
+// Where streaming is turned off, or the browser cannot read a body as it comes, the answer comes in one piece.
+export async function chat({ url = "/api/chat", token, message, sessionId, key, signal, onOpen, onToken }) {
+  const canStream = typeof Response !== "undefined" && "body" in Response.prototype;
   let response;
   try {
     response = await fetch(url, {
       method: "POST",
-      headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
-      body: JSON.stringify({ message, ...(sessionId && { sessionId }) }),
+      headers: {
+        "Content-Type": "application/json",
+        ...(token && { Authorization: `Bearer ${token}` }),
+        ...(key && { "Idempotency-Key": key }),
+      },
+      body: JSON.stringify({ message, ...(sessionId && { sessionId }), ...(!canStream && { stream: false }) }),
       signal,
     });
   } catch (error) {
@@ -29,6 +37,11 @@ export async function chat({ url = "/api/chat", token, message, sessionId, signa
     const body = await response.json().catch(() => ({}));
     const error = body.error ?? {};
     throw new StreamError(error.code ?? "internal", error.message ?? `Status ${response.status}`, !!error.retriable);
+  }
+  if (response.headers.get("Content-Type")?.startsWith("application/json")) {
+    const answer = await response.json().catch((error) => { throw lost(error); });
+    onToken(answer.message);
+    return { type: "done", ...answer };
   }
   onOpen?.(response.headers.get("Sluice-Stream-Id"));
   try {
