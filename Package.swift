@@ -23,6 +23,8 @@ let package = Package(
     .systemLibrary(
       name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(name: "CJOSE", pkgConfig: "cjose", providers: [.apt(["libcjose-dev", "libjansson-dev"])]),
+    .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(
       name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     // Ours, in C and C++.
@@ -41,7 +43,7 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "Sluice",
-      dependencies: ["CCrypto", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream"],
+      dependencies: ["CCrypto", "CJOSE", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream"],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],
       swiftSettings: strict),

@@ -70,6 +70,16 @@ public enum JSON: Sendable, Equatable {
     }
   }
 
+  /// The number, where this is one.
+  public var number: Double? {
+    switch self {
+    case .integer(let number): Double(number)
+    case .number(let number): number
+    case .literal(let text): Double(text)
+    default: nil
+    }
+  }
+
   /// Its text, without white space.
   public var encoded: [UInt8] {
     var buffer: [UInt8] = []

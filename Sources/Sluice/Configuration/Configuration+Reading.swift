@@ -47,10 +47,21 @@ extension Configuration {
       "SLUICE_GENERATOR", effectiveGenerator != .upstream || upstreamURL != nil,
       "is upstream, which needs SLUICE_UPSTREAM_URL")
     check(
-      "SLUICE_TOKENS_FILE", tokensFile != nil || trustsRemoteUser || asksNobody,
-      "must be set, or else SLUICE_TRUST_REMOTE_USER=on or SLUICE_AUTH=none: who may ask?")
+      "SLUICE_TOKENS_FILE", tokensFile != nil || jwtKeysFile != nil || trustsRemoteUser || asksNobody,
+      "must be set, or else SLUICE_JWT_KEYS_FILE, SLUICE_TRUST_REMOTE_USER=on or SLUICE_AUTH=none: who may ask?")
     check(
-      "SLUICE_AUTH", !asksNobody || tokensFile == nil, "is none, but SLUICE_TOKENS_FILE is set: which one counts?")
+      "SLUICE_AUTH", !asksNobody || (tokensFile == nil && jwtKeysFile == nil),
+      "is none, but SLUICE_TOKENS_FILE or SLUICE_JWT_KEYS_FILE is set: which one counts?")
+    for (variable, value) in [("SLUICE_JWT_ISSUER", jwtIssuer), ("SLUICE_JWT_AUDIENCE", jwtAudience)] {
+      check(variable, value == nil || jwtKeysFile != nil, "is set, but not SLUICE_JWT_KEYS_FILE")
+    }
+    if let jwtKeysFile {
+      do {
+        for mistake in JWTKeys(parsing: try readFile(jwtKeysFile)).mistakes {
+          check("SLUICE_JWT_KEYS_FILE", false, "has a mistake: \(mistake)")
+        }
+      } catch { check("SLUICE_JWT_KEYS_FILE", false, "cannot be read: \(error)") }
+    }
     for (variable, path) in [
       ("SLUICE_UPSTREAM_KEY_FILE", upstreamKeyFile), ("SLUICE_SYSTEM_PROMPT_FILE", systemPromptFile),
     ] {
@@ -72,6 +83,14 @@ extension Configuration {
           "SLUICE_PROMPTS", OnboardingScript(parsing: String(decoding: script, as: UTF8.self)) != nil,
           "has an onboarding.txt without a step: a line that begins with #")
       }
+    }
+    if let redactFile {
+      do {
+        let text = String(decoding: try readFile(redactFile), as: UTF8.self)
+        for mistake in Redactions(parsing: text).mistakes {
+          check("SLUICE_REDACT_FILE", false, "has a mistake in \(mistake)")
+        }
+      } catch { check("SLUICE_REDACT_FILE", false, "cannot be read: \(error)") }
     }
     if let tokensFile {
       do {

@@ -16,6 +16,9 @@ public struct Configuration: Sendable {
 
   // Who may ask.
   var tokensFile: String?
+  var jwtKeysFile: String?
+  var jwtIssuer: String?
+  var jwtAudience: String?
   var trustsRemoteUser = false
   var asksNobody = false
 
@@ -25,6 +28,7 @@ public struct Configuration: Sendable {
   // Who else may call, and what models are told.
   var corsOrigins: [String] = []
   var prompts: String?
+  var redactFile: String?
 
   // Time.
   var idleTimeout: Duration = .seconds(30)

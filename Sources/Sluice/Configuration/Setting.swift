@@ -36,6 +36,15 @@ struct Setting: Sendable {
     global("SLUICE_TOKENS_FILE", "file of user:sha256hex[:expiry] lines; \"sluice token USER\" adds one") {
       (c, text) throws(SettingError) in c.tokensFile = text
     },
+    global("SLUICE_JWT_KEYS_FILE", "JWK set, or a secret, that signs JSON Web Tokens; sub is the user") {
+      (c, text) throws(SettingError) in c.jwtKeysFile = text
+    },
+    global("SLUICE_JWT_ISSUER", "the iss that a JSON Web Token must have") {
+      (c, text) throws(SettingError) in c.jwtIssuer = text
+    },
+    global("SLUICE_JWT_AUDIENCE", "the aud that a JSON Web Token must be for") {
+      (c, text) throws(SettingError) in c.jwtAudience = text
+    },
     perLocation("SLUICE_TRUST_REMOTE_USER", "on: REMOTE_USER, which the web server sets, is the user") {
       (c, text) throws(SettingError) in c.trustsRemoteUser = try SettingValue.flag(text)
     },
@@ -45,6 +54,9 @@ struct Setting: Sendable {
     },
     global("SLUICE_PROMPTS", "folder of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
       (c, text) throws(SettingError) in c.prompts = text
+    },
+    perLocation("SLUICE_REDACT_FILE", "file of patterns to take out of answers: a name, a regex, a replacement a line") {
+      (c, text) throws(SettingError) in c.redactFile = text
     },
     global("SLUICE_CORS_ORIGINS", "origins whose pages may call, apart by spaces, as https://app.example.com") {
       (c, text) throws(SettingError) in

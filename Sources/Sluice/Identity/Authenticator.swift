@@ -3,6 +3,7 @@ import FastCGI
 /// Finds out who asks, before anything is answered.
 struct Authenticator: Sendable {
   private let tokens: WatchedFile<TokensFile>?
+  private let jwt: JWTVerifier?
   private let asksNobody: Bool
   private let log: Log
 
@@ -15,6 +16,14 @@ struct Authenticator: Sendable {
         }
         return file
       }
+    }
+    jwt = configuration.jwtKeysFile.map { path in
+      let keys = WatchedFile(path) {
+        let keys = JWTKeys(parsing: $0)
+        for mistake in keys.mistakes { log.error("the file of JWT keys has a mistake", ["error": .string(mistake)]) }
+        return keys
+      }
+      return JWTVerifier(keys: keys, issuer: configuration.jwtIssuer, audience: configuration.jwtAudience)
     }
     asksNobody = configuration.asksNobody
     self.log = log
@@ -43,12 +52,13 @@ struct Authenticator: Sendable {
   }
 
   private func user(of token: String) throws(Failure) -> User? {
-    guard let tokens else { return asksNobody ? User("anonymous") : nil }
+    if asksNobody { return User("anonymous") }
     do {
-      return try tokens.content().user(of: token)
+      if let jwt, JWTVerifier.isToken(token) { return try jwt.user(of: token) }
+      return try tokens?.content().user(of: token)
     } catch {
       // Without the file nobody can be let in; that is not the client's fault.
-      log.error("the tokens file cannot be read", ["error": .string(error.description)])
+      log.error("tokens cannot be checked", ["error": .string("\(error)")])
       throw Failure(.internalError, "Tokens cannot be checked at the moment.")
     }
   }

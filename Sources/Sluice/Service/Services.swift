@@ -15,6 +15,7 @@ final class Services: Sendable {
   let limiter: Limiter
   let prompts: Prompts
   let cors: CORS
+  let redactions = RedactionFiles()
   private let echo = EchoGenerator()
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)

@@ -19,6 +19,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private(set) var firstDeltaAt: LoopClock.Instant?
   /// When something was last sent, or taken into an answer in one piece.
   private var lastFlushAt: LoopClock.Instant
+  /// When the redactor last took something in, of which nothing need have come out.
+  private var lastHeldAt: LoopClock.Instant?
   private(set) var deltas = 0
   private(set) var textBytes = 0
   private(set) var sentBytes = 0
@@ -27,6 +29,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private let limits: StreamLimits
   private let keepsText: Bool
   private let sendsID: Bool
+  private let redactor: Redactor?
   private let whole: Question.Whole?
   private var dialect: any Dialect
   private var state = StreamState()
@@ -52,6 +55,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     var whole: Question.Whole?
     /// Whether ``ResponseStream/text`` is wanted; a stream that is not stored need not grow.
     var keepsText = true
+    /// Takes out what nobody may see, before anything else is done with the text.
+    var redactor: Redactor?
     /// Whether the stream's id is sent as an event's: an EventSource that reconnects then tells it.
     var sendsID = false
   }
@@ -66,6 +71,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     self.dialect = form.dialect
     let (whole, keepsText) = (form.whole, form.keepsText)
     self.sendsID = form.sendsID
+    self.redactor = form.redactor
     self.whole = whole
     self.keepsText = keepsText || whole != nil
     self.limits = limits
@@ -95,9 +101,23 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     try await flush()
   }
 
-  /// Adds a delta to what the next ``flush()`` sends.
+  /// Adds a delta to what the next ``flush()`` sends, less what a redactor takes out or holds back.
   func put(_ delta: String) throws {
     try checkEnd()
+    if let redactor {
+      lastHeldAt = reactor.now
+      try putRedacted(redactor.feed(delta))
+    } else {
+      try putRedacted(delta)
+    }
+  }
+
+  /// The text is complete: what was held back for what might have followed goes out.
+  private func putHeld() throws {
+    if let redactor { try putRedacted(redactor.finish()) }
+  }
+
+  private func putRedacted(_ delta: String) throws {
     guard !delta.isEmpty else { return }
     deltas += 1
     textBytes += delta.utf8.count
@@ -145,6 +165,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
           try put(text)
           try await flush()
         case .finished(let completion):
+          try putHeld()
           try await flush()
           // What follows is our own work: the model has met its limits.
           waitTimer?.cancel()
@@ -185,6 +206,9 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     for timer in [heartbeatTimer, waitTimer, totalTimer] { timer?.cancel() }
     // An answer that was completed, and perhaps stored, stays so: a stop that comes too late changes nothing.
     var ending = ending
+    if case .finished = ending, !mustEnd {
+      do { try putHeld() } catch { ending = .failed(Failure(cause: error)) }
+    }
     if let requestedEnding {
       switch (ending, requestedEnding) {
       case (.finished, .stopped) where !wasTold, (.finished, .failed) where !wasTold: break
@@ -292,8 +316,9 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   private func scheduleWait(after delay: Duration) {
     waitTimer = reactor.schedule(after: delay) { [unowned self] in
-      let limit = firstDeltaAt == nil ? limits.firstToken : limits.idle
-      let silence = reactor.now - (firstDeltaAt == nil ? startedAt : lastFlushAt)
+      let isBegun = firstDeltaAt != nil || lastHeldAt != nil
+      let limit = isBegun ? limits.idle : limits.firstToken
+      let silence = reactor.now - (isBegun ? max(lastFlushAt, lastHeldAt ?? lastFlushAt) : startedAt)
       if isFlushing {
         // It is the client that is slow, for which the write timeout is there.
         scheduleWait(after: limits.idle)

@@ -80,12 +80,13 @@ final class StreamRun {
     description.message = question.message
     description.model = question.model ?? description.model
     description.wantsUsage = question.wantsUsage
+    let redactor = try services.redactions.redactor(for: call.configuration)
     func form(keepsText: Bool) -> ResponseStream.Form {
       let type = dialect ?? EventsDialect.self
       let isWhole = question.wantsWhole || isOff || dialect == nil
       return ResponseStream.Form(
         dialect: type.init(description), whole: isWhole ? question.whole : nil, keepsText: keepsText,
-        sendsID: isEventSource && type.allowsEventID)
+        redactor: redactor, sendsID: isEventSource && type.allowsEventID)
     }
     slot = try await services.limiter.slot(for: call.user, call.configuration)
     guard endpoint.keepsAnswers, call.request.method == "POST", let key = call.request.header("Idempotency-Key") else {
@@ -110,7 +111,10 @@ final class StreamRun {
         throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
       }
       description.messageID = replay.messageID
-      return .replay(replay, form(keepsText: false))
+      // What was kept is redacted already.
+      var form = form(keepsText: false)
+      form.redactor = nil
+      return .replay(replay, form)
     }
   }
 

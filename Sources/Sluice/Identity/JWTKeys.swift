@@ -1,0 +1,106 @@
+import CJOSE
+import EventLoop
+import JSON
+
+/// The keys with which tokens may be signed: a JWK set (RFC 7517), one JWK, or a bare secret for HS256.
+struct JWTKeys: Sendable {
+  /// What a key may be used for, and nothing else: a token does not choose its algorithm (RFC 8725, 3.1).
+  enum Algorithm: String, Sendable { case HS256, RS256, ES256 }
+
+  private(set) var keys: [JWTKey] = []
+  private(set) var mistakes: [String] = []
+
+  init(parsing file: [UInt8]) {
+    let text = String(decoding: file, as: UTF8.self).trimmed
+    switch text.first == "{" ? try? JSON(parsing: file) : .string(String(text)) {
+    case .string(let secret)?: addSecret(Array(secret.utf8))
+    case let json? where json["keys"] == nil: add(json, "the key")
+    case let json?:
+      if case .array(let values)? = json["keys"], !values.isEmpty {
+        for (index, value) in values.enumerated() { add(value, "key \(index + 1)") }
+      } else {
+        mistakes.append("has no keys")
+      }
+    case nil: mistakes.append("is neither JSON nor a secret")
+    }
+  }
+
+  private mutating func addSecret(_ secret: [UInt8]) {
+    // A shorter one can be found by trying (RFC 7518, 3.2).
+    guard secret.count >= 32 else {
+      mistakes.append("must be a JWK set, or a secret of at least 32 bytes")
+      return
+    }
+    if let key = unsafe cjose_jwk_create_oct_spec(secret, secret.count, nil) {
+      unsafe keys.append(JWTKey(key, id: nil, .HS256))
+    }
+  }
+
+  private mutating func add(_ json: JSON, _ name: String) {
+    if let use = json["use"], use != "sig" { return }
+    let algorithm: Algorithm
+    switch (json["kty"]?.string, json["crv"]?.string) {
+    case ("oct"?, _): algorithm = .HS256
+    case ("RSA"?, _): algorithm = .RS256
+    case ("EC"?, "P-256"?): algorithm = .ES256
+    default:
+      mistakes.append("\(name) must be of kty oct, RSA, or EC with crv P-256")
+      return
+    }
+    if let alg = json["alg"], alg.string != algorithm.rawValue {
+      mistakes.append("\(name) is for another algorithm than \(algorithm.rawValue)")
+      return
+    }
+    let text = json.encoded
+    let key = unsafe text.withUnsafeBytes { bytes in
+      unsafe cjose_jwk_import(bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count, nil)
+    }
+    guard let key = unsafe key else {
+      mistakes.append("\(name) is not a valid JWK")
+      return
+    }
+    let owner = unsafe JWTKey(key, id: json["kid"]?.string, algorithm)
+    let bits = owner.bits
+    guard algorithm == .ES256 || bits >= (algorithm == .RS256 ? 2048 : 256) else {
+      mistakes.append("\(name) has \(bits) bits, which are too few for \(algorithm.rawValue)")
+      return
+    }
+    keys.append(owner)
+  }
+}
+
+/// One key, owned. Use it on any thread: verifying only reads it.
+@safe
+final class JWTKey: Sendable {
+  let id: String?
+  let algorithm: JWTKeys.Algorithm
+  // Safe: libcjose changes a key only when it is made, named or released.
+  private nonisolated(unsafe) let raw: OpaquePointer
+
+  @unsafe fileprivate init(_ raw: OpaquePointer, id: String?, _ algorithm: JWTKeys.Algorithm) {
+    unsafe self.raw = raw
+    self.id = id
+    self.algorithm = algorithm
+  }
+
+  fileprivate var bits: Int { unsafe cjose_jwk_get_keysize(raw, nil) }
+
+  /// What `token` (RFC 7515, compact serialization) says, if this key has signed it.
+  func payload(of token: String) -> [UInt8]? {
+    var token = token
+    return token.withUTF8 { bytes in
+      let text = unsafe UnsafeRawBufferPointer(bytes).assumingMemoryBound(to: CChar.self)
+      guard let signed = unsafe cjose_jws_import(text.baseAddress, text.count, nil) else { return nil }
+      defer { unsafe cjose_jws_release(signed) }
+      var plain: UnsafeMutablePointer<UInt8>?
+      var count = 0
+      guard unsafe cjose_jws_verify(signed, raw, nil), unsafe cjose_jws_get_plaintext(signed, &plain, &count, nil) else {
+        return nil
+      }
+      // It stays the signed token's.
+      return unsafe Array(UnsafeBufferPointer(start: plain, count: count))
+    }
+  }
+
+  deinit { unsafe cjose_jwk_release(raw) }
+}

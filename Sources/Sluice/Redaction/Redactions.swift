@@ -1,0 +1,85 @@
+import EventLoop
+import Synchronization
+
+/// What is to be taken out of answers: the lines of a redaction file.
+///
+///     # name     pattern                                    replacement, [redacted] without
+///     e-mail     [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,64}
+///     key        sk-[A-Za-z0-9]{20,60}                      [key]
+///
+/// The three are apart by a tab or by two or more spaces.
+struct Redactions: Sendable {
+  struct Rule: Sendable {
+    let name: String
+    let pattern: Pattern
+    let replacement: String
+  }
+
+  struct Mistake: Sendable, Equatable, CustomStringConvertible {
+    let line: Int
+    let reason: String
+    var description: String { "line \(line): \(reason)" }
+  }
+
+  private(set) var rules: [Rule] = []
+  private(set) var mistakes: [Mistake] = []
+
+  init(parsing text: String) {
+    for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
+      let line = line.trimmed
+      if line.isEmpty || line.first == "#" { continue }
+      do throws(PatternError) { rules.append(try Self.rule(line)) } catch {
+        mistakes.append(Mistake(line: index + 1, reason: error.reason))
+      }
+    }
+  }
+
+  private static func rule(_ line: Substring) throws(PatternError) -> Rule {
+    let fields = fields(of: line)
+    guard (2...3).contains(fields.count) else {
+      throw PatternError(reason: "must be a name, a pattern and perhaps a replacement, apart by a tab or two spaces")
+    }
+    return Rule(
+      name: fields[0], pattern: try Pattern(fields[1]), replacement: fields.count == 3 ? fields[2] : "[redacted]")
+  }
+
+  private static func fields(of line: Substring) -> [String] {
+    var fields: [String] = [""]
+    var rest = line
+    while let character = rest.popFirst() {
+      if character == "\t" || (character == " " && rest.first?.isWhitespace == true) {
+        rest = rest.drop { $0 == " " || $0 == "\t" }
+        fields.append("")
+      } else {
+        fields[fields.count - 1].append(character)
+      }
+    }
+    return fields
+  }
+}
+
+/// The redaction files of all locations, each read again when it has changed.
+final class RedactionFiles: Sendable {
+  private let files = Mutex<[String: WatchedFile<Redactions>]>([:])
+
+  /// A redactor for one text, where the request's location has patterns.
+  ///
+  /// - Throws: when they cannot be used: nothing may go out unredacted.
+  func redactor(for configuration: Configuration) throws(Failure) -> Redactor? {
+    guard let path = configuration.redactFile else { return nil }
+    let file = files.withLock { files in
+      if let file = files[path] { return file }
+      let file = WatchedFile(path) { Redactions(parsing: String(decoding: $0, as: UTF8.self)) }
+      files[path] = file
+      return file
+    }
+    let redactions: Redactions
+    do { redactions = try file.content() } catch { throw Self.failure("\(error)") }
+    if let mistake = redactions.mistakes.first { throw Self.failure("\(path) has a mistake in \(mistake)") }
+    return redactions.rules.isEmpty ? nil : Redactor(redactions.rules)
+  }
+
+  private static func failure(_ detail: String) -> Failure {
+    Failure(.internalError, "The server's configuration is incomplete.", detail: detail)
+  }
+}

@@ -1,0 +1,98 @@
+/// Takes what matches out of a text that comes in pieces: what comes out, joined, is the whole text redacted, however it
+/// was cut. What could still become a match is held back, and nothing else.
+///
+/// At each place the rule that matches first counts, and of several that match there the first in the file.
+final class Redactor {
+  private let rules: [Redactions.Rule]
+  private let limits = MatchLimits()
+  /// How much of what is done with has to stay for looking behind, in bytes.
+  private let contextBytes: Int
+  /// That, and what is held back.
+  private var buffer: [UInt8] = []
+  /// Where what is held back begins.
+  private var held = 0
+
+  /// What is kept of the text: for tests.
+  var bufferedBytes: Int { buffer.count }
+
+  /// The most that may be held back: a pattern that could match more than this fails the stream.
+  static let maximumHeldBytes = 16 * 1024
+
+  init(_ rules: [Redactions.Rule]) {
+    self.rules = rules
+    // One character at least: the beginning of the buffer is not that of the text.
+    contextBytes = 4 * max(1, rules.map(\.pattern.lookbehind).max() ?? 0)
+  }
+
+  /// Takes in a piece of the text.
+  ///
+  /// - Returns: what may go out now.
+  /// - Throws: when a pattern takes too long, or holds back too much. Nothing of what is held may go out then.
+  func feed(_ text: String) throws(Failure) -> String {
+    buffer.append(contentsOf: text.utf8)
+    return try redact(isWhole: false)
+  }
+
+  /// The text is over.
+  func finish() throws(Failure) -> String { try redact(isWhole: true) }
+
+  private func redact(isWhole: Bool) throws(Failure) -> String {
+    var output: [UInt8] = []
+    search: while held < buffer.count {
+      switch try first(isWhole: isWhole) {
+      case nil:
+        output.append(contentsOf: buffer[held...])
+        held = buffer.count
+      case (.full(let range), let rule)?:
+        output.append(contentsOf: buffer[held..<range.lowerBound])
+        output.append(contentsOf: rule.replacement.utf8)
+        held = range.upperBound
+      case (.partial(let start), let rule)?:
+        output.append(contentsOf: buffer[held..<start])
+        held = start
+        guard buffer.count - held <= Self.maximumHeldBytes else {
+          throw Self.failure(rule, "could match more than \(Self.maximumHeldBytes) bytes")
+        }
+        break search
+      }
+    }
+    dropContext()
+    return String(decoding: output, as: UTF8.self)
+  }
+
+  /// The first match, of all rules, in what is held back.
+  private func first(isWhole: Bool) throws(Failure) -> (Pattern.Match, Redactions.Rule)? {
+    var best: (match: Pattern.Match, rule: Redactions.Rule)?
+    let buffer = buffer
+    for rule in rules {
+      let found: Pattern.Match?
+      do throws(PatternError) {
+        found = try rule.pattern.firstMatch(in: buffer.span, from: held, isWhole: isWhole, limits)
+      } catch { throw Self.failure(rule, error.reason) }
+      if let found, best.map({ found.start < $0.match.start }) ?? true { best = (found, rule) }
+    }
+    return best
+  }
+
+  private func dropContext() {
+    guard held > 4096 + contextBytes || held == buffer.count && held > contextBytes else { return }
+    var start = held - contextBytes
+    // Not in the middle of a character.
+    while start < held, buffer[start] & 0xC0 == 0x80 { start += 1 }
+    buffer.removeSubrange(0..<start)
+    held -= start
+  }
+
+  private static func failure(_ rule: Redactions.Rule, _ reason: String) -> Failure {
+    Failure(.internalError, "The answer could not be redacted.", detail: "the pattern \"\(rule.name)\": \(reason)")
+  }
+}
+
+extension Pattern.Match {
+  fileprivate var start: Int {
+    switch self {
+    case .full(let range): range.lowerBound
+    case .partial(let start): start
+    }
+  }
+}

@@ -1,0 +1,89 @@
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Who asks")
+  struct WhoAsksTests {
+    /// A folder with keys and tokens that another library has made.
+    private func makeTokens() async throws -> String {
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-jwt-\(UUID().uuidString)"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      let python = try Program(
+        packageRoot + "/.build/python/bin/python", [packageRoot + "/Tests/Contract/tokens.py", folder])
+      #expect(await python.exitCode() == 0, "\(python.errors)")
+      return folder
+    }
+
+    private func cases(_ path: String) throws -> [JSON] {
+      guard case .array(let cases) = try JSON(parsing: Array(try Data(contentsOf: URL(fileURLWithPath: path)))) else {
+        return []
+      }
+      return cases
+    }
+
+    @Test("is the sub of a JSON Web Token that is right in every way, and nobody's otherwise")
+    func jwt() async throws {
+      let folder = try await makeTokens()
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let servers = try await Servers([
+        "SLUICE_JWT_KEYS_FILE": folder + "/keys.json", "SLUICE_JWT_ISSUER": "https://id.example",
+        "SLUICE_JWT_AUDIENCE": "sluice", "SLUICE_ECHO_GAP": "0",
+      ])
+      // Tokens of the file go on beside them.
+      #expect(try await servers.got("/api/sessions").status == 200)
+      let cases = try cases(folder + "/cases.json")
+      #expect(cases.count > 30)
+      for index in cases.indices {
+        let name = cases[index][0]?.string ?? ""
+        let token = cases[index][1]?.string ?? ""
+        let user = cases[index][2]?.string
+        let output = try await servers.posted(
+          "/messages/", #"{"content":"x","chat_id":"\#(index)"}"#, token: token)
+        // nginx has a limit of its own for a line of the head.
+        let refusals = name == "huge" ? [400, 401] : [401]
+        #expect(user != nil ? output.status == 200 : refusals.contains(output.status ?? 0), "\(name): \(output)")
+        let path = servers.state + "/users/\(user ?? "ada")/sessions/\(index).jsonl"
+        #expect(FileManager.default.fileExists(atPath: path) == (user != nil), "\(name)")
+      }
+      #expect(!FileManager.default.fileExists(atPath: servers.state + "/users/root"))
+      _ = await servers.stop()
+
+      let bare = try await Servers(["SLUICE_JWT_KEYS_FILE": folder + "/secret"])
+      for value in try self.cases(folder + "/bare.json") {
+        let output = try await bare.got("/api/sessions", token: value[1]?.string ?? "")
+        #expect(output.status == (value[2]?.string == nil ? 401 : 200), "\(value[0]?.string ?? "")")
+      }
+      _ = await bare.stop()
+    }
+
+    @Test("is not what any header says: no SLUICE_ setting and no REMOTE_USER can be sent by a client")
+    func headers() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
+      let names = ["REMOTE_USER", "REMOTE-USER", "HTTP_REMOTE_USER", "AUTH_TYPE", "SLUICE_AUTH", "SLUICE-AUTH"]
+      let settings = try String(contentsOfFile: packageRoot + "/README.md", encoding: .utf8)
+        .matches(of: #/`((?:SLUICE|FEATURE|AI|ENABLE|STREAMING)_[A-Z_]+)`/#).map { String($0.output.1) }
+      #expect(settings.count > 30)
+      for name in Set(names + settings) {
+        let value =
+          switch name {
+          case let name where name.contains("TRUST"): "on"
+          case let name where name.contains("USER"): "root"
+          case let name where name.contains("AUTH"): "none"
+          default: "off"
+          }
+        for spelling in [name, name.replacingOccurrences(of: "_", with: "-"), "HTTP_" + name] {
+          let header = ["-H", "\(spelling): \(value)", "-H", "REMOTE_USER: root", "-H", "Remote-User: root"]
+          #expect(try await servers.got("/api/sessions", header, token: "").status == 401, "\(spelling)")
+        }
+      }
+      // And none of them changes how a known user is served.
+      let all = Set(settings).flatMap { ["-H", "\($0.replacingOccurrences(of: "_", with: "-")): off"] }
+      let output = try await servers.posted("/api/chat", #"{"message":"a"}"#, all)
+      #expect(output.events.last?.type == "done", "\(output)")
+      #expect(try FileManager.default.contentsOfDirectory(atPath: servers.state + "/users") == ["demo"])
+      _ = await servers.stop()
+    }
+  }
+}

@@ -1,0 +1,116 @@
+import EventLoop
+import SluiceTesting
+import Testing
+
+@testable import Sluice
+
+@Suite("Redaction")
+struct RedactionTests {
+  private static let usual = Redactions(
+    parsing: """
+      # what must not leave
+      e-mail    [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\\.[A-Za-z0-9-]{1,63}){1,8}
+      api key\tsk-[A-Za-z0-9]{20,60}\t[key]
+      card      \\b(?:\\d[ -]?){13,19}\\b    [card number]
+      """)
+
+  /// What comes out for pieces, one by one and at the end.
+  private func pieces(_ rules: [Redactions.Rule], _ pieces: [String]) throws -> [String] {
+    let redactor = Redactor(rules)
+    return try pieces.map { try redactor.feed($0) } + [try redactor.finish()]
+  }
+
+  /// The whole text redacted, with nothing held back or cut.
+  private func whole(_ rules: [Redactions.Rule], _ text: String) throws -> String {
+    let bytes = Array(text.utf8)
+    let limits = MatchLimits()
+    var output: [UInt8] = []
+    var index = 0
+    while true {
+      var best: (range: Range<Int>, rule: Redactions.Rule)?
+      for rule in rules {
+        guard case .full(let range)? = try rule.pattern.firstMatch(in: bytes.span, from: index, isWhole: true, limits)
+        else { continue }
+        if best.map({ range.lowerBound < $0.range.lowerBound }) ?? true { best = (range, rule) }
+      }
+      guard let best else { return String(decoding: output + bytes[index...], as: UTF8.self) }
+      output += bytes[index..<best.range.lowerBound] + Array(best.rule.replacement.utf8)
+      index = best.range.upperBound
+    }
+  }
+
+  @Test("takes out what spans any number of pieces, and lets go at once what can be no match")
+  func spanning() throws {
+    let rules = Self.usual.rules
+    #expect(Self.usual.mistakes.isEmpty && rules.map(\.replacement) == ["[redacted]", "[key]", "[card number]"])
+    let text = "Write to ada@example.org, key sk-abcdefghijklmnopqrstuvwx, card 4111 1111 1111 1111."
+    let expected = "Write to [redacted], key [key], card [card number]."
+    #expect(try whole(rules, text) == expected)
+    #expect(try pieces(rules, text.map(String.init)).joined() == expected)
+    // A word cannot be told from the beginning of an address until something else follows.
+    #expect(try pieces(rules, ["ada", "@", "x", ".org", " and"]) == ["", "", "", "", "[redacted] ", "and"])
+    #expect(try pieces(rules, ["word", " next"]) == ["", "word ", "next"])
+    #expect(try pieces(rules, ["!?!?", " ..."])[0] == "!?!?")
+  }
+
+  @Test("of a whole text and of any cuts of it are the same, for any text and any patterns", arguments: 0..<300)
+  func everyCut(seed: Int) throws {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let all = [
+      "ab+c", "a(?:b|bc)d?", "(?<=x)a+", "a(?=b)", "\\bab\\b", "^a", "c$", "[^a]{2,4}b", "a.?b", "(?s)a.{0,3}c", "é+", "🎧.",
+      "(a|b)\\1", "(?i)AB", "a*b", "(?<!a)b", "x{2,}", "a++b", "(?m)^b", "\\x{1F3A7}\\d", "\\s+a", "ba?$",
+    ]
+    var rules: [Redactions.Rule] = []
+    for index in 0..<Int.random(in: 1...3, using: &random) {
+      let text = all.randomElement(using: &random) ?? "a"
+      rules.append(Redactions.Rule(name: text, pattern: try Pattern(text), replacement: ["", "#", "<\(index)>"][index]))
+    }
+    let alphabet = ["a", "b", "c", "x", "A", "B", "é", "🎧", " ", "\n", "1", "d"]
+    let text = (0..<Int.random(in: 0...60, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? "a" }
+    let expected = try whole(rules, text.joined())
+    for _ in 0..<5 {
+      var cut: [String] = []
+      var rest = text[...]
+      while !rest.isEmpty {
+        let count = Int.random(in: 1...min(rest.count, 6), using: &random)
+        cut.append(rest.prefix(count).joined())
+        rest = rest.dropFirst(count)
+      }
+      let found = try pieces(rules, cut).joined()
+      #expect(found == expected, "seed \(seed), \(rules.map(\.name)), \(cut)")
+    }
+  }
+
+  @Test("names the line and the reason of what it cannot use")
+  func mistakes() {
+    let found = Redactions(
+      parsing: "a  (b\n\n# c\nonly\nd  x*\ne  a\\Kb\nf  (*COMMIT)a\ng  a  b  c\r\nh  [a-\nok  a b  c d")
+    #expect(found.mistakes.map(\.line) == [1, 4, 5, 6, 7, 8, 9])
+    #expect(found.mistakes[0].reason.contains("missing closing parenthesis"))
+    #expect(found.mistakes[2].reason.contains("empty"))
+    #expect(found.rules.map(\.replacement) == ["c d"])
+  }
+
+  @Test("fails rather than stalls or grows: a pattern without end, and one that backtracks without end")
+  func bounds() throws {
+    let endless = Redactions(parsing: "secret  (?s)BEGIN.*END").rules
+    let redactor = Redactor(endless)
+    #expect(try redactor.feed("a BEGIN ") == "a ")
+    #expect(throws: Failure.self) {
+      for _ in 0..<10_000 { _ = try redactor.feed("all of this is held back ") }
+    }
+    let slow = Redactor(Redactions(parsing: "slow  (?:a|aa)+\\d").rules)
+    let failure = #expect(throws: Failure.self) { try slow.feed(String(repeating: "a", count: 60) + "! ") }
+    #expect(failure?.detail?.contains("match limit exceeded") == true, "\(String(describing: failure))")
+  }
+
+  @Test("keeps no more of a long text than it has to look back on")
+  func memory() throws {
+    let redactor = Redactor(Self.usual.rules)
+    var count = 0
+    for index in 0..<20_000 { count += try redactor.feed("word \(index % 10). ").utf8.count }
+    count += try redactor.finish().utf8.count
+    #expect(count == 20_000 * 8)
+    #expect(redactor.bufferedBytes < 16 * 1024)
+  }
+}
