@@ -43,7 +43,9 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "Sluice",
-      dependencies: ["CCrypto", "CJOSE", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream"],
+      dependencies: [
+        "CCrypto", "CJOSE", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream",
+      ],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],
       swiftSettings: strict),

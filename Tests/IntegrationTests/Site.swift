@@ -24,9 +24,9 @@ final class Sluice: Sendable {
     try #require(isUp && program.isRunning, "\(program.errors)")
   }
 
-  func chat(_ message: String) throws -> FastCGIClient {
+  func chat(_ message: String, session: String? = nil) throws -> FastCGIClient {
     let client = try FastCGIClient(path: socket)
-    let body = Array("{\"message\":\"\(message)\"}".utf8)
+    let body = Array("{\"message\":\"\(message)\"\(session.map { ",\"sessionId\":\"\($0)\"" } ?? "")}".utf8)
     client.send(
       FastCGIClient.request(
         [

@@ -108,16 +108,16 @@ struct LimitTests {
     let store = Store(root: folder.path, pool: BlockingPool())
     let start = 1_000_000_000_000
     for index in 0..<5 {
-      #expect(try await store.countMessage(of: user, limit: 5, now: start + index * 1000) == nil)
+      #expect(try await store.countMessage(of: user, limit: 5, clock: { start + index * 1000 }) == nil)
     }
     let other = Store(root: folder.path, pool: BlockingPool())
-    #expect(try await other.countMessage(of: user, limit: 5, now: start + 10_000) == .milliseconds(3_590_000))
-    #expect(try await other.countMessage(of: user, limit: 5, now: start + 3_600_000) == nil)
-    #expect(try await other.countMessage(of: user, limit: 5, now: start + 3_600_500) == .milliseconds(500))
+    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 10_000 }) == .milliseconds(3_590_000))
+    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_000 }) == nil)
+    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .milliseconds(500))
     // A limit that was lowered waits for as many as are too many.
-    #expect(try await other.countMessage(of: user, limit: 2, now: start + 3_600_500) == .milliseconds(3_500))
+    #expect(try await other.countMessage(of: user, limit: 2, clock: { start + 3_600_500 }) == .milliseconds(3_500))
     // A clock that was set back locks nobody out.
-    #expect(try await other.countMessage(of: user, limit: 5, now: start - 1000) == nil)
+    #expect(try await other.countMessage(of: user, limit: 5, clock: { start - 1000 }) == nil)
   }
 
   @Test("slots of processes are taken and given back one by one, and no two get the same", arguments: [1, 3, 50])

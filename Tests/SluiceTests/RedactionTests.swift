@@ -57,13 +57,15 @@ struct RedactionTests {
   func everyCut(seed: Int) throws {
     var random = SeededGenerator(seed: UInt64(seed))
     let all = [
-      "ab+c", "a(?:b|bc)d?", "(?<=x)a+", "a(?=b)", "\\bab\\b", "^a", "c$", "[^a]{2,4}b", "a.?b", "(?s)a.{0,3}c", "é+", "🎧.",
+      "ab+c", "a(?:b|bc)d?", "(?<=x)a+", "a(?=b)", "\\bab\\b", "^a", "c$", "[^a]{2,4}b", "a.?b", "(?s)a.{0,3}c", "é+",
+      "🎧.",
       "(a|b)\\1", "(?i)AB", "a*b", "(?<!a)b", "x{2,}", "a++b", "(?m)^b", "\\x{1F3A7}\\d", "\\s+a", "ba?$",
     ]
     var rules: [Redactions.Rule] = []
     for index in 0..<Int.random(in: 1...3, using: &random) {
       let text = all.randomElement(using: &random) ?? "a"
-      rules.append(Redactions.Rule(name: text, pattern: try Pattern(text), replacement: ["", "#", "<\(index)>"][index]))
+      rules.append(
+        Redactions.Rule(name: text, pattern: try Pattern(text), replacement: ["", "#", "<\(index)>"][index]))
     }
     let alphabet = ["a", "b", "c", "x", "A", "B", "é", "🎧", " ", "\n", "1", "d"]
     let text = (0..<Int.random(in: 0...60, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? "a" }

@@ -55,7 +55,8 @@ struct Setting: Sendable {
     global("SLUICE_PROMPTS", "folder of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
       (c, text) throws(SettingError) in c.prompts = text
     },
-    perLocation("SLUICE_REDACT_FILE", "file of patterns to take out of answers: a name, a regex, a replacement a line") {
+    perLocation("SLUICE_REDACT_FILE", "file of patterns to take out of answers: a name, a regex, a replacement a line")
+    {
       (c, text) throws(SettingError) in c.redactFile = text
     },
     global("SLUICE_CORS_ORIGINS", "origins whose pages may call, apart by spaces, as https://app.example.com") {

@@ -109,8 +109,14 @@ extension Services {
     let turn = Turn(
       id: stream.messageID, at: Timestamp.now, user: message, assistant: stream.text, completion: completion,
       model: call.configuration.model)
-    try await storing("The answer is complete, but it could not be stored.") {
-      try await store.append(turn, to: session, user: call.user)
+    do throws(Failure) {
+      try await storing("The answer is complete, but it could not be stored.") {
+        try await store.append(turn, to: session, user: call.user)
+      }
+    } catch {
+      // The client is told; what it has seen is kept all the same, as soon as that can be.
+      unsaved.add(turn, to: session, of: call.user)
+      throw error
     }
   }
 

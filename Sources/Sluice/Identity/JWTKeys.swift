@@ -5,7 +5,11 @@ import JSON
 /// The keys with which tokens may be signed: a JWK set (RFC 7517), one JWK, or a bare secret for HS256.
 struct JWTKeys: Sendable {
   /// What a key may be used for, and nothing else: a token does not choose its algorithm (RFC 8725, 3.1).
-  enum Algorithm: String, Sendable { case HS256, RS256, ES256 }
+  enum Algorithm: String, Sendable {
+    case hs256 = "HS256"
+    case rs256 = "RS256"
+    case es256 = "ES256"
+  }
 
   private(set) var keys: [JWTKey] = []
   private(set) var mistakes: [String] = []
@@ -32,7 +36,7 @@ struct JWTKeys: Sendable {
       return
     }
     if let key = unsafe cjose_jwk_create_oct_spec(secret, secret.count, nil) {
-      unsafe keys.append(JWTKey(key, id: nil, .HS256))
+      unsafe keys.append(JWTKey(key, id: nil, .hs256))
     }
   }
 
@@ -40,9 +44,9 @@ struct JWTKeys: Sendable {
     if let use = json["use"], use != "sig" { return }
     let algorithm: Algorithm
     switch (json["kty"]?.string, json["crv"]?.string) {
-    case ("oct"?, _): algorithm = .HS256
-    case ("RSA"?, _): algorithm = .RS256
-    case ("EC"?, "P-256"?): algorithm = .ES256
+    case ("oct"?, _): algorithm = .hs256
+    case ("RSA"?, _): algorithm = .rs256
+    case ("EC"?, "P-256"?): algorithm = .es256
     default:
       mistakes.append("\(name) must be of kty oct, RSA, or EC with crv P-256")
       return
@@ -61,7 +65,7 @@ struct JWTKeys: Sendable {
     }
     let owner = unsafe JWTKey(key, id: json["kid"]?.string, algorithm)
     let bits = owner.bits
-    guard algorithm == .ES256 || bits >= (algorithm == .RS256 ? 2048 : 256) else {
+    guard algorithm == .es256 || bits >= (algorithm == .rs256 ? 2048 : 256) else {
       mistakes.append("\(name) has \(bits) bits, which are too few for \(algorithm.rawValue)")
       return
     }
@@ -94,7 +98,8 @@ final class JWTKey: Sendable {
       defer { unsafe cjose_jws_release(signed) }
       var plain: UnsafeMutablePointer<UInt8>?
       var count = 0
-      guard unsafe cjose_jws_verify(signed, raw, nil), unsafe cjose_jws_get_plaintext(signed, &plain, &count, nil) else {
+      guard unsafe cjose_jws_verify(signed, raw, nil), unsafe cjose_jws_get_plaintext(signed, &plain, &count, nil)
+      else {
         return nil
       }
       // It stays the signed token's.

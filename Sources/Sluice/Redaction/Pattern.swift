@@ -62,7 +62,8 @@ final class Pattern: Sendable {
       unsafe pcre2_match_8(code, bytes.baseAddress, bytes.count, start, options, limits.data, limits.context)
     }
     if result == PCRE2_ERROR_NOMATCH { return nil }
-    guard result >= 0 || result == PCRE2_ERROR_PARTIAL, let vector = unsafe pcre2_get_ovector_pointer_8(limits.data) else {
+    guard result >= 0 || result == PCRE2_ERROR_PARTIAL, let vector = unsafe pcre2_get_ovector_pointer_8(limits.data)
+    else {
       throw PatternError(reason: Self.message(result))
     }
     let (from, to) = unsafe (vector[0], vector[1])
@@ -86,7 +87,8 @@ final class MatchLimits {
   private static let steps: UInt32 = 200_000
 
   init() {
-    guard let data = unsafe pcre2_match_data_create_8(1, nil), let context = unsafe pcre2_match_context_create_8(nil) else {
+    guard let data = unsafe pcre2_match_data_create_8(1, nil), let context = unsafe pcre2_match_context_create_8(nil)
+    else {
       fatalError("out of memory")
     }
     unsafe self.data = data

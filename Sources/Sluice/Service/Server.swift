@@ -17,6 +17,7 @@ final class Server {
   private var nextWorker = 0
   private var drainTimer: Timer?
   private var watchdogTimer: Timer?
+  private var unsavedTimer: Timer?
   private var isEnding = false
 
   /// The connections of one loop, as seen from the main one.
@@ -39,6 +40,8 @@ final class Server {
 
   /// Starts the other loops and begins to accept.
   func start(_ sockets: [CInt]) throws(SystemError) {
+    // Before anybody can ask for what an earlier process has left.
+    services.unsaved.takeUp()
     addWorker(reactor.loop, thread: nil)
     for index in 1..<max(services.configuration.loops, 1) {
       let loop = try EventLoop(name: "loop \(index)")
@@ -54,6 +57,7 @@ final class Server {
     }
     signals = try SignalWatch([SIGTERM, SIGINT, SIGHUP], on: reactor) { [unowned self] in received($0) }
     startWatchdog()
+    retryUnsaved(after: .seconds(1))
     ServiceManager.notify("READY=1")
     services.log.info(
       "ready",
@@ -135,7 +139,18 @@ final class Server {
     }
     services.log.info("stopped", ["streams": .integer(services.streams.count)])
     for worker in workers { worker.thread?.stop() }
+    services.unsaved.writeOut()
     reactor.loop.stop()
+  }
+
+  /// Tries to store what could not be, ever more seldom as long as it fails.
+  private func retryUnsaved(after delay: Duration) {
+    unsavedTimer = reactor.schedule(after: delay) { [unowned self] in
+      guard services.unsaved.count > 0 else { return retryUnsaved(after: .seconds(1)) }
+      let services = services
+      services.pool.submit { services.unsaved.retry() }
+      retryUnsaved(after: min(delay * 2, .seconds(30)))
+    }
   }
 
   private func startWatchdog() {

@@ -11,6 +11,7 @@ final class Services: Sendable {
   let authenticator: Authenticator
   let store: Store
   let streams = StreamRegistry()
+  let unsaved: UnsavedTurns
   let metrics = Metrics()
   let limiter: Limiter
   let prompts: Prompts
@@ -27,6 +28,8 @@ final class Services: Sendable {
     self.pool = pool
     self.authenticator = Authenticator(configuration, log: log)
     self.store = Store(root: configuration.state, pool: pool)
+    let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
+    self.unsaved = UnsavedTurns(store, folder: runtime.map { $0 + "/unsaved" }, log: log)
     self.limiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment))
     let prompts = Prompts(folder: configuration.prompts)
     self.prompts = prompts

@@ -34,10 +34,11 @@ extension Store {
   /// Counts a message of a user's, if fewer than `limit` were counted in the hour before: `messages`, a line each with
   /// the time in milliseconds.
   ///
-  /// - Parameter now: milliseconds since 1970.
+  /// - Parameter clock: milliseconds since 1970.
   /// - Returns: nil when it was counted, else how long until there is room for one more.
-  func countMessage(of user: User, limit: Int, now: Int = currentMilliseconds()) async throws(SystemError) -> Duration?
-  {
+  func countMessage(
+    of user: User, limit: Int, clock: @escaping @Sendable () -> Int = currentMilliseconds
+  ) async throws(SystemError) -> Duration? {
     let folder = folder(of: user)
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
@@ -46,6 +47,8 @@ extension Store {
         unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
       try lock(descriptor, path)
       let times = String(decoding: try readFile(path), as: UTF8.self).split(separator: "\n").compactMap { Int($0) }
+      // Asked under the lock: whoever had it before has noted an earlier time.
+      let now = clock()
       // A clock that was set back must not lock anybody out.
       let recent = times.filter { $0 > now - hour && $0 <= now }
       if recent.count >= limit { return .milliseconds(recent[recent.count - limit] + hour - now) }

@@ -26,6 +26,15 @@ extension Store {
     }
   }
 
+  /// Appends a turn that may be there already. Blocks.
+  func appendOnce(_ turn: Turn, to session: String, user: User) throws(SystemError) {
+    let file = file(of: session, user)
+    let newest = try file.turns(Page(limit: Page.maximumLimit)) ?? []
+    if newest.contains(where: { $0.id == turn.id }) { return }
+    try makeFolders(sessions(of: user))
+    try file.append(turn)
+  }
+
   /// The user's sessions, that with the newest turn first. A page goes on after the session named in it.
   func sessions(of user: User, _ page: Page) async throws(SystemError) -> [SessionSummary] {
     let folder = sessions(of: user)

@@ -1,0 +1,143 @@
+import EventLoop
+import Glibc
+import JSON
+import Synchronization
+
+/// Turns that are complete and that the store would not take: kept in memory and tried again until they are stored; at
+/// the end of the process, kept in files for the next one. Use it from any thread.
+final class UnsavedTurns: Sendable {
+  struct Entry: Sendable, Equatable {
+    let user: String
+    let session: String
+    let turn: Turn
+
+    /// As a file keeps it.
+    var file: [UInt8] {
+      let json: JSON = [
+        "v": .integer(1), "user": .string(user), "session": .string(session),
+        "line": .string(String(decoding: turn.line, as: UTF8.self)),
+      ]
+      return json.encoded + [0x0A]
+    }
+
+    init(user: String, session: String, turn: Turn) {
+      self.user = user
+      self.session = session
+      self.turn = turn
+    }
+
+    /// Nil when the file is none of ours.
+    init?(file: [UInt8]) {
+      guard let json = try? JSON(parsing: file), let user = json["user"]?.string,
+        let session = json["session"]?.string, Identifier.isValid(session), let line = json["line"]?.string,
+        let turn = Turn(line: Array(line.utf8))
+      else { return nil }
+      self.init(user: user, session: session, turn: turn)
+    }
+  }
+
+  private struct State {
+    var entries: [Entry] = []
+    var bytes = 0
+    /// Whether somebody is at it.
+    var isRetrying = false
+  }
+
+  private let store: Store
+  private let folder: String?
+  private let log: Log
+  private let state = Mutex(State())
+
+  /// What may be kept in memory. What comes on top is lost, and the log says so.
+  private static let maximumBytes = 64 << 20
+
+  /// - Parameter folder: where files are kept between two processes; nil keeps none.
+  init(_ store: Store, folder: String?, log: Log) {
+    self.store = store
+    self.folder = folder
+    self.log = log
+  }
+
+  var count: Int { state.withLock { $0.entries.count } }
+
+  func add(_ turn: Turn, to session: String, of user: User) {
+    let entry = Entry(user: user.name, session: session, turn: turn)
+    let isKept = state.withLock { state in
+      guard state.bytes + Self.size(turn) <= Self.maximumBytes else { return false }
+      state.entries.append(entry)
+      state.bytes += Self.size(turn)
+      return true
+    }
+    if isKept {
+      log.error("a turn is not stored yet", ["messageId": .string(turn.id), "sessionId": .string(session)])
+    } else {
+      log.error("a turn is lost: too many wait to be stored", ["messageId": .string(turn.id)])
+    }
+  }
+
+  private static func size(_ turn: Turn) -> Int {
+    turn.user.content.utf8.count + turn.assistant.content.utf8.count + 256
+  }
+
+  /// Tries once to store what waits, oldest first, up to the first that fails. Blocks.
+  ///
+  /// - Returns: how many still wait.
+  @discardableResult
+  func retry() -> Int {
+    let mayBegin = state.withLock { state in !exchange(&state.isRetrying, with: true) }
+    guard mayBegin else { return count }
+    defer { state.withLock { $0.isRetrying = false } }
+    while let entry = state.withLock({ $0.entries.first }) {
+      do throws(SystemError) { try save(entry) } catch { break }
+      state.withLock { state in
+        state.entries.removeFirst()
+        state.bytes -= Self.size(entry.turn)
+      }
+      log.info("a turn that waited is stored", ["messageId": .string(entry.turn.id)])
+    }
+    return count
+  }
+
+  /// Takes up what an earlier process has left, and removes each file once its turn is stored. Blocks.
+  func takeUp() {
+    guard let folder else { return }
+    for name in (try? fileNames(in: folder)) ?? [] where name.hasSuffix(".json") {
+      let path = "\(folder)/\(name)"
+      guard let content = try? readFile(path), let entry = Entry(file: content) else {
+        log.error("a file of unsaved turns cannot be understood and stays where it is", ["path": .string(path)])
+        continue
+      }
+      do throws(SystemError) {
+        try save(entry)
+        unsafe unlink(path)
+        log.info("a turn that an earlier process left is stored", ["messageId": .string(entry.turn.id)])
+      } catch {
+        log.error(
+          "a turn that an earlier process left is not stored; its file stays",
+          ["messageId": .string(entry.turn.id), "error": .string("\(error)")])
+      }
+    }
+  }
+
+  /// Keeps in files what still waits: the process ends. Blocks.
+  func writeOut() {
+    guard retry() > 0 else { return }
+    for entry in state.withLock({ $0.entries }) {
+      do {
+        guard let folder else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
+        try makeFolders(folder)
+        try replaceFile("\(folder)/\(entry.turn.id).json", with: entry.file)
+        log.error("a turn that could not be stored waits for the next start", ["messageId": .string(entry.turn.id)])
+      } catch {
+        log.error(
+          "a turn that could not be stored is lost",
+          ["messageId": .string(entry.turn.id), "error": .string("\(error)")])
+      }
+    }
+  }
+
+  private func save(_ entry: Entry) throws(SystemError) {
+    guard let user = User(entry.user) else { throw SystemError("store the turn of \(entry.user)", code: EINVAL) }
+    try store.appendOnce(entry.turn, to: entry.session, user: user)
+  }
+}

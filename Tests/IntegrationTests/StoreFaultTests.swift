@@ -1,0 +1,227 @@
+import EventLoop
+import EventStream
+import Foundation
+import JSON
+import SluiceTesting
+import Synchronization
+import Testing
+
+/// A small file system in memory (tmpfs(5)), for filling up and for making read-only.
+private final class SmallDisk: Sendable {
+  let path: String
+
+  init(size: String) async throws {
+    path = FileManager.default.temporaryDirectory.path + "/sluice-disk-\(UUID().uuidString.prefix(8))"
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    try await Self.run("/usr/bin/mount", ["-t", "tmpfs", "-o", "size=\(size)", "tmpfs", path])
+  }
+
+  func remount(_ mode: String) async throws {
+    try await Self.run("/usr/bin/mount", ["-o", "remount,\(mode)", path])
+  }
+
+  /// Takes all the room there is.
+  func fill() {
+    let number = unsafe open(path + "/filler", O_WRONLY | O_CREAT, 0o600)
+    let block = [UInt8](repeating: 1, count: 4096)
+    while unsafe write(number, block, block.count) > 0 {}
+    close(number)
+  }
+
+  func empty() { unsafe unlink(path + "/filler") }
+
+  private static func run(_ program: String, _ arguments: [String]) async throws {
+    let program = try Program(program, arguments)
+    let code = await program.exitCode()
+    try #require(code == 0, "\(program.errors)")
+  }
+
+  deinit {
+    unsafe umount2(path, Int32(MNT_DETACH))
+    unsafe rmdir(path)
+  }
+}
+
+extension Integration {
+  @Suite("The store under faults")
+  struct StoreFaultTests {
+    /// The turns in a state folder, of all sessions.
+    private func turns(_ state: String) -> [JSON] {
+      let files = FileManager.default.enumerator(atPath: state)?.compactMap { $0 as? String } ?? []
+      return files.filter { $0.hasSuffix(".jsonl") }.flatMap { file -> [JSON] in
+        let text = (try? String(contentsOfFile: state + "/" + file, encoding: .utf8)) ?? ""
+        return text.split(separator: "\n").compactMap { try? JSON(parsing: Array($0.utf8)) }
+      }
+    }
+
+    private func contents(_ state: String) -> [String] {
+      turns(state).compactMap { $0["assistant"]?["content"]?.string }
+    }
+
+    @Test(
+      "a full disk is told by store_failed, leaves nothing half, and takes the turn once there is room",
+      .enabled(if: getuid() == 0))
+    func fullDisk() async throws {
+      let disk = try await SmallDisk(size: "256k")
+      let sluice = try await Sluice([
+        "SLUICE_STATE": disk.path, "SLUICE_MESSAGES_PER_HOUR": "0", "SLUICE_ECHO_GAP": "0",
+      ])
+      #expect(try sluice.chat("before", session: "s").answer().text.contains("event: done"))
+      disk.fill()
+      let long = String(repeating: "word ", count: 2000)
+      let answer = try sluice.chat(long, session: "s").answer().text
+      #expect(answer.contains("event: error") && answer.contains("store_failed") && !answer.contains("event: done"))
+      #expect(contents(disk.path) == ["before"])
+      disk.empty()
+      #expect(await eventually(within: .seconds(30)) { contents(disk.path).count == 2 })
+      #expect(contents(disk.path) == ["before", long])
+      #expect(try sluice.chat("after", session: "s").answer().text.contains("event: done"))
+      #expect(contents(disk.path) == ["before", long, "after"])
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test(
+      "what a read-only disk did not take waits in the runtime folder for the next start", .enabled(if: getuid() == 0))
+    func readOnly() async throws {
+      let disk = try await SmallDisk(size: "1m")
+      let environment = ["SLUICE_STATE": disk.path, "SLUICE_MESSAGES_PER_HOUR": "0", "SLUICE_ECHO_GAP": "0"]
+      let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: runtime) }
+      let first = try await Sluice(environment.merging(["RUNTIME_DIRECTORY": runtime]) { $1 })
+      #expect(try first.chat("before").answer().text.contains("event: done"))
+      try await disk.remount("ro")
+      #expect(try first.chat("secret words").answer().text.contains("store_failed"))
+      first.program.signal(SIGTERM)
+      #expect(await first.program.exitCode() == 0)
+      let left = try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved")
+      #expect(left.count == 1)
+      let mode = try FileManager.default.attributesOfItem(atPath: "\(runtime)/unsaved/\(left.first ?? "")")[
+        .posixPermissions]
+      #expect(mode as? Int == 0o600)
+      // As long as the disk is as it is, the file stays.
+      let second = try Program(
+        releaseFolder + "/sluice",
+        environment: environment.merging(["RUNTIME_DIRECTORY": runtime, "SLUICE_AUTH": "none"]) { $1 })
+      #expect(await second.exitCode() == 1)
+      #expect(
+        second.errors.contains("SLUICE_STATE cannot be the store") && second.errors.contains("Read-only"),
+        "\(second.errors)")
+      #expect(try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved") == left)
+      try await disk.remount("rw")
+      let third = try await Sluice(environment.merging(["RUNTIME_DIRECTORY": runtime]) { $1 })
+      #expect(contents(disk.path).sorted() == ["before", "secret words"])
+      #expect(try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved").isEmpty)
+      third.program.signal(SIGTERM)
+      #expect(await third.program.exitCode() == 0)
+    }
+
+    @Test("a sync that fails is told by store_failed, and the turn is there once when it works again")
+    func failedSync() async throws {
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-sync-\(UUID().uuidString)"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      // The C library's fdatasync, failing as long as a file is there.
+      try """
+      #include <errno.h>
+      #include <unistd.h>
+      #include <sys/syscall.h>
+      int fdatasync(int file) {
+        if (access("\(folder)/broken", F_OK) == 0) { errno = EIO; return -1; }
+        return syscall(SYS_fdatasync, file);
+      }
+      """.write(toFile: folder + "/sync.c", atomically: true, encoding: .utf8)
+      let compiler = try Program(
+        "/usr/bin/env", ["clang", "-shared", "-fPIC", "-o", folder + "/sync.so", folder + "/sync.c"])
+      #expect(await compiler.exitCode() == 0, "\(compiler.errors)")
+      let sluice = try await Sluice(["LD_PRELOAD": folder + "/sync.so", "SLUICE_ECHO_GAP": "0"])
+      try "".write(toFile: folder + "/broken", atomically: true, encoding: .utf8)
+      #expect(try sluice.chat("one", session: "s").answer().text.contains("store_failed"))
+      #expect(contents(sluice.folder + "/state").isEmpty)
+      try FileManager.default.removeItem(atPath: folder + "/broken")
+      #expect(await eventually(within: .seconds(30)) { contents(sluice.folder + "/state") == ["one"] })
+      #expect(try sluice.chat("two", session: "s").answer().text.contains("event: done"))
+      #expect(contents(sluice.folder + "/state") == ["one", "two"])
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("killed at any moment it has every turn that a client saw done for, once, and none that is not whole")
+    func killed() async throws {
+      let state = FileManager.default.temporaryDirectory.path + "/sluice-killed-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: state) }
+      var seen: Set<String> = []
+      for round in 0..<6 {
+        let sluice = try await Sluice([
+          "SLUICE_STATE": state, "SLUICE_ECHO_GAP": "1ms", "SLUICE_STREAMS_PER_USER": "0",
+          "SLUICE_MESSAGES_PER_HOUR": "0",
+        ])
+        let clients = try (0..<200).map { try sluice.chat("round \(round) stream \($0)", session: "s\($0 % 5)") }
+        // Some have ended then, and the others are at it.
+        #expect(await eventually { sluice.program.log("stream ended").count >= 10 + 30 * round })
+        sluice.program.signal(SIGKILL)
+        for client in clients {
+          let text = client.answer().text
+          guard let data = text.components(separatedBy: "event: done\ndata: ").dropFirst().first else { continue }
+          let json = try JSON(parsing: Array((data.split(separator: "\n").first ?? "").utf8))
+          seen.insert(json["messageId"]?.string ?? "?")
+        }
+        _ = await sluice.program.exitCode()
+      }
+      let stored = turns(state)
+      let ids = stored.compactMap { $0["id"]?.string }
+      #expect(
+        seen.count > 100 && Set(ids).count == ids.count && seen.isSubset(of: ids),
+        "\(seen.count) seen, \(ids.count) stored")
+      for turn in stored { #expect(turn["assistant"]?["content"] == turn["user"]?["content"]) }
+    }
+
+    @Test("two processes on one store lose nothing of each other's, in one session too")
+    func twoProcesses() async throws {
+      let state = FileManager.default.temporaryDirectory.path + "/sluice-two-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: state) }
+      let environment = [
+        "SLUICE_STATE": state, "SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0",
+        "SLUICE_MESSAGES_PER_HOUR": "150",
+      ]
+      let both = [try await Sluice(environment), try await Sluice(environment)]
+      let clients = try (0..<200).map { try both[$0 % 2].chat("stream \($0)", session: "s") }
+      let answers = clients.map { $0.answer().text }
+      // The messages of an hour are counted by both together.
+      #expect(answers.count { $0.contains("event: done") } == 150)
+      #expect(answers.count { $0.contains("rate_limited") } == 50)
+      #expect(Set(contents(state)).count == 150)
+      for sluice in both {
+        sluice.program.signal(SIGTERM)
+        #expect(await sluice.program.exitCode() == 0)
+      }
+    }
+
+    @Test("as CGI programs they share the limits, and one that is killed gives its slot back")
+    func cgiLimits() async throws {
+      let state = FileManager.default.temporaryDirectory.path + "/sluice-cgi-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: state) }
+      func ask(_ words: Int) throws -> Program {
+        let body = "{\"message\":\"\(String(repeating: "word ", count: words))\"}"
+        return try Program(
+          releaseFolder + "/sluice",
+          environment: [
+            "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "SLUICE_AUTH": "none",
+            "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "\(body.utf8.count)", "SLUICE_STATE": state,
+            "SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "3", "SLUICE_LOG": "error",
+          ], input: body)
+      }
+      let running = try (0..<3).map { _ in try ask(1000) }
+      for program in running { #expect(await eventually { program.output.contains("event: token") }) }
+      let fourth = try ask(1)
+      _ = await fourth.exitCode()
+      #expect(fourth.output.hasPrefix("Status: 429") && fourth.output.contains("too_many_streams"), "\(fourth.output)")
+      running[1].signal(SIGKILL)
+      _ = await running[1].exitCode()
+      let fifth = try ask(1)
+      _ = await fifth.exitCode()
+      #expect(fifth.output.contains("event: done"), "\(fifth.output)")
+      for program in running { program.signal(SIGKILL) }
+    }
+  }
+}
