@@ -106,13 +106,19 @@ public final class ScriptedUpstream: Sendable {
     /// Sends bytes as they are.
     public func send(_ text: String) { send(Array(text.utf8)) }
 
+    /// Whether the peer has taken everything so far, or may still.
+    public private(set) var isOpen = true
+
     public func send(_ bytes: [UInt8]) {
       var sent = 0
       while sent < bytes.count {
         let count = unsafe bytes[sent...].withUnsafeBytes {
           unsafe Foundation.send(number, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
         }
-        guard count > 0 else { return }
+        guard count > 0 else {
+          isOpen = false
+          return
+        }
         sent += count
       }
     }

@@ -1,3 +1,4 @@
+import SluiceTesting
 import Testing
 
 @testable import Upstream
@@ -92,6 +93,16 @@ struct CompletionReaderTests {
     let (text, end) = read(body.bytes.utf8.map { [$0] })
     #expect(text == body.text)
     #expect(end == body.end)
+  }
+
+  @Test("that is junk is read the same however it is cut, and traps nowhere", arguments: 0..<300)
+  func junk(seed: Int) {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let body = bodies[seed % bodies.count]
+    let bytes = Array(body.bytes.utf8).mutated(&random)
+    let whole = read([bytes])
+    let pieces = read(bytes.cut(&random))
+    #expect(whole.0 == pieces.0 && whole.1 == pieces.1, "seed \(seed), \(body.name)")
   }
 
   private func read(_ pieces: [[UInt8]]) -> (String, Body.End) {

@@ -1,0 +1,132 @@
+import EventLoop
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Malice")
+  struct MaliceTests {
+    private static let calm = ["SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0"]
+
+    private func descriptors(_ sluice: Sluice) -> Int {
+      (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(sluice.program.pid)/fd").count) ?? -1
+    }
+
+    private func memory(_ sluice: Sluice) -> Int {
+      let text = (try? String(contentsOfFile: "/proc/\(sluice.program.pid)/status", encoding: .utf8)) ?? ""
+      return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
+    }
+
+    @Test("of broken FastCGI records, a thousand seeds of them, leaves nothing behind and nobody unserved")
+    func records() async throws {
+      let sluice = try await Sluice(Self.calm)
+      #expect(try sluice.chat("first").answer().text.contains("event: done"))
+      let open = descriptors(sluice)
+      let body = Array(#"{"message":"a b"}"#.utf8)
+      let whole =
+        FastCGIClient.request(
+          [
+            ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat?dialect=ui"), ("CONTENT_TYPE", "application/json"),
+            ("CONTENT_LENGTH", "\(body.count)"), ("HTTP_X", String(repeating: "x", count: 200)), ("REMOTE_USER", "root"),
+          ], body: body, keepsConnection: true) + FastCGIClient.record(2) + FastCGIClient.record(9, id: 0, [1, 1, 65, 66])
+      for seed in UInt64(0)..<1000 {
+        var random = SeededGenerator(seed: seed)
+        let client = try FastCGIClient(path: sluice.socket)
+        for piece in whole.mutated(&random).cut(&random) where !client.send(piece) { break }
+        if Bool.random(using: &random) { client.shutdownSending() }
+        if seed % 10 == 0 { _ = client.answer(timeout: .milliseconds(50)) }
+        if seed % 100 == 99 {
+          try #require(try sluice.chat("between").answer().text.contains("event: done"), "seed \(seed)")
+        }
+      }
+      #expect(await eventually(within: .seconds(20)) { descriptors(sluice) <= open + 1 })
+      #expect(sluice.program.isRunning && !FileManager.default.fileExists(atPath: sluice.folder + "/state/users/root"))
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("of ten thousand connections that say nothing keeps nobody waiting, and they are closed in time")
+    func silence() async throws {
+      var limit = rlimit()
+      unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+      limit.rlim_cur = limit.rlim_max
+      unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+      let sluice = try await Sluice(Self.calm)
+      let open = descriptors(sluice)
+      var silent: [FastCGIClient] = []
+      for _ in 0..<10_000 { silent.append(try FastCGIClient(path: sluice.socket)) }
+      #expect(try sluice.chat("hello").answer().text.contains("event: done"))
+      #expect(memory(sluice) < 100_000, "\(memory(sluice)) KiB")
+      #expect(await eventually(within: .seconds(30)) { descriptors(sluice) <= open + 1 })
+      silent = []
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("of more connections than there are descriptors is survived and logged")
+    func exhaustion() async throws {
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let program = try Program(
+        "/bin/sh", ["-c", "ulimit -n 40; exec \"$0\"", releaseFolder + "/sluice"],
+        environment: Self.calm.merging([
+          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
+        ]) { $1 })
+      #expect(await eventually { !program.log("ready").isEmpty })
+      var clients = try (0..<200).map { _ in try FastCGIClient(path: folder + "/s") }
+      #expect(await eventually { !program.log("a connection could not be accepted").isEmpty })
+      #expect(program.log("a connection could not be accepted").count < 50)
+      #expect(clients.count == 200)
+      clients = []
+      let client = try FastCGIClient(path: folder + "/s")
+      client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
+      #expect(client.answer().text.contains("\"ok\""))
+      program.signal(SIGTERM)
+      #expect(await program.exitCode() == 0)
+    }
+
+    @Test("of a reader that takes nothing while the model floods costs little memory, and ends with the write timeout")
+    func flood() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.head()
+        let text = String(repeating: "flood ", count: 500)
+        for _ in 0..<30_000 where exchange.isOpen { exchange.delta(text) }
+      }
+      let sluice = try await Sluice(
+        Self.calm.merging([
+          "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_WRITE_TIMEOUT": "3s", "SLUICE_MAX_ANSWER": "100M",
+        ]) { $1 })
+      let before = memory(sluice)
+      let clients = try (0..<5).map { _ in try sluice.chat("go") }
+      #expect(await eventually { sluice.program.log("stream started").count == 5 })
+      #expect(await eventually(within: .seconds(20)) { sluice.program.log("stream ended").count == 5 })
+      #expect(memory(sluice) < before + 30_000, "\(before) KiB before, \(memory(sluice)) after")
+      #expect(sluice.program.log("stream ended").allSatisfy { $0["outcome"] as? String == "disconnected" })
+      withExtendedLifetime(clients) {}
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("of huge names, header injection and paths as ids gets a clear refusal, or is served as what it is")
+    func tricks() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
+      let huge = String(repeating: "a", count: 7000)
+      for path in ["/api/sessions/\(huge)", "/api/stream/ai-block/\(huge)?input=x", "/api/streams/\(huge)", "/api/\(huge)"] {
+        let output = try await servers.got(path)
+        #expect([400, 404, 405].contains(output.status ?? 0), "\(path.prefix(30)): \(output.prefix(300))")
+      }
+      for id in ["../../../etc/passwd", "..", ".", "a/b", "a\\u0000b", "é", "a b", huge] {
+        let output = try await servers.posted("/api/chat", "{\"message\":\"x\",\"sessionId\":\"\(id)\"}")
+        #expect(output.status == 400 && output.contains("sessionId"), "\(id.prefix(20)): \(output)")
+      }
+      // What comes back in a head cannot hold a line end.
+      let output = try await servers.got("/chat/stream?message=x&session_id=a%0d%0aSet-Cookie:%20x&dialect=b%0d%0aX:%20y")
+      #expect(output.status == 400 && !output.lowercased().contains("set-cookie: x\r\n") && !output.contains("\nX: y"), "\(output)")
+      let split = try await servers.got("/api/sessions", ["-H", "Origin: https://a\u{1}b"])
+      #expect(split.status == 400 || split.status == 200)
+      _ = await servers.stop()
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import EventStream
+import FastCGI
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+@testable import Sluice
+
+/// Nothing from outside traps, whatever it is; more of it is in Tests/run --fuzz.
+@Suite("Junk")
+struct FuzzTests {
+  @Test("in an event stream is read the same however it is cut", arguments: 0..<300)
+  func eventStream(seed: Int) {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let stream = Array("id: 1\nevent: a\r\ndata: x\rdata:y\n\n: c\n\u{FEFF}data\nretry: 5\nid: \0\n\ndata: 🎧\r\n\r\n".utf8)
+    let bytes = stream.mutated(&random)
+    var whole = EventStreamParser(maximumEventBytes: 1000)
+    let expected = try? whole.events(in: bytes.span)
+    var parser = EventStreamParser(maximumEventBytes: 1000)
+    var events: [ServerSentEvent] = []
+    for piece in bytes.cut(&random) { events += (try? parser.events(in: piece.span)) ?? [] }
+    #expect(events == expected, "seed \(seed)")
+  }
+
+  @Test("as a body, a query, a header or a path is refused or read", arguments: 0..<300)
+  func fields(seed: Int) async {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let body = Array(#"{"message":"a\u00e9🎧","sessionId":"s","n":1.5e3,"messages":[{"role":"user","content":[{"type":"text"}]}]}"#.utf8)
+    let text = String(decoding: Array("a=%41+%zz&message=%F0%9F&token=x&=&&limit=1".utf8).mutated(&random), as: UTF8.self)
+    let request = Request(
+      parameters: ["REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/json", "QUERY_STRING": text, "REQUEST_URI": "/" + text],
+      body: body.mutated(&random))
+    _ = JSONReading(request.body)
+    _ = (request.path, request.query("message"), request.header(text))
+    _ = try? Page(request)
+    _ = PathPattern("/{a}/b").match(text)
+    _ = try? ReportText.object(in: String(decoding: request.body, as: UTF8.self), finishReason: .stop)
+  }
+
+  private func JSONReading(_ bytes: [UInt8]) -> JSON? { try? JSON(parsing: bytes) }
+
+  @Test("as a token is nobody's", arguments: 0..<300)
+  func tokens(seed: Int) throws {
+    // RFC 7515, A.1: a token and its key.
+    let key = #"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#
+    let token =
+      "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    let keys = JWTKeys(parsing: Array(key.utf8))
+    #expect(keys.mistakes.isEmpty && keys.keys[0].payload(of: token)?.isEmpty == false)
+    var random = SeededGenerator(seed: UInt64(seed))
+    let changed = String(decoding: Array(token.utf8).mutated(&random), as: UTF8.self)
+    // What stands behind the last dot has spare bits in its last character.
+    guard changed.prefix(token.count - 1) != token.prefix(token.count - 1) else { return }
+    let verifier = JWTVerifier(keys: WatchedFile("/dev/null") { _ in keys }, issuer: nil, audience: nil)
+    #expect(try verifier.user(of: changed, now: Date(timeIntervalSince1970: 1_300_819_000)) == nil, "seed \(seed)")
+    _ = JWTKeys(parsing: Array(key.utf8).mutated(&random))
+  }
+
+  @Test("as a pattern is a mistake or a pattern, and matching it ends", arguments: 0..<300)
+  func patterns(seed: Int) {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let file = Array("a  (?:[a-z]+|\\d{2,5})*x(?=é)\\b\t#\nb  (?<n>a)\\k<n>(?i:B)+?[^\\s]{3}\n".utf8).mutated(&random)
+    let rules = Redactions(parsing: String(decoding: file, as: UTF8.self)).rules
+    let redactor = Redactor(rules)
+    let text = Array("abc 12345 xé aaB ccc\n\u{0}🎧 abcabcabcabc1".utf8).mutated(&random)
+    for piece in text.cut(&random) { _ = try? redactor.feed(String(decoding: piece, as: UTF8.self)) }
+    _ = try? redactor.finish()
+  }
+
+  @Test("in files that an admin edits is a mistake with its line, or nothing at all", arguments: 0..<200)
+  func files(seed: Int) {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let tokens = Array("alice:\(Digest(of: "a").hex):2027-01-01\n# x\nbob:\(Digest(of: "b").hex)\r\n".utf8)
+    _ = TokensFile(parsing: String(decoding: tokens.mutated(&random), as: UTF8.self)).user(of: "a")
+    _ = OnboardingScript(parsing: String(decoding: Array("x\n# a\r\nb\n#\n##".utf8).mutated(&random), as: UTF8.self))
+    let replay = Replay(request: "r", messageID: "m", text: "t", finish: Finish(messageID: "m"))
+    _ = Replay(file: replay.file.mutated(&random))
+    let turn = Turn(id: "i", at: "t", user: "u", assistant: "a", completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)), model: "m")
+    _ = Turn(line: turn.line.mutated(&random))
+    _ = UnsavedTurns.Entry(file: UnsavedTurns.Entry(user: "u", session: "s", turn: turn).file.mutated(&random))
+    _ = OnboardingState(file: OnboardingState(answers: [.init(step: "a", answer: "b")]).file.mutated(&random))
+  }
+}
