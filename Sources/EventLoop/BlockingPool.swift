@@ -1,6 +1,5 @@
 import CLinux
 import Glibc
-import Synchronization
 
 /// Threads for what blocks: reading a slow request, touching a file.
 ///
@@ -15,7 +14,7 @@ public final class BlockingPool: Sendable {
   }
 
   private let maximumThreads: Int
-  private let state = Mutex(State())
+  private let state = Locked(State())
   private let available: Semaphore
 
   /// - Parameter maximumThreads: how many threads may work at once; more work than that waits its turn.

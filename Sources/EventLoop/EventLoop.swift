@@ -1,6 +1,5 @@
 import CLinux
 import Glibc
-import Synchronization
 
 /// One thread that waits for events with epoll and runs tasks: the executor under every stream.
 ///
@@ -15,7 +14,7 @@ public final class EventLoop: TaskExecutor, Sendable {
     var isStopped = false
   }
 
-  private let inbox = Mutex(Inbox())
+  private let inbox = Locked(Inbox())
   private let wakeup: Descriptor
   private let clock: LoopClock
   /// What the loop's own thread has put aside to run in this turn. Touched by that thread alone, hence unlocked.

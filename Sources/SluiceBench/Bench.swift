@@ -2,7 +2,6 @@ import EventLoop
 import FoundationEssentials
 import Glibc
 import SluiceTesting
-import Synchronization
 
 /// Streams through nginx and Sluice, and what they cost: run it from the package's folder as
 ///

@@ -1,5 +1,4 @@
 import EventLoop
-import Synchronization
 
 /// Runs `body` in a task on an event loop of its own, whose thread is gone when this returns.
 ///
@@ -25,7 +24,7 @@ public func onLoop<Success: Sendable>(
 
 /// A clock that stands still until a test steps it.
 public final class ManualClock: Sendable {
-  private let instant = Mutex(ContinuousClock.now)
+  private let instant = Locked(ContinuousClock.now)
 
   public init() {}
 

@@ -15,9 +15,9 @@ public final class ScriptedUpstream: Sendable {
   public typealias Script = @Sendable (Exchange) -> Void
 
   public let port: UInt16
-  private let seen = Mutex<[Request]>([])
+  private let seen = Locked<[Request]>([])
   private let accepted = Atomic(0)
-  private let closedByPeer = Mutex<[ContinuousClock.Instant]>([])
+  private let closedByPeer = Locked<[ContinuousClock.Instant]>([])
   private let listener: Int32
 
   public var baseURL: String { "http://127.0.0.1:\(port)/v1" }

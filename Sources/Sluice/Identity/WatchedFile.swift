@@ -1,6 +1,5 @@
 import EventLoop
 import Glibc
-import Synchronization
 
 /// A file that is read again whenever it has changed: what a person edits while the server runs.
 ///
@@ -21,7 +20,7 @@ final class WatchedFile<Content: Sendable>: Sendable {
 
   let path: String
   private let parse: @Sendable ([UInt8]) -> Content
-  private let state = Mutex(State())
+  private let state = Locked(State())
 
   init(_ path: String, parse: @escaping @Sendable ([UInt8]) -> Content) {
     self.path = path

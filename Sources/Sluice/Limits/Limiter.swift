@@ -1,5 +1,4 @@
 import EventLoop
-import Synchronization
 
 /// The right to one stream, given back when its owner lets it go.
 final class StreamSlot: Sendable {
@@ -18,7 +17,7 @@ final class Limiter: Sendable {
     var byUser: [User: Int] = [:]
   }
 
-  private let counts = Mutex(Counts())
+  private let counts = Locked(Counts())
   private let store: Store
   /// Whether each stream has a process of its own, so that counting takes files.
   private let countsProcesses: Bool

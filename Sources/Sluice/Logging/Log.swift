@@ -2,7 +2,6 @@ import EventLoop
 import FoundationEssentials
 import Glibc
 import JSON
-import Synchronization
 
 /// One JSON object a line, on standard error. Use it from any thread: a line is handed to a thread of its own, so a
 /// full pipe holds nobody up. Never give it a token, a key or what anybody said.
@@ -15,7 +14,7 @@ public final class Log: Sendable {
 
   private let level: Configuration.LogLevel
   private let pool: BlockingPool
-  private let state = Mutex(State())
+  private let state = Locked(State())
   private let descriptor: CInt
   /// systemd's journal takes a level in front of each line (sd-daemon(3)).
   private let isJournal: Bool

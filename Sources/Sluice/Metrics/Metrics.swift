@@ -1,5 +1,4 @@
 import EventLoop
-import Synchronization
 
 /// What is counted for operators, since the start of the process: `GET /metrics`. Use it on any thread. A stream is
 /// counted once, when it has ended: nothing here is on the path of a token.
@@ -21,7 +20,7 @@ final class Metrics: Sendable {
     let outcome: Outcome
   }
 
-  private let state = Mutex(State())
+  private let state = Locked(State())
 
   /// A stream has ended.
   func streamEnded(

@@ -1,7 +1,6 @@
 import EventLoop
 import FoundationEssentials
 import Glibc
-import Synchronization
 
 /// What models are told besides what users say: texts that come with the program, and the admin's files in their place.
 ///
@@ -56,7 +55,7 @@ final class Prompts: Sendable {
 
 /// Texts in files, each read again when it has changed.
 private final class PromptFiles: Sendable {
-  private let files = Mutex<[String: WatchedFile<String>]>([:])
+  private let files = Locked<[String: WatchedFile<String>]>([:])
 
   /// The text of a file, without white space at its ends.
   func text(_ path: String) throws(Failure) -> String {

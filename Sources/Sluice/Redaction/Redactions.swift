@@ -1,5 +1,4 @@
 import EventLoop
-import Synchronization
 
 /// What is to be taken out of answers: the lines of a redaction file.
 ///
@@ -60,7 +59,7 @@ struct Redactions: Sendable {
 
 /// The redaction files of all locations, each read again when it has changed.
 final class RedactionFiles: Sendable {
-  private let files = Mutex<[String: WatchedFile<Redactions>]>([:])
+  private let files = Locked<[String: WatchedFile<Redactions>]>([:])
 
   /// A redactor for one text, where the request's location has patterns.
   ///

@@ -2,7 +2,6 @@ import CLinux
 import EventLoop
 import FastCGI
 import Glibc
-import Synchronization
 
 /// A running FastCGI server: listeners on the main loop, connections spread over all loops, an orderly end.
 ///

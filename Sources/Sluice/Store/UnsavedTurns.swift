@@ -1,7 +1,6 @@
 import EventLoop
 import Glibc
 import JSON
-import Synchronization
 
 /// Turns that are complete and that the store would not take: kept in memory and tried again until they are stored; at
 /// the end of the process, kept in files for the next one. Use it from any thread.
@@ -46,7 +45,7 @@ final class UnsavedTurns: Sendable {
   private let store: Store
   private let folder: String?
   private let log: Log
-  private let state = Mutex(State())
+  private let state = Locked(State())
 
   /// What may be kept in memory. What comes on top is lost, and the log says so.
   private static let maximumBytes = 64 << 20

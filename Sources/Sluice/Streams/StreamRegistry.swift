@@ -1,5 +1,4 @@
 import EventLoop
-import Synchronization
 
 /// The streams that run now, on all loops: for stopping one, for ending all, for counting.
 final class StreamRegistry: Sendable {
@@ -8,7 +7,7 @@ final class StreamRegistry: Sendable {
     let end: @Sendable (Ending) -> Void
   }
 
-  private let entries = Mutex<[String: Entry]>([:])
+  private let entries = Locked<[String: Entry]>([:])
 
   var count: Int { entries.withLock { $0.count } }
 
