@@ -1,4 +1,3 @@
-
 /// Where an event loop reads the time: the machine's monotonic clock, or one that a test steps by hand.
 public struct LoopClock: Sendable {
   public typealias Instant = ContinuousClock.Instant

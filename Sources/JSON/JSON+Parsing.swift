@@ -9,11 +9,13 @@ extension JSON {
 
   /// Reads a JSON text, an array or an object, strictly by RFC 8259, with simdjson. Members keep their order. Half of a
   /// surrogate pair in an escape becomes U+FFFD. Use it on any thread; a megabyte takes some milliseconds.
-  public init(parsing text: [UInt8]) throws(JSONError) {
-    try self.init(parsing: text.span)
+  ///
+  /// - Parameter depth: how deep arrays and objects may be nested.
+  public init(parsing text: [UInt8], depth: Int = maximumDepth) throws(JSONError) {
+    try self.init(parsing: text.span, depth: depth)
   }
 
-  public init(parsing text: borrowing Span<UInt8>) throws(JSONError) {
+  public init(parsing text: borrowing Span<UInt8>, depth: Int = maximumDepth) throws(JSONError) {
     guard let parser = unsafe csimdjson_parser_new() else { fatalError("out of memory") }
     defer { unsafe csimdjson_parser_free(parser) }
     // Safe: the tokens and their texts are the parser's, and are copied before it is freed.
@@ -21,7 +23,7 @@ extension JSON {
       var tokens: UnsafePointer<csimdjson_token>?
       var count = 0
       guard let base = bytes.baseAddress,
-        unsafe csimdjson_read(parser, base, bytes.count, Self.maximumDepth, &tokens, &count)
+        unsafe csimdjson_read(parser, base, bytes.count, depth, &tokens, &count)
       else { return nil }
       var reader = unsafe TokenReader(tokens: UnsafeBufferPointer(start: tokens, count: count))
       return unsafe reader.next()

@@ -35,6 +35,9 @@ public enum JSON: Sendable, Equatable {
       for member in other.all { self[member.name] = member.value }
     }
 
+    /// Adds those of `other` behind, whatever their names are: for many, of which none is there already.
+    public mutating func append(_ other: Members) { all += other.all }
+
     public subscript(name: String) -> JSON? {
       get { all.last { $0.name == name }?.value }
       set {

@@ -94,6 +94,8 @@ public struct GeneratorError: Error, Sendable, Equatable {
   public var message: String
   /// More, for the log.
   public var detail: String?
+  /// Whether the same question may be answered if it is asked again later.
+  public var isRetriable = true
   /// How long the upstream wants to be left alone (`Retry-After`).
   public var retryAfter: Duration?
 

@@ -141,9 +141,8 @@ struct BlockingPoolTests {
     let pool = BlockingPool()
     let gate = Gate()
     for _ in 0..<100 { pool.submit { gate.pass() } }
-    let start = ContinuousClock.now
-    _ = await pool.run { 1 }
-    #expect(ContinuousClock.now - start < .seconds(5))
+    // They are let go behind it: were it to wait for them, this would never end.
+    #expect(await pool.run { 1 } == 1)
     gate.open()
   }
 

@@ -28,8 +28,10 @@ extension Integration {
         FastCGIClient.request(
           [
             ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat?dialect=ui"), ("CONTENT_TYPE", "application/json"),
-            ("CONTENT_LENGTH", "\(body.count)"), ("HTTP_X", String(repeating: "x", count: 200)), ("REMOTE_USER", "root"),
-          ], body: body, keepsConnection: true) + FastCGIClient.record(2) + FastCGIClient.record(9, id: 0, [1, 1, 65, 66])
+            ("CONTENT_LENGTH", "\(body.count)"), ("HTTP_X", String(repeating: "x", count: 200)),
+            ("REMOTE_USER", "root"),
+          ], body: body, keepsConnection: true) + FastCGIClient.record(2)
+        + FastCGIClient.record(9, id: 0, [1, 1, 65, 66])
       for seed in UInt64(0)..<1000 {
         var random = SeededGenerator(seed: seed)
         let client = try FastCGIClient(path: sluice.socket)
@@ -113,7 +115,9 @@ extension Integration {
     func tricks() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
       let huge = String(repeating: "a", count: 7000)
-      for path in ["/api/sessions/\(huge)", "/api/stream/ai-block/\(huge)?input=x", "/api/streams/\(huge)", "/api/\(huge)"] {
+      for path in [
+        "/api/sessions/\(huge)", "/api/stream/ai-block/\(huge)?input=x", "/api/streams/\(huge)", "/api/\(huge)",
+      ] {
         let output = try await servers.got(path)
         #expect([400, 404, 405].contains(output.status ?? 0), "\(path.prefix(30)): \(output.prefix(300))")
       }
@@ -122,8 +126,11 @@ extension Integration {
         #expect(output.status == 400 && output.contains("sessionId"), "\(id.prefix(20)): \(output)")
       }
       // What comes back in a head cannot hold a line end.
-      let output = try await servers.got("/chat/stream?message=x&session_id=a%0d%0aSet-Cookie:%20x&dialect=b%0d%0aX:%20y")
-      #expect(output.status == 400 && !output.lowercased().contains("set-cookie: x\r\n") && !output.contains("\nX: y"), "\(output)")
+      let output = try await servers.got(
+        "/chat/stream?message=x&session_id=a%0d%0aSet-Cookie:%20x&dialect=b%0d%0aX:%20y")
+      #expect(
+        output.status == 400 && !output.lowercased().contains("set-cookie: x\r\n") && !output.contains("\nX: y"),
+        "\(output)")
       let split = try await servers.got("/api/sessions", ["-H", "Origin: https://a\u{1}b"])
       #expect(split.status == 400 || split.status == 200)
       _ = await servers.stop()

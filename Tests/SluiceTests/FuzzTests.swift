@@ -13,7 +13,8 @@ struct FuzzTests {
   @Test("in an event stream is read the same however it is cut", arguments: 0..<300)
   func eventStream(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
-    let stream = Array("id: 1\nevent: a\r\ndata: x\rdata:y\n\n: c\n\u{FEFF}data\nretry: 5\nid: \0\n\ndata: 🎧\r\n\r\n".utf8)
+    let stream = Array(
+      "id: 1\nevent: a\r\ndata: x\rdata:y\n\n: c\n\u{FEFF}data\nretry: 5\nid: \0\n\ndata: 🎧\r\n\r\n".utf8)
     let bytes = stream.mutated(&random)
     var whole = EventStreamParser(maximumEventBytes: 1000)
     let expected = try? whole.events(in: bytes.span)
@@ -26,24 +27,30 @@ struct FuzzTests {
   @Test("as a body, a query, a header or a path is refused or read", arguments: 0..<300)
   func fields(seed: Int) async {
     var random = SeededGenerator(seed: UInt64(seed))
-    let body = Array(#"{"message":"a\u00e9🎧","sessionId":"s","n":1.5e3,"messages":[{"role":"user","content":[{"type":"text"}]}]}"#.utf8)
-    let text = String(decoding: Array("a=%41+%zz&message=%F0%9F&token=x&=&&limit=1".utf8).mutated(&random), as: UTF8.self)
+    let body = Array(
+      #"{"message":"a\u00e9🎧","sessionId":"s","n":1.5e3,"messages":[{"role":"user","content":[{"type":"text"}]}]}"#.utf8
+    )
+    let text = String(
+      decoding: Array("a=%41+%zz&message=%F0%9F&token=x&=&&limit=1".utf8).mutated(&random), as: UTF8.self)
     let request = Request(
-      parameters: ["REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/json", "QUERY_STRING": text, "REQUEST_URI": "/" + text],
+      parameters: [
+        "REQUEST_METHOD": "POST", "CONTENT_TYPE": "application/json", "QUERY_STRING": text, "REQUEST_URI": "/" + text,
+      ],
       body: body.mutated(&random))
-    _ = JSONReading(request.body)
+    _ = reading(request.body)
     _ = (request.path, request.query("message"), request.header(text))
     _ = try? Page(request)
     _ = PathPattern("/{a}/b").match(text)
     _ = try? ReportText.object(in: String(decoding: request.body, as: UTF8.self), finishReason: .stop)
   }
 
-  private func JSONReading(_ bytes: [UInt8]) -> JSON? { try? JSON(parsing: bytes) }
+  private func reading(_ bytes: [UInt8]) -> JSON? { try? JSON(parsing: bytes) }
 
   @Test("as a token is nobody's", arguments: 0..<300)
   func tokens(seed: Int) throws {
     // RFC 7515, A.1: a token and its key.
-    let key = #"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#
+    let key =
+      #"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#
     let token =
       "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     let keys = JWTKeys(parsing: Array(key.utf8))
@@ -76,7 +83,9 @@ struct FuzzTests {
     _ = OnboardingScript(parsing: String(decoding: Array("x\n# a\r\nb\n#\n##".utf8).mutated(&random), as: UTF8.self))
     let replay = Replay(request: "r", messageID: "m", text: "t", finish: Finish(messageID: "m"))
     _ = Replay(file: replay.file.mutated(&random))
-    let turn = Turn(id: "i", at: "t", user: "u", assistant: "a", completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)), model: "m")
+    let turn = Turn(
+      id: "i", at: "t", user: "u", assistant: "a",
+      completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)), model: "m")
     _ = Turn(line: turn.line.mutated(&random))
     _ = UnsavedTurns.Entry(file: UnsavedTurns.Entry(user: "u", session: "s", turn: turn).file.mutated(&random))
     _ = OnboardingState(file: OnboardingState(answers: [.init(step: "a", answer: "b")]).file.mutated(&random))

@@ -8,15 +8,24 @@ public final class Finish: Sendable {
   /// The id under which the answer is kept; nil where it is not.
   public let messageID: String?
   public let sessionID: String?
+  /// When it was complete, where it is kept (RFC 3339, UTC).
+  let at: String?
   public let completion: Completion
   /// Further members of the terminal record, such as `report`.
   public let more: JSON.Members
 
-  public init(
+  public convenience init(
     messageID: String? = nil, sessionID: String? = nil, completion: Completion = Completion(), more: JSON.Members = [:]
+  ) {
+    self.init(messageID: messageID, sessionID: sessionID, at: nil, completion: completion, more: more)
+  }
+
+  init(
+    messageID: String?, sessionID: String?, at: String?, completion: Completion, more: JSON.Members = [:]
   ) {
     self.messageID = messageID
     self.sessionID = sessionID
+    self.at = at
     self.completion = completion
     self.more = more
   }

@@ -6,7 +6,7 @@ extension Services {
       throw Failure(
         .notFound, "There is no block \"\(name.prefix(64))\"; there are: \(prompts.blocks.joined(separator: ", ")).")
     }
-    let fields = try await RequestFields.read(call, on: pool)
+    let fields = try await RequestFields.read(call, on: parsing)
     let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
     return Question(
       message: input, model: call.configuration.model, keepsText: false,

@@ -5,7 +5,7 @@ import Upstream
 extension Services {
   /// POST /v1/chat/completions: OpenAI's API, streamed or not, with the conversation in the client's hands.
   nonisolated(nonsending) func complete(_ call: Call) async throws -> Question {
-    let fields = try await RequestFields.read(call, on: pool)
+    let fields = try await RequestFields.read(call, on: parsing)
     let request = try CompletionRequest(fields, call.configuration)
     let model = request.prompt.model ?? modelNames(call.configuration).first ?? "default"
     let created = Timestamp.seconds
@@ -44,9 +44,10 @@ extension Services {
     ])
   }
 
-  /// The configured model; without one the generator's name stands for the model that the upstream chooses.
+  /// The configured model. Without one the upstream has its own, whose names are not known here.
   private func modelNames(_ configuration: Configuration) -> [String] {
-    [configuration.model ?? configuration.effectiveGenerator.rawValue]
+    if let model = configuration.model { return [model] }
+    return configuration.effectiveGenerator == .upstream ? [] : [configuration.effectiveGenerator.rawValue]
   }
 }
 
@@ -61,16 +62,23 @@ private struct CompletionRequest {
       throw Failure(.badRequest, "\"messages\" must be an array of messages that is not empty.")
     }
     var messages: [Message] = []
-    for (index, value) in values.enumerated() { messages.append(try Self.message(value, at: index)) }
+    for (index, value) in values.enumerated() {
+      let message = try Self.message(value, at: index)
+      guard message.role == .assistant || message.content.utf8.count <= configuration.maximumMessageBytes else {
+        throw Failure(
+          .payloadTooLarge, "\"messages[\(index)]\" is longer than \(configuration.maximumMessageBytes) bytes.")
+      }
+      messages.append(message)
+    }
     isStreamed = try fields.flag("stream", default: false)
     includesUsage = try Self.includesUsage(fields["stream_options"])
     try Self.refuseWhatWouldBeLost(fields)
     var prompt = Prompt(messages: messages, model: configuration.model)
     if let model = try fields.optionalText("model", limit: 1000), prompt.model == nil { prompt.model = model }
-    prompt.maximumTokens = try Self.maximumTokens(fields, configuration.maximumTokens)
-    for member in fields.members.all where !Self.known.contains(member.name) && member.value != .null {
-      prompt.parameters[member.name] = member.value
-    }
+    // In one pass: there may be many.
+    prompt.parameters = JSON.Members(
+      fields.members.all.filter { !Self.known.contains($0.name) && $0.value != .null })
+    try Self.setMaximumTokens(of: &prompt, fields, configuration.maximumTokens)
     self.prompt = prompt
   }
 
@@ -123,15 +131,18 @@ private struct CompletionRequest {
     }
   }
 
-  private static func maximumTokens(_ fields: RequestFields, _ limit: Int?) throws(Failure) -> Int? {
-    var tokens = limit
+  /// The smaller of the client's limit and ours, under the name that the client has used for it.
+  private static func setMaximumTokens(
+    of prompt: inout Prompt, _ fields: RequestFields, _ limit: Int?
+  ) throws(Failure) {
+    prompt.maximumTokens = limit
     for name in ["max_tokens", "max_completion_tokens"] {
       guard let value = fields[name] else { continue }
       guard let number = value.integer, number > 0 else {
         throw Failure(.badRequest, "\"\(name)\" must be a whole number above 0.")
       }
-      tokens = min(tokens ?? number, number)
+      prompt.maximumTokens = nil
+      prompt.parameters[name] = .integer(min(limit ?? number, number))
     }
-    return tokens
   }
 }

@@ -27,7 +27,8 @@ struct Conversation: Sendable {
     message: "content", session: "chat_id", needsSession: true,
     whole: { finish, text in
       StoredMessage(
-        id: finish.messageID ?? "", chat: finish.sessionID ?? "", role: .assistant, content: text, at: Timestamp.now
+        id: finish.messageID ?? "", chat: finish.sessionID ?? "", role: .assistant, content: text,
+        at: finish.at ?? Timestamp.now
       ).json
     })
 
@@ -46,7 +47,7 @@ extension Services {
   /// complete, and only then, the turn is stored.
   func converse(_ words: Conversation) -> StreamingEndpoint.Ask {
     { call in
-      let fields = try await RequestFields.read(call, on: self.pool)
+      let fields = try await RequestFields.read(call, on: self.parsing)
       let message = try fields.text(words.message, limit: call.configuration.maximumMessageBytes)
       let named = try fields.identifier(words.session)
       guard named != nil || !words.needsSession else {
@@ -60,8 +61,8 @@ extension Services {
           let answer = try await self.ask(
             message, of: named, instructions: try self.prompts.text("chat"), call, stream)
           let completion = try await stream.relay(answer)
-          try await self.keep(stream, message, in: session, completion, call)
-          return Finish(messageID: stream.messageID, sessionID: session, completion: completion)
+          let at = try await self.keep(stream, message, in: session, completion, call)
+          return Finish(messageID: stream.messageID, sessionID: session, at: at, completion: completion)
         }, whole: words.whole)
     }
   }
@@ -77,9 +78,8 @@ extension Services {
     if !system.isEmpty { messages.append(Message(.system, system.joined(separator: "\n\n"))) }
     if let session {
       do {
-        let page = Page(limit: call.configuration.historyTurns)
-        let turns = page.limit > 0 ? try await store.turns(of: session, user: call.user, page) ?? [] : []
-        for turn in Self.newest(turns, bytes: Self.maximumHistoryBytes) {
+        let page = Page.history(turns: call.configuration.historyTurns)
+        for turn in page.limit > 0 ? try await store.turns(of: session, user: call.user, page) ?? [] : [] {
           messages.append(Message(.user, turn.user.content))
           messages.append(Message(.assistant, turn.assistant.content))
         }
@@ -103,9 +103,11 @@ extension Services {
   }
 
   /// Stores a turn that is complete. Its id is the stream's.
+  ///
+  /// - Returns: when it was complete.
   nonisolated(nonsending) func keep(
     _ stream: ResponseStream, _ message: String, in session: String, _ completion: Completion, _ call: Call
-  ) async throws {
+  ) async throws -> String {
     let turn = Turn(
       id: stream.messageID, at: Timestamp.now, user: message, assistant: stream.text, completion: completion,
       model: call.configuration.model)
@@ -118,6 +120,7 @@ extension Services {
       unsaved.add(turn, to: session, of: call.user)
       throw error
     }
+    return turn.at
   }
 
   /// Does what writes to the store, and counts how that went.
@@ -132,20 +135,5 @@ extension Services {
       metrics.stored(false)
       throw Failure(.storeFailed, message, detail: "\(error)")
     }
-  }
-
-  /// What goes with a question is encoded on the loop, and no model reads more.
-  private static let maximumHistoryBytes = 512 << 10
-
-  /// The newest of `turns` that together have no more than `bytes` of text.
-  static func newest(_ turns: [Turn], bytes: Int) -> ArraySlice<Turn> {
-    var rest = bytes
-    var start = turns.count
-    for (index, turn) in turns.enumerated().reversed() {
-      rest -= turn.user.content.utf8.count + turn.assistant.content.utf8.count
-      if rest < 0 { break }
-      start = index
-    }
-    return turns[start...]
   }
 }

@@ -5,7 +5,7 @@ extension Services {
   /// GET /chat/onboarding-stream: leads a new user through the steps of `onboarding.txt`. A completed stream stores the
   /// turn and takes the message as the answer to the present step; any other changes nothing.
   nonisolated(nonsending) func onboard(_ call: Call) async throws -> Question {
-    let fields = try await RequestFields.read(call, on: pool)
+    let fields = try await RequestFields.read(call, on: parsing)
     let message = try fields.text("message", limit: call.configuration.maximumMessageBytes)
     guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
       throw Failure(
@@ -22,10 +22,10 @@ extension Services {
         let answer = try await self.ask(
           message, of: Self.onboardingSession, instructions: script.instructions(after: before.answers), call, stream)
         let completion = try await stream.relay(answer)
-        try await self.keep(stream, message, in: Self.onboardingSession, completion, call)
+        let at = try await self.keep(stream, message, in: Self.onboardingSession, completion, call)
         let state = try await self.advance(from: before, message, script, call)
         return Finish(
-          messageID: stream.messageID, sessionID: Self.onboardingSession, completion: completion,
+          messageID: stream.messageID, sessionID: Self.onboardingSession, at: at, completion: completion,
           more: state.progress(of: script))
       })
   }

@@ -6,7 +6,7 @@ extension Services {
   /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. The model's text is streamed; the end
   /// carries the JSON object that it is, read strictly.
   nonisolated(nonsending) func makeReport(_ call: Call) async throws -> Question {
-    let fields = try await RequestFields.read(call, on: pool)
+    let fields = try await RequestFields.read(call, on: parsing)
     let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
     let title = try fields.title()
     let isSaved = try fields.flag("save", default: false)
@@ -32,7 +32,7 @@ extension Services {
 
   /// POST /api/reports: `{"report","title"?}`, stored as it is.
   nonisolated(nonsending) func addReport(_ call: Call) async throws -> Response {
-    let fields = try await RequestFields.read(call, on: pool)
+    let fields = try await RequestFields.read(call, on: parsing)
     guard let report = fields["report"], case .object = report else {
       throw Failure(.badRequest, "\"report\" must be a JSON object.")
     }
@@ -44,7 +44,7 @@ extension Services {
   nonisolated(nonsending) func reports(_ call: Call) async throws -> Response {
     let page = try Page(call.request)
     let reports = try await reading { try await store.reports(of: call.user, page) }
-    return .json(["reports": .array(reports.map(\.summary))])
+    return .json(["reports": .array(reports)])
   }
 
   /// GET /api/reports/{id}.
@@ -53,7 +53,7 @@ extension Services {
     guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: call.user) }) else {
       throw Failure(.notFound, "There is no such report.")
     }
-    return .json(report.json)
+    return await pool.run { .json(report.json) }
   }
 
   private nonisolated(nonsending) func save(_ report: JSON, title: String?, _ call: Call) async throws -> String {
@@ -78,9 +78,10 @@ enum ReportText {
     return object
   }
 
-  /// Whether what stands before the first object has an array begin: then the object is only an element of it.
+  /// Whether the first object is only an element of an array: what stands before it ends as one that goes on.
   private static func isArray(_ prefix: ArraySlice<UInt8>) -> Bool {
-    prefix.count { $0 == UInt8(ascii: "[") } > prefix.count { $0 == UInt8(ascii: "]") }
+    let last = String(decoding: prefix, as: UTF8.self).trimmed.last
+    return last == "[" || (last == "," && prefix.contains(UInt8(ascii: "[")))
   }
 
   /// Behind the brace that matches the one at `start`; nil when there is none.

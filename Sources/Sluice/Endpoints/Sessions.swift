@@ -7,7 +7,9 @@ extension Services {
   /// GET /api/sessions: the user's, those with the newest turns first.
   nonisolated(nonsending) func sessions(_ call: Call) async throws -> Response {
     let page = try Page(call.request)
-    let sessions = try await reading { try await store.sessions(of: call.user, page) }
+    guard let sessions = try await reading({ try await store.sessions(of: call.user, page) }) else {
+      throw Failure(.badRequest, "\"before\" is the id of no session: begin again without it.")
+    }
     return .json([
       "sessions": .array(
         sessions.map {
@@ -20,16 +22,19 @@ extension Services {
   nonisolated(nonsending) func session(_ call: Call) async throws -> Response {
     let id = call.pathParameters["id"] ?? ""
     let turns = try await turns(of: id, try Page(call.request), call)
-    return .json([
-      "id": .string(id),
-      "turns": .array(
-        turns.map {
-          [
-            "id": .string($0.id), "at": .string($0.at), "user": ["content": .string($0.user.content)],
-            "assistant": ["content": .string($0.assistant.content)],
-          ]
-        }),
-    ])
+    // Some megabytes are not encoded on the loop.
+    return await pool.run {
+      .json([
+        "id": .string(id),
+        "turns": .array(
+          turns.map {
+            [
+              "id": .string($0.id), "at": .string($0.at), "user": ["content": .string($0.user.content)],
+              "assistant": ["content": .string($0.assistant.content)],
+            ]
+          }),
+      ])
+    }
   }
 
   /// DELETE /api/sessions/{id}.
@@ -43,7 +48,7 @@ extension Services {
 
   /// GET /messages/?chat_id=: the same turns, a message each for what was asked and what was answered.
   nonisolated(nonsending) func messages(_ call: Call) async throws -> Response {
-    let fields = try await RequestFields.read(call, on: pool)
+    let fields = try await RequestFields.read(call, on: parsing)
     guard let chat = try fields.identifier("chat_id") else {
       throw Failure(.badRequest, "\"chat_id\" must name the conversation: /messages/?chat_id=ID.")
     }
@@ -51,17 +56,19 @@ extension Services {
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
     // A conversation begins with its first message: before that it is empty, not missing.
     let turns = try await reading { try await store.turns(of: chat, user: call.user, page) } ?? []
-    return .json([
-      "messages": .array(
-        turns.flatMap {
-          [
-            StoredMessage(
-              id: $0.id + StoredMessage.userSuffix, chat: chat, role: .user, content: $0.user.content, at: $0.at
-            ).json,
-            StoredMessage(id: $0.id, chat: chat, role: .assistant, content: $0.assistant.content, at: $0.at).json,
-          ]
-        })
-    ])
+    return await pool.run {
+      .json([
+        "messages": .array(
+          turns.flatMap {
+            [
+              StoredMessage(
+                id: $0.id + StoredMessage.userSuffix, chat: chat, role: .user, content: $0.user.content, at: $0.at
+              ).json,
+              StoredMessage(id: $0.id, chat: chat, role: .assistant, content: $0.assistant.content, at: $0.at).json,
+            ]
+          })
+      ])
+    }
   }
 
   private nonisolated(nonsending) func turns(of session: String, _ page: Page, _ call: Call) async throws -> [Turn] {

@@ -14,6 +14,7 @@ extension Failure {
       case .cancelled: .internalError
       }
     self.init(code, error.message, detail: error.detail, retryAfter: error.retryAfter)
+    isRetriable = code.isRetriable && error.isRetriable
   }
 }
 

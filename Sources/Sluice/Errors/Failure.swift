@@ -58,6 +58,8 @@ public struct Failure: Error, Sendable, Equatable {
   public var code: Code
   /// For the person who uses the client: what is wrong and what would be right. No secret is in it.
   public var message: String
+  /// Whether the same request may succeed if it is sent again later: as its code has it, unless set.
+  public var isRetriable: Bool
   /// More, for the log only.
   public var detail: String?
   /// When to try again, at the earliest (`Retry-After`).
@@ -71,6 +73,7 @@ public struct Failure: Error, Sendable, Equatable {
 
   public init(_ code: Code, _ message: String, detail: String? = nil, retryAfter: Duration? = nil) {
     self.code = code
+    self.isRetriable = code.isRetriable
     self.message = message
     self.detail = detail
     self.retryAfter = retryAfter
@@ -80,14 +83,14 @@ public struct Failure: Error, Sendable, Equatable {
   public var json: JSON { .object(members) }
 
   var members: JSON.Members {
-    ["code": .string(code.rawValue), "message": .string(message), "retriable": .bool(code.isRetriable)]
+    ["code": .string(code.rawValue), "message": .string(message), "retriable": .bool(isRetriable)]
   }
 
   /// The same as OpenAI's API says it.
   var openAIJSON: JSON {
     [
       "message": .string(message), "type": .string(openAIType), "param": .null, "code": .string(code.rawValue),
-      "retriable": .bool(code.isRetriable),
+      "retriable": .bool(isRetriable),
     ]
   }
 

@@ -34,7 +34,7 @@ struct Authenticator: Sendable {
   func authenticate(_ request: Request, trustsRemoteUser: Bool) throws(Failure) -> User {
     if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
       if let user = User(name) { return user }
-      throw Failure(.forbidden, "The user's name is too long: no folder can be named after it.")
+      throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no folder can be named after it.")
     }
     if let token = bearerToken(request) ?? request.query("token") {
       if let user = try user(of: token) { return user }

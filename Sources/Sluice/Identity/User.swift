@@ -7,7 +7,8 @@ public struct User: Sendable, Hashable, CustomStringConvertible {
 
   public var description: String { name }
 
-  /// Nil when the name is empty, or its folder's name would be longer than a file system allows (255 bytes).
+  /// Nil when the name is empty, was not UTF-8, so that two could be the same, or its folder's name would be longer than
+  /// a file system allows (255 bytes).
   public init?(_ name: String) {
     var folder = ""
     for byte in name.utf8 {
@@ -19,7 +20,7 @@ public struct User: Sendable, Hashable, CustomStringConvertible {
         folder += "%" + (byte < 0x10 ? "0" : "") + String(byte, radix: 16, uppercase: true)
       }
     }
-    guard !folder.isEmpty, folder.utf8.count <= 255 else { return nil }
+    guard !folder.isEmpty, !name.unicodeScalars.contains("\u{FFFD}"), folder.utf8.count <= 255 else { return nil }
     self.name = name
     self.folder = folder
   }

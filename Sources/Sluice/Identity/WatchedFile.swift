@@ -50,8 +50,8 @@ final class WatchedFile<Content: Sendable>: Sendable {
   }
 }
 
-/// All of a file. Blocks.
-func readFile(_ path: String) throws(SystemError) -> [UInt8] {
+/// All of a file, or its beginning. Blocks.
+func readFile(_ path: String, maximumBytes: Int = .max) throws(SystemError) -> [UInt8] {
   let descriptor = try Descriptor(unsafe open(path, O_RDONLY | O_CLOEXEC), from: "open \(path)")
   var content: [UInt8] = []
   var buffer = [UInt8](repeating: 0, count: 64 * 1024)
@@ -59,8 +59,8 @@ func readFile(_ path: String) throws(SystemError) -> [UInt8] {
     let count = unsafe read(descriptor.number, &buffer, buffer.count)
     if count < 0, errno == EINTR { continue }
     guard count >= 0 else { throw SystemError("read \(path)") }
-    if count == 0 { return content }
     content.append(contentsOf: buffer.prefix(count))
+    if count == 0 || content.count >= maximumBytes { return Array(content.prefix(maximumBytes)) }
   }
 }
 

@@ -37,7 +37,7 @@ public final class Log: Sendable {
   public func info(_ message: String, _ fields: JSON.Members = [:]) { write(.info, message, fields) }
   public func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
 
-  private func write(_ level: Configuration.LogLevel, _ message: String, _ fields: JSON.Members) {
+  func write(_ level: Configuration.LogLevel, _ message: String, _ fields: JSON.Members) {
     guard level.priority <= self.level.priority else { return }
     var object: JSON.Members = [
       "time": .string(Timestamp.now), "level": .string(level.rawValue), "message": .string(message),
@@ -95,6 +95,16 @@ public final class Log: Sendable {
     var status = stat()
     guard let stream, unsafe fstat(descriptor, &status) == 0 else { return false }
     return stream == "\(status.st_dev):\(status.st_ino)"
+  }
+}
+
+extension Failure.Code {
+  /// What is the server's own fault is an error; the rest happens every day.
+  var logLevel: Configuration.LogLevel {
+    switch self {
+    case .internalError, .storeFailed: .error
+    default: .info
+    }
   }
 }
 

@@ -94,6 +94,7 @@ struct RequestFields: Sendable {
     case nil: return nil
     case .string(let value)?: text = value
     case .integer(let value)?: text = String(value)
+    case .literal(let digits)? where digits.allSatisfy(\.isNumber): text = digits
     default: throw Failure(.badRequest, "\"\(name)\" must be a text.")
     }
     guard Identifier.isValid(text) else {
@@ -116,12 +117,21 @@ struct RequestFields: Sendable {
 struct Page: Sendable {
   let limit: Int
   let before: String?
+  /// What a page of turns may have, though it is shorter for it than its limit.
+  var maximumBytes = 8 << 20
 
   static let maximumLimit = 200
 
   init(limit: Int = 50, before: String? = nil) {
     self.limit = limit
     self.before = before
+  }
+
+  /// What goes with a question: no model reads more than half a mebibyte.
+  static func history(turns: Int) -> Page {
+    var page = Page(limit: turns)
+    page.maximumBytes = 512 << 10
+    return page
   }
 
   init(_ request: Request) throws(Failure) {

@@ -33,13 +33,14 @@ struct Route: Sendable {
   static func stream(
     _ methods: String..., at path: PathPattern, as dialect: any Dialect.Type, feature: Feature? = nil,
     whenOff alternative: StreamingEndpoint.Alternative = .refusal(twin: nil), keepsAnswers: Bool = true,
-    _ ask: @escaping StreamingEndpoint.Ask
+    keepsBody: Bool = false, _ ask: @escaping StreamingEndpoint.Ask
   ) -> Route {
     Route(
       methods, path,
       .stream(
         StreamingEndpoint(
-          dialect: dialect, feature: feature, alternative: alternative, keepsAnswers: keepsAnswers, ask: ask)))
+          dialect: dialect, feature: feature, alternative: alternative, keepsAnswers: keepsAnswers,
+          keepsBody: keepsBody, ask: ask)))
   }
 
   /// A row that asks a model and answers in one piece.

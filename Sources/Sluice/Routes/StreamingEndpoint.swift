@@ -20,6 +20,8 @@ struct StreamingEndpoint: Sendable {
   var alternative = Alternative.refusal(twin: nil)
   /// Whether a POST may carry an `Idempotency-Key`: not where nothing may be stored.
   var keepsAnswers = true
+  /// Whether the body is still wanted while the answer is streamed: what a program of its own does is not known here.
+  var keepsBody = false
   /// Reads and checks the request.
   let ask: Ask
 }

@@ -50,7 +50,7 @@ public final class Application {
   ///     ``Failure`` as it is, anything else as `internal`.
   public func stream(_ method: String, _ path: String, _ handler: @escaping StreamHandler) {
     routes.add(
-      .stream(method, at: PathPattern(path), as: EventsDialect.self) { call in
+      .stream(method, at: PathPattern(path), as: EventsDialect.self, keepsBody: true) { call in
         Question(
           message: "", keepsText: false,
           answer: { stream in

@@ -17,8 +17,9 @@ final class RequestHandler {
 
   /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
+    let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
     writer.fields = services.cors.fields(
-      for: request, isCredentialed: services.configuration.trustsRemoteUser)
+      for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
     do throws(Failure) {
       if request.method == "OPTIONS" { return tellMethods(of: request, try routes.methods(at: request.path), writer) }
       let (route, parameters) = try routes.find(request.method, request.path)
@@ -65,11 +66,7 @@ final class RequestHandler {
       "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
       "detail": failure.detail.map(JSON.string) ?? .null,
     ]
-    if failure.code == .internalError {
-      services.log.error("refused", fields)
-    } else {
-      services.log.info("refused", fields)
-    }
+    services.log.write(failure.code.logLevel, "refused", fields)
     services.metrics.refused(failure.code)
     send(failure.response(to: request), writer)
   }
@@ -95,8 +92,8 @@ final class RequestHandler {
       let response: Response
       do { response = try await handler(call) } catch {
         let failure = Failure(cause: error)
-        services.log.info(
-          "refused",
+        services.log.write(
+          failure.code.logLevel, "refused",
           [
             "correlationId": .string(call.correlationID), "user": .string(call.user.name),
             "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),

@@ -17,6 +17,7 @@ final class Server {
   private var drainTimer: Timer?
   private var watchdogTimer: Timer?
   private var unsavedTimer: Timer?
+  private var tidyTimer: Timer?
   private var isEnding = false
 
   /// The connections of one loop, as seen from the main one.
@@ -57,6 +58,7 @@ final class Server {
     signals = try SignalWatch([SIGTERM, SIGINT, SIGHUP], on: reactor) { [unowned self] in received($0) }
     startWatchdog()
     retryUnsaved(after: .seconds(1))
+    tidyUp()
     ServiceManager.notify("READY=1")
     services.log.info(
       "ready",
@@ -140,6 +142,13 @@ final class Server {
     for worker in workers { worker.thread?.stop() }
     services.unsaved.writeOut()
     reactor.loop.stop()
+  }
+
+  /// Takes away, at the start and every ten minutes, what was kept for an hour.
+  private func tidyUp() {
+    let services = services
+    services.pool.submit { services.store.removeOldReplays() }
+    tidyTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in tidyUp() }
   }
 
   /// Tries to store what could not be, ever more seldom as long as it fails.

@@ -8,6 +8,8 @@ final class Services: Sendable {
   let configuration: Configuration
   let log: Log
   let pool: BlockingPool
+  /// Where large bodies are parsed, few at a time: what one becomes is many times as large.
+  let parsing = BlockingPool(maximumThreads: 2)
   let authenticator: Authenticator
   let store: Store
   let streams = StreamRegistry()

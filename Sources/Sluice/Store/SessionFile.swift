@@ -40,7 +40,8 @@ struct SessionFile: Sendable {
     if size == 0 { try syncFolder(above: path) }
   }
 
-  /// The newest turns of a page, oldest first. A line that is no turn is passed over. Nil when there is no file.
+  /// The newest turns of a page, oldest first, as many as its bytes allow, one at least. A line that is no turn is
+  /// passed over. Nil when there is no file, an empty page when the turn that it is to come before is not there.
   func turns(_ page: Page) throws(SystemError) -> [Turn]? {
     let number = unsafe open(path, O_RDONLY | O_CLOEXEC)
     if number < 0, errno == ENOENT { return nil }
@@ -48,38 +49,32 @@ struct SessionFile: Sendable {
     var turns: [Turn] = []
     // With a turn named that they are to come before: not until it was met, on the way from the end.
     var isInPage = page.before == nil
-    func take(_ line: some Collection<UInt8>) {
-      guard let turn = Turn(line: line) else { return }
+    var bytes = 0
+    try linesFromEnd(descriptor, size: try size(descriptor)) { line, isTorn in
+      // What follows the last line end was never promised.
+      guard !isTorn, turns.count < page.limit else { return !(turns.count == page.limit) }
+      bytes += isInPage ? line.count : 0
+      guard turns.isEmpty || bytes <= page.maximumBytes else { return false }
+      guard let turn = Turn(line: line) else { return true }
       if isInPage { turns.append(turn) }
       if turn.id == page.before { isInPage = true }
+      return turns.count < page.limit
     }
-    // From the end, block by block, so that a long session costs no more than a short one.
-    var end = try size(descriptor)
-    var rest: [UInt8] = []
-    var isLast = true
-    while end > 0, turns.count < page.limit {
-      let start = max(0, end - 64 * 1024)
-      rest = try readBytes(descriptor, start..<end) + rest
-      end = start
-      if isLast, let newline = rest.lastIndex(of: 0x0A) {
-        // What follows the last line end is torn: it was never promised.
-        rest.removeLast(rest.count - newline - 1)
-        isLast = false
-      }
-      while !isLast, let newline = rest.dropLast().lastIndex(of: 0x0A) {
-        take(rest[(newline + 1)...])
-        rest.removeLast(rest.count - newline - 1)
-        if turns.count == page.limit { break }
-      }
-    }
-    if turns.count < page.limit, !isLast { take(rest) }
     return turns.reversed()
   }
 
-  /// How many lines there are.
+  /// How many lines there are. 0 when there is no file.
   func count() throws(SystemError) -> Int {
+    let number = unsafe open(path, O_RDONLY | O_CLOEXEC)
+    if number < 0, errno == ENOENT { return 0 }
+    let descriptor = try Descriptor(number, from: "open \(path)")
+    let size = try size(descriptor)
     var count = 0
-    for byte in try readFile(path) where byte == 0x0A { count += 1 }
+    for start in stride(from: 0, to: size, by: Self.blockBytes) {
+      for byte in try readBytes(descriptor, start..<min(size, start + Self.blockBytes)) where byte == 0x0A {
+        count += 1
+      }
+    }
     return count
   }
 
@@ -126,18 +121,49 @@ struct SessionFile: Sendable {
   private func lastLine(
     _ descriptor: borrowing Descriptor, size: Int
   ) throws(SystemError) -> (bytes: [UInt8], isTorn: Bool) {
-    var start = size
-    var bytes: [UInt8] = []
-    while start > 0 {
-      let from = max(0, start - 64 * 1024)
-      bytes = try readBytes(descriptor, from..<start) + bytes
-      start = from
-      if let newline = bytes.dropLast().lastIndex(of: 0x0A) {
-        bytes.removeFirst(newline + 1)
-        break
-      }
+    var last: (bytes: [UInt8], isTorn: Bool) = ([], false)
+    try linesFromEnd(descriptor, size: size) { line, isTorn in
+      last = (line, isTorn)
+      return false
     }
-    return (bytes, isTorn: bytes.last.map { $0 != 0x0A } ?? false)
+    return last
+  }
+
+  private static let blockBytes = 64 * 1024
+
+  /// Gives the lines from the last to the first, without their ends, as long as `take` returns true. The last one is
+  /// torn when its end is missing; an empty line is none.
+  ///
+  /// From the end, block by block, so that a long session costs no more than a short one, and each byte is looked at
+  /// once however long its line is.
+  private func linesFromEnd(
+    _ descriptor: borrowing Descriptor, size: Int, _ take: (_ line: [UInt8], _ isTorn: Bool) -> Bool
+  ) throws(SystemError) {
+    var isTorn = true
+    // The pieces of the line that is being read, the last of them first.
+    var pieces: [[UInt8]] = []
+    func give() -> Bool {
+      defer {
+        pieces = []
+        isTorn = false
+      }
+      let line = Array(pieces.reversed().joined())
+      return line.isEmpty || take(line, isTorn)
+    }
+    var end = size
+    while end > 0 {
+      let start = max(0, end - Self.blockBytes)
+      let block = try readBytes(descriptor, start..<end)
+      var upper = block.count
+      while let newline = block[..<upper].lastIndex(of: 0x0A) {
+        pieces.append(Array(block[(newline + 1)..<upper]))
+        guard give() else { return }
+        upper = newline
+      }
+      pieces.append(Array(block[..<upper]))
+      end = start
+    }
+    _ = give()
   }
 
   private func readBytes(_ descriptor: borrowing Descriptor, _ range: Range<Int>) throws(SystemError) -> [UInt8] {

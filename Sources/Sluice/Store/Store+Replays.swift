@@ -20,6 +20,7 @@ struct Replay: Sendable, Equatable {
     ]
     members["storedAs"] = finish.messageID.map(JSON.string)
     members["sessionId"] = finish.sessionID.map(JSON.string)
+    members["at"] = finish.at.map(JSON.string)
     members["usage"] = finish.completion.usage?.json
     members["more"] = .object(finish.more)
     return JSON.object(members).encoded + [0x0A]
@@ -34,7 +35,7 @@ struct Replay: Sendable, Equatable {
 
   /// Nil when the file holds no complete answer.
   init?(file: [UInt8]) {
-    guard let json = try? JSON(parsing: file), let request = json["request"]?.string,
+    guard let json = try? JSON(parsing: file, depth: JSON.maximumDepth + 2), let request = json["request"]?.string,
       let messageID = json["messageId"]?.string, let text = json["text"]?.string,
       let reason = json["finishReason"]?.string
     else { return nil }
@@ -43,7 +44,7 @@ struct Replay: Sendable, Equatable {
     self.init(
       request: request, messageID: messageID, text: text,
       finish: Finish(
-        messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string,
+        messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string, at: json["at"]?.string,
         completion: Completion(FinishReason(rawValue: reason), usage: json["usage"].flatMap(Usage.init(json:))),
         more: more))
   }
@@ -64,7 +65,7 @@ final class ReplayClaim: Sendable {
 enum ReplayState: Sendable {
   /// Nobody answers it: the caller may.
   case free(ReplayClaim)
-  /// A stream of this id does; its id is empty in the moment in which it begins.
+  /// A stream of this id does.
   case running(stream: String)
   case complete(Replay)
 }
@@ -81,15 +82,19 @@ extension Store {
       try makeFolders(folder)
       Self.removeOld(in: folder)
       while true {
+        // Once it is complete it changes no more, and any number may read it.
+        if let replay = Self.complete(path) { return .complete(replay) }
         let descriptor = try Descriptor(
           unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
           guard errno == EWOULDBLOCK else { throw SystemError("lock \(path)") }
-          return .running(stream: Self.runningStream(path))
+          if let running = Self.runningStream(path) { return .running(stream: running) }
+          // Whoever has it has not said so yet, or is about to be done.
+          usleep(2000)
+          continue
         }
         // Another may have replaced or removed it between the two calls.
-        guard Self.isStill(path, descriptor) else { continue }
-        if let replay = Replay(file: try readFile(path)) { return .complete(replay) }
+        guard Self.isStill(path, descriptor), Self.complete(path) == nil else { continue }
         let line = JSON.object(["v": .integer(1), "stream": .string(stream)]).encoded
         guard ftruncate(descriptor.number, 0) == 0,
           unsafe pwrite(descriptor.number, line, line.count, 0) == line.count
@@ -109,15 +114,37 @@ extension Store {
     await pool.run { _ = unsafe unlink(claim.path) }
   }
 
-  /// The stream that has the lock; empty in the moment before it has said so.
-  private static func runningStream(_ path: String) -> String {
-    guard let file = try? readFile(path) else { return "" }
-    return (try? JSON(parsing: file))?["stream"]?.string ?? ""
+  /// The complete answer in a file, as long as it is to be kept.
+  private static func complete(_ path: String) -> Replay? {
+    var status = stat()
+    guard unsafe stat(path, &status) == 0, status.st_mtim.tv_sec >= time(nil) - replaySeconds,
+      let file = try? readFile(path)
+    else { return nil }
+    return Replay(file: file)
+  }
+
+  /// The stream that has the lock; nil in the moment before it has said so, and after it has ended.
+  private static func runningStream(_ path: String) -> String? {
+    guard let file = try? readFile(path) else { return nil }
+    return (try? JSON(parsing: file))?["stream"]?.string
   }
 
   private static func isStill(_ path: String, _ descriptor: borrowing Descriptor) -> Bool {
     var (named, opened) = (stat(), stat())
     return unsafe stat(path, &named) == 0 && fstat(descriptor.number, &opened) == 0 && named.st_ino == opened.st_ino
+  }
+
+  /// Removes what is older than an hour, of all users. Blocks.
+  func removeOldReplays() {
+    for user in (try? fileNames(in: root + "/users")) ?? [] { Self.removeOld(in: "\(root)/users/\(user)/replays") }
+  }
+
+  /// Removes the answers that belong to a session. Blocks.
+  static func removeReplays(of session: String, in folder: String) {
+    for name in (try? fileNames(in: folder + "/replays")) ?? [] {
+      let path = "\(folder)/replays/\(name)"
+      if complete(path)?.finish.sessionID == session { unsafe unlink(path) }
+    }
   }
 
   private static func removeOld(in folder: String) {

@@ -38,9 +38,21 @@ struct StoredReport: Sendable {
     self.report = report
   }
 
+  /// More than id, title and time take at the beginning of a file.
+  static let maximumHeadBytes = 4096
+
+  /// What a list shows of the report whose file begins so; what it says is not looked at. Nil when it is none of ours.
+  static func summary(of beginning: [UInt8]) -> JSON? {
+    // No string before it holds a quote that is not escaped.
+    guard let end = beginning.firstRange(of: Array(#","report":"#.utf8)) else { return nil }
+    let head = Array(beginning[..<end.lowerBound]) + Array(#","report":{}}"#.utf8)
+    return StoredReport(file: head)?.summary
+  }
+
   /// Nil when the file is not a report of ours.
   init?(file: [UInt8]) {
-    guard let json = try? JSON(parsing: file), let id = json["id"]?.string, let at = json["at"]?.string,
+    guard let json = try? JSON(parsing: file, depth: JSON.maximumDepth + 1), let id = json["id"]?.string,
+      let at = json["at"]?.string,
       let report = json["report"]
     else { return nil }
     self.init(id: id, title: json["title"]?.string, at: at, report: report)
@@ -69,15 +81,16 @@ extension Store {
   }
 
   /// The user's reports, newest first. A page goes on after the report named in it.
-  func reports(of user: User, _ page: Page) async throws(SystemError) -> [StoredReport] {
+  func reports(of user: User, _ page: Page) async throws(SystemError) -> [JSON] {
     let folder = reports(of: user)
     return try await pool.run { () throws(SystemError) in
       // Their ids begin with the time.
       let names = try fileNames(in: folder).filter { $0.hasSuffix(".json") }.sorted(by: >)
-      var reports: [StoredReport] = []
+      var reports: [JSON] = []
       for name in names where page.before.map({ name < $0 + ".json" }) ?? true {
         if reports.count == page.limit { break }
-        if let report = StoredReport(file: try readFile("\(folder)/\(name)")) { reports.append(report) }
+        let beginning = try readFile("\(folder)/\(name)", maximumBytes: StoredReport.maximumHeadBytes)
+        if let summary = StoredReport.summary(of: beginning) { reports.append(summary) }
       }
       return reports
     }

@@ -35,8 +35,9 @@ extension Store {
     try file.append(turn)
   }
 
-  /// The user's sessions, that with the newest turn first. A page goes on after the session named in it.
-  func sessions(of user: User, _ page: Page) async throws(SystemError) -> [SessionSummary] {
+  /// The user's sessions, that with the newest turn first. A page goes on after the session named in it; nil when that
+  /// is not there any more.
+  func sessions(of user: User, _ page: Page) async throws(SystemError) -> [SessionSummary]? {
     let folder = sessions(of: user)
     return try await pool.run { () throws(SystemError) in
       var found: [(id: String, time: timespec)] = []
@@ -50,7 +51,8 @@ extension Store {
         ($0.time.tv_sec, $0.time.tv_nsec, $0.id) > ($1.time.tv_sec, $1.time.tv_nsec, $1.id)
       }
       if let before = page.before {
-        found.removeSubrange(...(found.firstIndex { $0.id == before } ?? found.indices.last ?? -1))
+        guard let index = found.firstIndex(where: { $0.id == before }) else { return nil }
+        found.removeSubrange(...index)
       }
       return try found.prefix(page.limit).map { (session) throws(SystemError) in
         SessionSummary(
@@ -62,8 +64,12 @@ extension Store {
 
   /// False when the user has no such session.
   func deleteSession(_ session: String, of user: User) async throws(SystemError) -> Bool {
-    let file = file(of: session, user)
-    return try await pool.run { () throws(SystemError) in try file.remove() }
+    let (file, folder) = (file(of: session, user), folder(of: user))
+    return try await pool.run { () throws(SystemError) in
+      guard try file.remove() else { return false }
+      Self.removeReplays(of: session, in: folder)
+      return true
+    }
   }
 
   private func sessions(of user: User) -> String { folder(of: user) + "/sessions" }

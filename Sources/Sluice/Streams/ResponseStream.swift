@@ -40,7 +40,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private var isGathering = false
   private var requestedEnding: Ending?
   /// Whether there is one: asked at every token.
-  private var mustEnd = false
+  private(set) var mustEnd = false
   /// Whether the handler was told of the end: what it returns then is no whole answer, whatever it does.
   private var wasTold = false
   private var cancelTask: (() -> Void)?

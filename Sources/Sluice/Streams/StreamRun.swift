@@ -31,13 +31,19 @@ final class StreamRun {
     do { plan = try await prepare() } catch {
       let failure = Failure(cause: error)
       services.metrics.refused(failure.code)
-      log("refused", ["status": .integer(failure.code.status), "error": .string(failure.code.rawValue)])
+      log(
+        failure.code.logLevel, "refused",
+        [
+          "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
+          "detail": failure.detail.map(JSON.string) ?? .null,
+        ])
       await writer.respond(failure.response(to: call.request))
       return
     }
     switch plan {
     case .answer(let response): await writer.respond(response)
     case .stream(let question, let form, let claim):
+      if !endpoint.keepsBody { call.dropBody() }
       await stream(question.answer, form, claim, messageID: id, writer)
     case .replay(let replay, let form):
       await stream(
@@ -68,18 +74,25 @@ final class StreamRun {
       failure.alternate = twin
       throw failure
     }
-    let dialect = try call.request.query("dialect").map(Dialects.named) ?? endpoint.dialect
-    let isGet = call.request.method == "GET"
+    // What answers in one piece has no dialect to choose.
+    let dialect = try endpoint.dialect.map { own in try call.request.query("dialect").map(Dialects.named) ?? own }
+    let (isGet, isHead) = (call.request.method == "GET", call.request.method == "HEAD")
     let isEventSource = isGet && call.request.header("Accept")?.contains("text/event-stream") == true
     let question = try await endpoint.ask(call)
-    if call.request.method == "HEAD" { return .answer(Response(.eventStream)) }
     // An EventSource reconnects when a stream is over, however it ended. A model must not answer again for that.
-    if isGet, call.request.header("Last-Event-ID") != nil { return .answer(Response(ResponseHead(status: 204))) }
+    if isGet || isHead, call.request.header("Last-Event-ID") != nil {
+      return .answer(Response(ResponseHead(status: 204)))
+    }
 
     var description = StreamDescription(messageID: id)
     description.message = question.message
     description.model = question.model ?? description.model
     description.wantsUsage = question.wantsUsage
+    if isHead {
+      var head = ResponseHead.eventStream
+      dialect?.init(description).addFields(to: &head)
+      return .answer(Response(head))
+    }
     let redactor = try services.redactions.redactor(for: call.configuration)
     func form(keepsText: Bool) -> ResponseStream.Form {
       let type = dialect ?? EventsDialect.self
@@ -88,23 +101,23 @@ final class StreamRun {
         dialect: type.init(description), whole: isWhole ? question.whole : nil, keepsText: keepsText,
         redactor: redactor, sendsID: isEventSource && type.allowsEventID)
     }
-    slot = try await services.limiter.slot(for: call.user, call.configuration)
     guard endpoint.keepsAnswers, call.request.method == "POST", let key = call.request.header("Idempotency-Key") else {
-      try await services.limiter.countMessage(of: call.user, call.configuration)
+      try await admit()
       return .stream(question, form(keepsText: question.keepsText), nil)
     }
     switch try await claim(key) {
     case .free(let claim):
-      do throws(Failure) { try await services.limiter.countMessage(of: call.user, call.configuration) } catch {
+      _ = requestDigest
+      do throws(Failure) { try await admit() } catch {
         await services.store.abandon(claim)
         throw error
       }
       return .stream(question, form(keepsText: true), claim)
     case .running(let stream):
       var failure = Failure(
-        .conflict, "The stream \(stream.isEmpty ? "" : stream + " ")answers the request with this Idempotency-Key now.",
+        .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.",
         retryAfter: .seconds(1))
-      failure.streamID = stream.isEmpty ? nil : stream
+      failure.streamID = stream
       throw failure
     case .complete(let replay):
       guard replay.request == requestDigest else {
@@ -118,6 +131,12 @@ final class StreamRun {
     }
   }
 
+  /// Within the limits, or not at all. What is replayed asks no model, and is not limited.
+  private func admit() async throws(Failure) {
+    slot = try await services.limiter.slot(for: call.user, call.configuration)
+    try await services.limiter.countMessage(of: call.user, call.configuration)
+  }
+
   private func claim(_ key: String) async throws -> ReplayState {
     guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
@@ -127,10 +146,8 @@ final class StreamRun {
     }
   }
 
-  /// Two requests with one key must be the same.
-  private var requestDigest: String {
-    Digest(of: Array("\(call.request.path)\n".utf8) + call.request.body).hex
-  }
+  /// Two requests with one key must be the same. Asked for while the body is there.
+  private lazy var requestDigest: String = Digest(of: Array("\(call.request.path)\n".utf8) + call.request.body).hex
 
   // MARK: The stream
 
@@ -142,11 +159,16 @@ final class StreamRun {
       id: id, messageID: messageID, form: form, limits: call.configuration.streamLimits, reactor: reactor,
       writer: writer)
     register(stream)
-    log("stream started", ["stream": .string(id)])
+    log(.info, "stream started", ["stream": .string(id)])
     var ending: Ending
     do {
       let finish = try await answer(stream)
-      if let claim { await keep(stream, finish, claim) }
+      // A handler that goes on after its stream was ended has no whole answer, whatever it returns.
+      if let claim, !stream.mustEnd {
+        await keep(stream, finish, claim)
+      } else if let claim {
+        await services.store.abandon(claim)
+      }
       ending = .finished(finish)
     } catch {
       if let claim { await services.store.abandon(claim) }
@@ -195,14 +217,16 @@ final class StreamRun {
     fields["totalMs"] = .integer(Int(total.wholeMilliseconds))
     fields["deltas"] = .integer(stream.deltas)
     fields["bytes"] = .integer(stream.sentBytes)
-    log("stream ended", fields)
+    var level = Configuration.LogLevel.info
+    if case .failed(let failure) = ending { level = failure.code.logLevel }
+    log(level, "stream ended", fields)
   }
 
-  private func log(_ message: String, _ fields: JSON.Members) {
+  private func log(_ level: Configuration.LogLevel, _ message: String, _ fields: JSON.Members) {
     var all: JSON.Members = [
       "correlationId": .string(call.correlationID), "route": .string(route), "user": .string(call.user.name),
     ]
     all.merge(fields)
-    services.log.info(message, all)
+    services.log.write(level, message, all)
   }
 }

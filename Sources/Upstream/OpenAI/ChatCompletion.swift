@@ -176,6 +176,9 @@ final class ChatCompletion: CurlTransferDelegate {
     if (200..<300).contains(status) {
       return GeneratorError(.failed, "The model's server did not stream its answer.", detail: detail)
     }
-    return GeneratorError(.failed, "The model's server answered with status \(status).", detail: detail)
+    var error = GeneratorError(.failed, "The model's server answered with status \(status).", detail: detail)
+    // What it does not like now it will not like later; but 408 and 409 are about the moment.
+    error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
+    return error
   }
 }

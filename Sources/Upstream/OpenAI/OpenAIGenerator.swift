@@ -56,9 +56,9 @@ public final class OpenAIGenerator: Generator {
     members["messages"] = .array(
       prompt.messages.map { ["role": .string($0.role.rawValue), "content": .string($0.content)] })
     members["max_tokens"] = prompt.maximumTokens.map(JSON.integer)
-    members.merge(prompt.parameters)
     members["stream"] = .bool(true)
     members["stream_options"] = ["include_usage": .bool(true)]
+    members.append(prompt.parameters)
     return JSON.object(members).encoded
   }
 }

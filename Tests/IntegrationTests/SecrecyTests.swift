@@ -1,0 +1,133 @@
+import EventStream
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Secrets")
+  struct SecrecyTests {
+    @Test("are in no log, figure, error, process list or stored file; files are for their owner only")
+    func nowhere() async throws {
+      let (key, said, answered) = ("sk-UPSTREAMKEY123", "WHATTHEUSERSAID", "WHATTHEMODELSAID")
+      let upstream = try ScriptedUpstream { exchange in
+        switch exchange.request.body {
+        case let body where body.contains("fail"):
+          exchange.answer("500 Oops", "{\"error\":{\"message\":\"\(key) \(said)\",\"type\":\"bad\"}}")
+        case let body where body.contains("cut"):
+          exchange.head()
+          exchange.delta(answered)
+        default: exchange.stream([answered])
+        }
+      }
+      let file = FileManager.default.temporaryDirectory.path + "/sluice-key-\(UUID().uuidString)"
+      try key.write(toFile: file, atomically: true, encoding: .utf8)
+      defer { try? FileManager.default.removeItem(atPath: file) }
+      let servers = try await Servers([
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_UPSTREAM_KEY_FILE": file, "SLUICE_LOG": "debug",
+      ])
+      var told = ""
+      for word in ["ok", "fail", "cut"] {
+        told += try await servers.posted("/api/ai/report", "{\"input\":\"\(said) \(word)\"}")
+        told += try await servers.got("/chat/stream?token=\(servers.token)&message=\(said)+\(word)", token: "")
+          .replacingOccurrences(of: answered, with: "")
+      }
+      told += try await servers.got("/chat/stream?token=wrong-\(servers.token)&message=\(said)", token: "")
+      told += try await servers.posted("/api/chat", "{\"message\":5,\"x\":\"\(said)\"}")
+      told += try await servers.got("/metrics")
+      let list = try Program("/usr/bin/env", ["ps", "axww", "-o", "args"])
+      _ = await list.exitCode()
+      let arguments = try String(contentsOfFile: "/proc/\(servers.pid)/cmdline", encoding: .utf8)
+      #expect(upstream.requests.first?.head.contains("Authorization: Bearer \(key)") == true)
+
+      let log = servers.demo.errors
+      #expect(log.contains("stream ended"))
+      for secret in [key, said, answered, servers.token] {
+        #expect(!log.contains(secret), "\(secret) is in the log")
+        #expect(!told.contains(secret), "\(secret) is in what a client was told: \(told)")
+        #expect(!arguments.contains(secret), "\(secret) is in the process list")
+      }
+      let files = FileManager.default.enumerator(atPath: servers.state)?.compactMap { $0 as? String } ?? []
+      #expect(files.count > 3)
+      for name in files {
+        let path = servers.state + "/" + name
+        var status = stat()
+        #expect(unsafe stat(path, &status) == 0)
+        #expect(status.st_mode & 0o777 == (status.st_mode & S_IFMT == S_IFDIR ? 0o700 : 0o600), "\(name)")
+        if let text = try? String(contentsOfFile: path, encoding: .utf8) {
+          #expect(!text.contains(key) && !text.contains(servers.token), "\(name)")
+        }
+      }
+      _ = await servers.stop()
+      #expect(!servers.demo.errors.contains(said) && !servers.demo.errors.contains(servers.token))
+    }
+
+    @Test("that a model says in pieces do not leave: not in a stream, a report, a twin, the store, a replay, an error")
+    func redaction() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.head()
+        let isReport = exchange.request.body.contains("assessment")
+        for piece in [isReport ? "{\"a\":\"" : "Ask ", "ad", "a@exa", "mple.o", "rg", isReport ? "\"}" : ", or call."] {
+          exchange.delta(piece)
+          exchange.pause(.milliseconds(5))
+        }
+        if exchange.request.body.contains("CUT") { return }
+        exchange.delta("", finish: "stop")
+        exchange.done()
+      }
+      let file = FileManager.default.temporaryDirectory.path + "/sluice-redact-\(UUID().uuidString)"
+      let pattern = #"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"#
+      try "e-mail  \(pattern)  [e-mail]\n".write(toFile: file, atomically: true, encoding: .utf8)
+      defer { try? FileManager.default.removeItem(atPath: file) }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": file])
+      let key = ["-H", "Idempotency-Key: k"]
+      for dialect in ["events", "deltas", "chunks", "chat", "openai", "ui"] {
+        let output = try await servers.posted("/api/chat?dialect=\(dialect)", #"{"message":"x"}"#)
+        #expect(output.contains("[e-mail]") && !output.contains("ada@") && !output.contains("exa"), "\(output)")
+      }
+      let streamed = try await servers.posted("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
+      #expect(streamed.events.compactMap { $0.json["t"]?.string }.joined() == "Ask [e-mail], or call.", "\(streamed)")
+      let again = try await servers.posted("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
+      #expect(again.events.first?.json["t"] == "Ask [e-mail], or call.", "\(again)")
+      let twin = try await servers.posted("/chat/message", #"{"message":"x"}"#)
+      #expect(twin.json["message"] == "Ask [e-mail], or call.", "\(twin)")
+      let report = try await servers.posted("/api/ai/report", #"{"input":"x"}"#)
+      #expect(report.json["report"] == ["a": "[e-mail]"], "\(report)")
+      let cut = try await servers.posted("/api/chat", #"{"message":"CUT"}"#)
+      #expect(cut.contains("upstream_truncated") && !cut.contains("ada"), "\(cut)")
+      #expect(servers.storedLines.count > 7)
+      for line in servers.storedLines { #expect(!line.contains("ada@"), "\(line)") }
+
+      // Broken while it runs: nothing goes out, rather than everything.
+      try "e-mail  (\n".write(toFile: file, atomically: true, encoding: .utf8)
+      let refused = try await servers.posted("/api/chat", #"{"message":"x"}"#)
+      #expect(refused.status == 500 && refused.errorCode == "internal" && !refused.contains(file), "\(refused)")
+      let check = try Program(
+        releaseFolder + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "SLUICE_REDACT_FILE": file])
+      #expect(await check.exitCode() == 1)
+      #expect(
+        check.errors.contains("SLUICE_REDACT_FILE has a mistake in line 1: missing closing parenthesis"),
+        "\(check.errors)")
+      _ = await servers.stop()
+    }
+
+    @Test("heartbeats come from the request's start, in each dialect's own form, only while nothing else does")
+    func heartbeats() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.pause(.milliseconds(700))
+        exchange.stream(["a", "b", "c", "d", "e", "f"], gap: .milliseconds(60))
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "200ms"])
+      for dialect in ["events", "deltas", "chunks", "chat", "openai", "ui"] {
+        let curl = try servers.post("/api/chat?dialect=\(dialect)", #"{"message":"x"}"#)
+        let body = await servers.finished(curl).body
+        let beat = dialect == "events" ? "event: heartbeat\ndata: {}\n\n" : ":\n"
+        let count = body.components(separatedBy: dialect == "events" ? beat : "\n:\n").count - 1
+        let before = body.components(separatedBy: "\"a\"")[0]
+        #expect(before.contains(beat), "\(dialect): \(body)")
+        #expect((2...3).contains(count + (body.hasPrefix(":\n") ? 1 : 0)), "\(dialect): \(body)")
+      }
+      _ = await servers.stop()
+    }
+  }
+}
