@@ -20,7 +20,8 @@ final class Sluice: Sendable {
         "SLUICE_ECHO_GAP": "10ms",
       ].merging(environment) { $1 })
     let program = program
-    let isUp = await eventually { !program.log("ready").isEmpty || !program.isRunning }
+    let path = socket
+    let isUp = await eventually { (try? FastCGIClient(path: path)) != nil || !program.isRunning }
     try #require(isUp && program.isRunning, "\(program.errors)")
   }
 

@@ -1,5 +1,6 @@
 import EventLoop
 import Foundation
+import JSON
 import SluiceTesting
 import Testing
 import Upstream
@@ -32,6 +33,42 @@ private func turn(_ number: Int, text: String = "ü \"x\"\n\u{2028}") -> Turn {
 
 extension SessionFile {
   fileprivate func turns(newest limit: Int) throws -> [Turn] { try turns(Page(limit: limit)) ?? [] }
+}
+
+@Suite("What is read of the store")
+struct StoreReadingTests {
+  private func turn(_ number: Int, bytes: Int) -> Turn {
+    Turn(
+      id: "id-\(number)", at: "t", user: "u", assistant: String(repeating: "a", count: bytes), completion: .init(),
+      model: nil)
+  }
+
+  @Test("has an end in bytes, whatever its limit of turns is, and one turn at least")
+  func bytes() throws {
+    let folder = TemporaryFolder()
+    let file = SessionFile(path: folder.path + "/s.jsonl")
+    for number in 0..<10 { try file.append(turn(number, bytes: 200_000)) }
+    #expect(try file.turns(.history(turns: 50))?.map(\.id) == ["id-8", "id-9"])
+    var page = Page(limit: 3, before: "id-5")
+    page.maximumBytes = 1
+    #expect(try file.turns(page)?.map(\.id) == ["id-4"])
+    #expect(try file.turns(Page(before: "none"))?.isEmpty == true)
+    #expect(try file.count() == 10)
+  }
+
+  @Test("of a report is only its beginning, where only that is asked for")
+  func summaries() async throws {
+    let folder = TemporaryFolder()
+    let store = Store(root: folder.path, pool: BlockingPool())
+    let user = try #require(User("ada"))
+    let title = String(repeating: "\u{1},\"report\":\u{1F3A7}", count: 10)
+    let report = StoredReport(
+      id: "r", title: title, at: "t", report: ["a": .string(String(repeating: "x", count: 100_000))])
+    try await store.save(report, of: user)
+    #expect(try await store.reports(of: user, Page()) == [["id": "r", "title": .string(title), "at": "t"]])
+    #expect(try await store.report("r", of: user)?.report == report.report)
+    #expect(StoredReport.summary(of: Array(report.file.prefix(20))) == nil)
+  }
 }
 
 @Suite("A session's file")

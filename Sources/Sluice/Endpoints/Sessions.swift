@@ -8,7 +8,7 @@ extension Services {
   nonisolated(nonsending) func sessions(_ call: Call) async throws -> Response {
     let page = try Page(call.request)
     guard let sessions = try await reading({ try await store.sessions(of: call.user, page) }) else {
-      throw Failure(.badRequest, "\"before\" is the id of no session: begin again without it.")
+      throw Failure(.notFound, "There is no session to go on after: begin again without \"before\".")
     }
     return .json([
       "sessions": .array(

@@ -1,0 +1,127 @@
+import EventStream
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Edges")
+  struct EdgeTests {
+    @Test(
+      "a key is looked up before the limits: a replay and a conflict need no slot, and any number may replay at once")
+    func keys() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "1"])
+      let (one, two) = (["-H", "Idempotency-Key: one"], ["-H", "Idempotency-Key: two"])
+      let first = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"s"}"#, one)
+      let words = String(repeating: "word ", count: 100)
+      let running = try servers.post("/api/chat", "{\"message\":\"\(words)\"}", two)
+      #expect(await eventually { running.output.contains("event: token") })
+      let conflict = try await servers.posted("/api/chat", "{\"message\":\"\(words)\"}", two)
+      #expect(conflict.status == 409, "\(conflict)")
+      let replays = try (0..<20).map { _ in try servers.post("/api/chat", #"{"message":"a","sessionId":"s"}"#, one) }
+      for replay in replays {
+        let output = await servers.finished(replay)
+        #expect(output.events.last?.data == first.events.last?.data, "\(output)")
+      }
+      _ = await servers.finished(running)
+      // A message has one time, in whatever way it is told.
+      let sent = try await servers.posted(
+        "/messages/", #"{"content":"x","chat_id":"m"}"#, ["-H", "Idempotency-Key: m"]
+      ).json
+      let again = try await servers.posted(
+        "/messages/", #"{"content":"x","chat_id":"m"}"#, ["-H", "Idempotency-Key: m"]
+      ).json
+      let listed = try await servers.got("/messages/?chat_id=m").json["messages"]?[1]
+      #expect(sent == again && sent == listed, "\(sent) \(again) \(String(describing: listed))")
+      // What is forgotten is forgotten there too.
+      #expect(try await servers.got("/api/sessions/s", ["-X", "DELETE"]).status == 204)
+      let anew = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"s"}"#, one)
+      #expect(anew.events.last?.json["messageId"] != first.events.last?.json["messageId"])
+      #expect(try await servers.got("/api/sessions?before=gone").errorCode == "not_found")
+      _ = await servers.stop()
+    }
+
+    @Test(
+      "a twin answers in one piece whatever dialect is named; ids may be any integer; a report may be as deep as a body"
+    )
+    func shapes() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "0", "SLUICE_MAX_MESSAGE": "1000"])
+      for (path, body) in [
+        ("/chat/message", #"{"message":"a"}"#), ("/messages/", #"{"content":"a","chat_id":99999999999999999999}"#),
+      ] {
+        let output = try await servers.posted(path + "?dialect=chat", body)
+        #expect(output.field("Content-Type") == "application/json" && output.contains("\"a\""), "\(output)")
+      }
+      #expect(try await servers.got("/api/sessions/99999999999999999999").status == 200)
+      let deep = String(repeating: "{\\\"a\\\":", count: 63) + "{}" + String(repeating: "}", count: 63)
+      let key = ["-H", "Idempotency-Key: deep"]
+      // Deeper by one than what this test can read: the answer is taken as it is written.
+      let answer = try await servers.posted("/api/ai/report", "{\"input\":\"\(deep)\",\"save\":true}", key)
+      let id = answer.components(separatedBy: "\"reportId\":\"").last?.prefix { $0 != "\"" } ?? ""
+      #expect(try await servers.got("/api/reports/\(id)").status == 200)
+      #expect(try await servers.got("/api/reports").json["reports"]?.count == 1)
+      let again = try await servers.posted("/api/ai/report", "{\"input\":\"\(deep)\",\"save\":true}", key)
+      #expect(again.body == answer.body)
+      let ui = try await servers.got("/chat/stream?message=x&dialect=ui", ["-I"])
+      #expect(ui.field("x-vercel-ai-ui-message-stream") == "v1" && ui.body == "", "\(ui)")
+      let long = String(repeating: "a", count: 1001)
+      let refused = try await servers.posted(
+        "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"\(long)\"}]}")
+      #expect(refused.status == 413 && refused.errorCode == "payload_too_large", "\(refused)")
+      _ = await servers.stop()
+    }
+
+    @Test(
+      "what a model's server refuses for good is not called retriable, and its models and parameters keep their names")
+    func upstream() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.request.body.contains("refuse") ? exchange.answer("401 No", "{}") : exchange.stream(["a"])
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MAX_TOKENS": "50"])
+      let refused = try await servers.posted("/api/chat", #"{"message":"refuse"}"#)
+      #expect(
+        refused.errorCode == "upstream_error" && refused.json["error"]?["retriable"] == .bool(false), "\(refused)")
+      #expect(try await servers.got("/v1/models").json["data"] == [])
+      let many = (0..<2000).map { "\"p\($0)\":\($0)" }.joined(separator: ",")
+      _ = try await servers.posted(
+        "/v1/chat/completions",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_completion_tokens\":80,\(many)}")
+      let asked = try JSON(parsing: Array((upstream.requests.last?.body ?? "").utf8))
+      #expect(
+        asked["max_completion_tokens"] == .integer(50) && asked["max_tokens"] == nil && asked["p1999"] == .integer(1999)
+      )
+      _ = await servers.stop()
+    }
+
+    @Test("two names that are not UTF-8 are not one user, but nobody")
+    func names() async throws {
+      let sluice = try await Sluice(["SLUICE_AUTH": "", "SLUICE_TRUST_REMOTE_USER": "on"])
+      // A shell writes the byte; a Swift string cannot hold it.
+      let script = "REMOTE_USER=$(printf 'm\\374ller') exec \"$0\""
+      let program = try Program(
+        "/bin/sh", ["-c", script, releaseFolder + "/sluice"],
+        environment: [
+          "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET", "REQUEST_URI": "/api/sessions",
+          "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_STATE": sluice.folder + "/state",
+        ])
+      _ = await program.exitCode()
+      #expect(program.output.hasPrefix("Status: 403"), "\(program.output) \(program.errors)")
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("what is the server's own fault is in the log of errors, and a location may let credentials in")
+    func operators() async throws {
+      let site = try await Site(
+        ["SLUICE_LOG": "error", "SLUICE_CORS_ORIGINS": "https://a.example"],
+        location: "    fastcgi_param SLUICE_TRUST_REMOTE_USER on;")
+      let user = site.sluice.folder + "/state/users/anonymous"
+      try FileManager.default.createDirectory(atPath: user, withIntermediateDirectories: true)
+      try "x".write(toFile: user + "/reports", atomically: true, encoding: .utf8)
+      let output = try await site.ask("/api/reports", nil, ["-H", "Origin: https://a.example"])
+      #expect(output.status == 500 && output.field("Access-Control-Allow-Credentials") == "true", "\(output)")
+      #expect(await eventually { site.sluice.program.log("refused").contains { $0["error"] as? String == "internal" } })
+      await site.stop()
+    }
+  }
+}
