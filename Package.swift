@@ -78,3 +78,16 @@ let package = Package(
   ],
   cxxLanguageStandard: .cxx17
 )
+
+// A program for libFuzzer has no main of ours, so it is there only when it is asked for: Tests/run --fuzz.
+if Context.environment["SLUICE_FUZZ"] != nil {
+  let instrument = ["-sanitize=fuzzer", "-enable-testing"]
+  for target in package.targets where target.type == .regular || target.type == .executable {
+    target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(instrument)]
+  }
+  package.targets.append(
+    .executableTarget(
+      name: "sluice-fuzz", dependencies: ["EventStream", "FastCGI", "JSON", "Sluice", "Upstream"], path: "Tests/Fuzz",
+      swiftSettings: strict + [.unsafeFlags(instrument + ["-parse-as-library"])],
+      linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]))
+}

@@ -1,0 +1,108 @@
+import EventStream
+import JSON
+
+@testable import FastCGI
+@testable import Sluice
+@testable import Upstream
+
+/// libFuzzer, started with the arguments of this program: what it tries goes to the parser that the first byte names.
+@main
+struct Fuzz {
+  static func main() {
+    var count = CommandLine.argc
+    var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = unsafe CommandLine.unsafeArgv
+    _ = unsafe runLibFuzzer(&count, &arguments) { unsafe fuzzOneInput($0, $1) }
+  }
+}
+
+/// By this name the library looks for it too.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  // Safe: libFuzzer owns the bytes during the call.
+  let bytes = unsafe Array(UnsafeBufferPointer(start: start, count: count))
+  guard let choice = bytes.first else { return 0 }
+  parsers[Int(choice) % parsers.count](Array(bytes.dropFirst()))
+  return 0
+}
+
+/// llvm-project, compiler-rt/lib/fuzzer/FuzzerDriver.cpp.
+@_silgen_name("LLVMFuzzerRunDriver")
+private func runLibFuzzer(
+  _ count: UnsafeMutablePointer<CInt>,
+  _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?>,
+  _ try: @convention(c) (UnsafePointer<UInt8>?, Int) -> CInt
+) -> CInt
+
+private let parsers: [@Sendable ([UInt8]) -> Void] = [
+  json, eventStream, completion, records, query, token, redaction, files,
+]
+
+private func json(_ bytes: [UInt8]) {
+  guard let json = try? JSON(parsing: bytes) else { return }
+  let again = try? JSON(parsing: json.encoded)
+  precondition(again == json, "what was written is not what was read")
+}
+
+private func eventStream(_ bytes: [UInt8]) {
+  var whole = EventStreamParser(maximumEventBytes: 1000)
+  let expected = try? whole.events(in: bytes.span)
+  var parser = EventStreamParser(maximumEventBytes: 1000)
+  var events: [ServerSentEvent]? = []
+  for byte in bytes {
+    guard let more = try? parser.events(in: [byte].span) else {
+      events = nil
+      break
+    }
+    events?.append(contentsOf: more)
+  }
+  precondition(events == nil || expected == nil || events == expected, "cut in bytes it says something else")
+}
+
+private func completion(_ bytes: [UInt8]) {
+  var reader = CompletionReader(chunks: ChunkParser())
+  try? reader.feed(bytes.span) { _ in }
+  _ = try? reader.completion()
+}
+
+private func records(_ bytes: [UInt8]) { _ = RequestScan(bytes.span) }
+
+private func query(_ bytes: [UInt8]) {
+  let text = String(decoding: bytes, as: UTF8.self)
+  let request = Request(parameters: ["QUERY_STRING": text, "REQUEST_URI": text, "HTTP_ORIGIN": text])
+  _ = (request.path, request.query("message"), request.header(text), try? Page(request))
+  _ = PathPattern("/a/{b}").match(text)
+  if let user = User(text) { precondition(!user.folder.contains("/") && !user.folder.contains(".")) }
+  if let value = FieldValue(text) { precondition(!value.description.contains("\n")) }
+}
+
+private func token(_ bytes: [UInt8]) {
+  let keys = JWTKeys(parsing: Array(bytes.prefix(bytes.count / 2)))
+  let verifier = JWTVerifier(keys: WatchedFile("/dev/null") { _ in keys }, issuer: nil, audience: nil)
+  _ = try? verifier.user(of: String(decoding: bytes.suffix(bytes.count - bytes.count / 2), as: UTF8.self))
+}
+
+private func redaction(_ bytes: [UInt8]) {
+  let text = String(decoding: bytes, as: UTF8.self)
+  let rules = Redactions(parsing: text).rules + usual.rules
+  let whole = Redactor(rules)
+  guard let expected = try? whole.feed(text), let end = try? whole.finish() else { return }
+  let redactor = Redactor(rules)
+  var found = ""
+  for scalar in text.unicodeScalars {
+    guard let more = try? redactor.feed(String(scalar)) else { return }
+    found += more
+  }
+  guard let rest = try? redactor.finish() else { return }
+  precondition(
+    Array((found + rest).utf8) == Array((expected + end).utf8), "cut in characters it is redacted otherwise")
+}
+
+private let usual = Redactions(parsing: "a  [a-z]{1,9}@[a-z]{2,9}\nb  \\b\\d{4,8}\\b  #\n")
+
+private func files(_ bytes: [UInt8]) {
+  let text = String(decoding: bytes, as: UTF8.self)
+  _ = (TokensFile(parsing: text).entries.count, OnboardingScript(parsing: text)?.steps.count)
+  _ = (Turn(line: bytes), Replay(file: bytes), UnsavedTurns.Entry(file: bytes), OnboardingState(file: bytes))
+  _ = (StoredReport(file: bytes), StoredReport.summary(of: bytes))
+  _ = try? ReportText.object(in: text, finishReason: .stop)
+}
