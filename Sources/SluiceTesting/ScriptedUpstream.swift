@@ -26,8 +26,13 @@ public final class ScriptedUpstream: Sendable {
   /// When peers have closed connections that a script was waiting on with ``Exchange/waitForClose(within:)``.
   public var closings: [ContinuousClock.Instant] { closedByPeer.withLock { $0 } }
 
-  /// - Parameter script: called for every request, on its connection's thread.
-  public init(_ script: @escaping Script) throws {
+  private let keepsRequests: Bool
+
+  /// - Parameters:
+  ///   - keepsRequests: whether ``requests`` and ``closings`` are wanted; not where there are very many.
+  ///   - script: called for every request, on its connection's thread.
+  public init(keepsRequests: Bool = true, _ script: @escaping Script) throws {
+    self.keepsRequests = keepsRequests
     let socket = try Loopback.listen()
     port = Loopback.port(of: socket)
     listener = socket.release()
@@ -61,7 +66,7 @@ public final class ScriptedUpstream: Sendable {
 
   private func serve(_ connection: Connection, _ script: Script) {
     while let request = Self.read(connection) {
-      seen.withLock { $0.append(request) }
+      if keepsRequests { seen.withLock { $0.append(request) } }
       let exchange = Exchange(request: request, number: connection.descriptor.number, upstream: self)
       script(exchange)
       if !exchange.keepsConnection { return }
@@ -85,7 +90,7 @@ public final class ScriptedUpstream: Sendable {
     }
   }
 
-  fileprivate func noteClosing() { closedByPeer.withLock { $0.append(.now) } }
+  fileprivate func noteClosing() { if keepsRequests { closedByPeer.withLock { $0.append(.now) } } }
 
   /// One request being answered.
   public final class Exchange {

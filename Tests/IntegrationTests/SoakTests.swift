@@ -1,0 +1,83 @@
+import EventLoop
+import Foundation
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("A soak")
+  struct SoakTests {
+    /// How many streams: a hundred thousand by `SLUICE_SOAK=100000 Tests/run --filter SoakTests`.
+    private static let streams = ProcessInfo.processInfo.environment["SLUICE_SOAK"].flatMap { Int($0) } ?? 6000
+
+    @Test("of short streams that end in every way leaves descriptors, streams and memory as they were")
+    func soak() async throws {
+      let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
+        let body = exchange.request.body
+        if body.contains("refuse") { return exchange.answer("503 No", "{}") }
+        if body.contains("close") { return }
+        if body.contains("silent") { return _ = exchange.waitForClose() }
+        exchange.head()
+        exchange.delta("Hel")
+        if body.contains("cut") { return }
+        if body.contains("reset") { return exchange.reset() }
+        if body.contains("junk") { exchange.send("data: {\n\n") }
+        if body.contains("hang") { _ = exchange.waitForClose() }
+        exchange.delta("lo", finish: "stop")
+        exchange.done()
+      }
+      let sluice = try await Sluice([
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0",
+        "SLUICE_LOG": "error",
+      ])
+      func memory() -> Int {
+        let text = (try? String(contentsOfFile: "/proc/\(sluice.program.pid)/status", encoding: .utf8)) ?? ""
+        return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
+      }
+      func descriptors() -> Int {
+        (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(sluice.program.pid)/fd").count) ?? -1
+      }
+      func health() throws -> String {
+        let client = try FastCGIClient(path: sluice.socket)
+        client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
+        return client.answer().text
+      }
+      let ways = ["whole", "whole", "whole", "refuse", "close", "silent", "cut", "reset", "junk", "hang"]
+      let seed = UInt64(Date().timeIntervalSince1970)
+      var random = SeededGenerator(seed: seed)
+      func round(_ count: Int) throws {
+        for _ in 0..<(count / 20) {
+          var clients: [(way: String, client: FastCGIClient)] = []
+          for _ in 0..<20 {
+            let way = ways.randomElement(using: &random) ?? "whole"
+            // A session each hour or so: a folder of a hundred thousand files is not what is looked at here.
+            clients.append((way, try sluice.chat(way, session: "s\(Int.random(in: 0..<50, using: &random))")))
+          }
+          for (way, client) in clients {
+            switch way {
+            case "silent": break
+            case "hang": _ = client.waitForOutput()
+            case _ where Int.random(in: 0..<4, using: &random) == 0: break
+            default:
+              let text = client.answer().text
+              let expected =
+                ["whole": "event: done", "refuse": "upstream_error", "close": "upstream_error", "junk": "upstream_error"][way]
+                ?? "upstream_truncated"
+              #expect(text.contains(expected), "seed \(seed), \(way): \(text)")
+            }
+          }
+        }
+      }
+      try round(1000)
+      let isCalm = try await eventually { try health().contains("\"streams\":0") }
+      #expect(isCalm)
+      let (before, open) = (memory(), descriptors())
+      try round(Self.streams)
+      #expect(try await eventually { try health().contains("\"streams\":0") }, "seed \(seed)")
+      #expect(await eventually { descriptors() <= open + 8 }, "seed \(seed): \(open) descriptors before, \(descriptors()) after")
+      #expect(memory() < before + 8192, "seed \(seed): \(before) KiB before, \(memory()) after")
+      print("soak: \(Self.streams) streams, \(before) KiB before, \(memory()) after; \(open) descriptors before, \(descriptors()) after")
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+  }
+}
