@@ -15,13 +15,16 @@ extension Integration {
         let body = exchange.request.body
         if body.contains("refuse") { return exchange.answer("503 No", "{}") }
         if body.contains("close") { return }
-        if body.contains("silent") { return _ = exchange.waitForClose() }
+        if body.contains("silent") {
+          exchange.waitForClose()
+          return
+        }
         exchange.head()
         exchange.delta("Hel")
         if body.contains("cut") { return }
         if body.contains("reset") { return exchange.reset() }
         if body.contains("junk") { exchange.send("data: {\n\n") }
-        if body.contains("hang") { _ = exchange.waitForClose() }
+        if body.contains("hang") { exchange.waitForClose() }
         exchange.delta("lo", finish: "stop")
         exchange.done()
       }
@@ -41,6 +44,9 @@ extension Integration {
         client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
         return client.answer().text
       }
+      let expected = [
+        "whole": "event: done", "refuse": "upstream_error", "close": "upstream_error", "junk": "upstream_error",
+      ]
       let ways = ["whole", "whole", "whole", "refuse", "close", "silent", "cut", "reset", "junk", "hang"]
       let seed = UInt64(Date().timeIntervalSince1970)
       var random = SeededGenerator(seed: seed)
@@ -59,9 +65,7 @@ extension Integration {
             case _ where Int.random(in: 0..<4, using: &random) == 0: break
             default:
               let text = client.answer().text
-              let expected =
-                ["whole": "event: done", "refuse": "upstream_error", "close": "upstream_error", "junk": "upstream_error"][way]
-                ?? "upstream_truncated"
+              let expected = expected[way] ?? "upstream_truncated"
               #expect(text.contains(expected), "seed \(seed), \(way): \(text)")
             }
           }
@@ -73,9 +77,12 @@ extension Integration {
       let (before, open) = (memory(), descriptors())
       try round(Self.streams)
       #expect(try await eventually { try health().contains("\"streams\":0") }, "seed \(seed)")
-      #expect(await eventually { descriptors() <= open + 8 }, "seed \(seed): \(open) descriptors before, \(descriptors()) after")
+      let areBack = await eventually { descriptors() <= open + 8 }
+      #expect(areBack, "seed \(seed): \(open) descriptors before, \(descriptors()) after")
       #expect(memory() < before + 8192, "seed \(seed): \(before) KiB before, \(memory()) after")
-      print("soak: \(Self.streams) streams, \(before) KiB before, \(memory()) after; \(open) descriptors before, \(descriptors()) after")
+      print(
+        "soak: \(Self.streams) streams, \(before) KiB before, \(memory()) after;", open, "descriptors, then",
+        descriptors())
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
