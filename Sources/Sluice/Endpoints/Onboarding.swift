@@ -8,9 +8,7 @@ extension Services {
     let fields = try await RequestFields.read(call, on: parsing)
     let message = try fields.text("message", limit: call.configuration.maximumMessageBytes)
     guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
-      throw Failure(
-        .internalError, "The server's configuration is incomplete.",
-        detail: "onboarding.txt has no step: a line that begins with #")
+      throw Failure.incompleteConfiguration("onboarding.txt has no step: a line that begins with #")
     }
     return Question(
       message: message, model: call.configuration.model,

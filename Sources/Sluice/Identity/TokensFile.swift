@@ -13,15 +13,8 @@ struct TokensFile: Sendable {
     let expiry: Date?
   }
 
-  /// What is wrong with one line.
-  struct Mistake: Sendable, Equatable, CustomStringConvertible {
-    let line: Int
-    let reason: String
-    var description: String { "line \(line): \(reason)" }
-  }
-
   private(set) var entries: [Entry] = []
-  private(set) var mistakes: [Mistake] = []
+  private(set) var mistakes: [LineMistake] = []
 
   init(parsing text: String) {
     let text = text.first == "\u{FEFF}" ? text.dropFirst() : text[...]
@@ -31,7 +24,7 @@ struct TokensFile: Sendable {
       if line.isEmpty || line.first == "#" { continue }
       switch Self.entry(line) {
       case .success(let entry): entries.append(entry)
-      case .failure(let problem): mistakes.append(Mistake(line: index + 1, reason: problem.reason))
+      case .failure(let problem): mistakes.append(LineMistake(line: index + 1, reason: problem.reason))
       }
     }
   }

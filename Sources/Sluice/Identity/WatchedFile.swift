@@ -50,6 +50,41 @@ final class WatchedFile<Content: Sendable>: Sendable {
   }
 }
 
+/// Watched files of one kind, by their paths, which locations name.
+final class WatchedFiles<Content: Sendable>: Sendable {
+  private let files = Locked<[String: WatchedFile<Content>]>([:])
+  private let parse: @Sendable ([UInt8]) -> Content
+
+  init(parse: @escaping @Sendable ([UInt8]) -> Content) { self.parse = parse }
+
+  /// What the file at `path` says now.
+  ///
+  /// - Throws: ``Failure/Code/internalError``, with the reason for the log, as long as it cannot be read.
+  func content(_ path: String) throws(Failure) -> Content {
+    let file = files.withLock { files in
+      if let file = files[path] { return file }
+      let file = WatchedFile(path, parse: parse)
+      files[path] = file
+      return file
+    }
+    do { return try file.content() } catch { throw Failure.incompleteConfiguration("\(error)") }
+  }
+}
+
+/// What is wrong with one line of a file that a person edits.
+struct LineMistake: Sendable, Equatable, CustomStringConvertible {
+  let line: Int
+  let reason: String
+  var description: String { "line \(line): \(reason)" }
+}
+
+extension Failure {
+  /// The admin has to do something; the log says what.
+  static func incompleteConfiguration(_ detail: String) -> Failure {
+    Failure(.internalError, "The server's configuration is incomplete.", detail: detail)
+  }
+}
+
 /// All of a file, or its beginning. Blocks.
 func readFile(_ path: String, maximumBytes: Int = .max) throws(SystemError) -> [UInt8] {
   let descriptor = try Descriptor(unsafe open(path, O_RDONLY | O_CLOEXEC), from: "open \(path)")

@@ -7,7 +7,8 @@ import Glibc
 /// A file is read again when it has changed; looking costs a stat(2).
 final class Prompts: Sendable {
   private let folder: String?
-  private let files = PromptFiles()
+  /// Each without white space at its ends.
+  private let files = WatchedFiles { String(String(decoding: $0, as: UTF8.self).trimmed) }
 
   /// - Parameter folder: `SLUICE_PROMPTS`, where `chat.txt`, `report.txt`, `onboarding.txt` and `blocks/NAME.txt` may
   ///   be.
@@ -27,13 +28,13 @@ final class Prompts: Sendable {
 
   /// The text called `name`: the admin's, else the program's own. Nil when there is neither.
   func text(_ name: String) throws(Failure) -> String? {
-    if let path = path(name), unsafe access(path, F_OK) == 0 { return try files.text(path) }
+    if let path = path(name), unsafe access(path, F_OK) == 0 { return try files.content(path) }
     return Self.builtIn[name]
   }
 
   /// The system prompt of a request's location, which goes before everything else.
   func systemPrompt(_ call: Call) throws(Failure) -> String? {
-    try call.configuration.systemPromptFile.map { (path) throws(Failure) in try files.text(path) }
+    try call.configuration.systemPromptFile.map { (path) throws(Failure) in try files.content(path) }
   }
 
   /// The names of the blocks that there are, the admin's among them.
@@ -48,25 +49,7 @@ final class Prompts: Sendable {
   }
 
   /// The key for the upstream, and what else is one text in one file.
-  func file(_ path: String) throws(Failure) -> String { try files.text(path) }
+  func file(_ path: String) throws(Failure) -> String { try files.content(path) }
 
   private func path(_ name: String) -> String? { folder.map { "\($0)/\(name).txt" } }
-}
-
-/// Texts in files, each read again when it has changed.
-private final class PromptFiles: Sendable {
-  private let files = Locked<[String: WatchedFile<String>]>([:])
-
-  /// The text of a file, without white space at its ends.
-  func text(_ path: String) throws(Failure) -> String {
-    let file = files.withLock { files in
-      if let file = files[path] { return file }
-      let file = WatchedFile(path) { String(String(decoding: $0, as: UTF8.self).trimmed) }
-      files[path] = file
-      return file
-    }
-    do { return try file.content() } catch {
-      throw Failure(.internalError, "The server's configuration is incomplete.", detail: "\(error)")
-    }
-  }
 }

@@ -1,5 +1,3 @@
-import EventLoop
-
 /// What is to be taken out of answers: the lines of a redaction file.
 ///
 ///     # name     pattern                                    replacement, [redacted] without
@@ -14,21 +12,15 @@ struct Redactions: Sendable {
     let replacement: String
   }
 
-  struct Mistake: Sendable, Equatable, CustomStringConvertible {
-    let line: Int
-    let reason: String
-    var description: String { "line \(line): \(reason)" }
-  }
-
   private(set) var rules: [Rule] = []
-  private(set) var mistakes: [Mistake] = []
+  private(set) var mistakes: [LineMistake] = []
 
   init(parsing text: String) {
     for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
       let line = line.trimmed
       if line.isEmpty || line.first == "#" { continue }
       do throws(PatternError) { rules.append(try Self.rule(line)) } catch {
-        mistakes.append(Mistake(line: index + 1, reason: error.reason))
+        mistakes.append(LineMistake(line: index + 1, reason: error.reason))
       }
     }
   }
@@ -57,28 +49,16 @@ struct Redactions: Sendable {
   }
 }
 
-/// The redaction files of all locations, each read again when it has changed.
-final class RedactionFiles: Sendable {
-  private let files = Locked<[String: WatchedFile<Redactions>]>([:])
-
+extension Services {
   /// A redactor for one text, where the request's location has patterns.
   ///
   /// - Throws: when they cannot be used: nothing may go out unredacted.
   func redactor(for configuration: Configuration) throws(Failure) -> Redactor? {
     guard let path = configuration.redactFile else { return nil }
-    let file = files.withLock { files in
-      if let file = files[path] { return file }
-      let file = WatchedFile(path) { Redactions(parsing: String(decoding: $0, as: UTF8.self)) }
-      files[path] = file
-      return file
+    let redactions = try redactions.content(path)
+    if let mistake = redactions.mistakes.first {
+      throw Failure.incompleteConfiguration("\(path) has a mistake in \(mistake)")
     }
-    let redactions: Redactions
-    do { redactions = try file.content() } catch { throw Self.failure("\(error)") }
-    if let mistake = redactions.mistakes.first { throw Self.failure("\(path) has a mistake in \(mistake)") }
     return redactions.rules.isEmpty ? nil : Redactor(redactions.rules)
-  }
-
-  private static func failure(_ detail: String) -> Failure {
-    Failure(.internalError, "The server's configuration is incomplete.", detail: detail)
   }
 }

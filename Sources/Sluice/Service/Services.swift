@@ -18,7 +18,7 @@ final class Services: Sendable {
   let limiter: Limiter
   let prompts: Prompts
   let cors: CORS
-  let redactions = RedactionFiles()
+  let redactions = WatchedFiles { Redactions(parsing: String(decoding: $0, as: UTF8.self)) }
   private let echo = EchoGenerator()
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)

@@ -93,7 +93,7 @@ final class StreamRun {
       dialect?.init(description).addFields(to: &head)
       return .answer(Response(head))
     }
-    let redactor = try services.redactions.redactor(for: call.configuration)
+    let redactor = try services.redactor(for: call.configuration)
     func form(keepsText: Bool) -> ResponseStream.Form {
       let type = dialect ?? EventsDialect.self
       let isWhole = question.wantsWhole || isOff || dialect == nil
