@@ -48,19 +48,6 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private var waitTimer: Timer?
   private var totalTimer: Timer?
 
-  /// How an answer is given.
-  struct Form {
-    var dialect: any Dialect
-    /// Makes the answer of all the text, when the client wants it in one piece. Nil streams.
-    var whole: Question.Whole?
-    /// Whether ``ResponseStream/text`` is wanted; a stream that is not stored need not grow.
-    var keepsText = true
-    /// Takes out what nobody may see, before anything else is done with the text.
-    var redactor: Redactor?
-    /// Whether the stream's id is sent as an event's: an EventSource that reconnects then tells it.
-    var sendsID = false
-  }
-
   /// - Parameter messageID: the stream's id unless given.
   init(
     id: String, messageID: String? = nil, form: consuming Form, limits: StreamLimits, reactor: Reactor,
@@ -113,7 +100,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   }
 
   /// The text is complete: what was held back for what might have followed goes out.
-  private func putHeld() throws {
+  func putHeld() throws {
     if let redactor { try putRedacted(redactor.finish()) }
   }
 
@@ -147,33 +134,10 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     try checkEnd()
   }
 
-  /// Sends all of an answer as it comes.
-  ///
-  /// As long as the client keeps up, deltas come through ``receive(_:)`` and this task sleeps. It wakes for what
-  /// takes waiting, and for the end.
-  ///
-  /// - Returns: how the answer was completed.
-  func relay(_ answer: Answer) async throws -> Completion {
-    defer { answer.cancel() }
-    return try await reactor.onCancel(answer.cancel) {
-      try await answer.accepted()
-      try await open()
-      answer.receiver = self
-      while true {
-        switch try await answer.next() {
-        case .delta(let text):
-          try put(text)
-          try await flush()
-        case .finished(let completion):
-          try putHeld()
-          try await flush()
-          // What follows is our own work: the model has met its limits.
-          waitTimer?.cancel()
-          totalTimer?.cancel()
-          return completion
-        }
-      }
-    }
+  /// The model has said all: what follows is our own work, and its limits are met.
+  func modelHasEnded() {
+    waitTimer?.cancel()
+    totalTimer?.cancel()
   }
 
   // MARK: For the one who runs it
@@ -328,17 +292,5 @@ public final class ResponseStream: AnswerReceiver, Flushing {
         end(.failed(Failure(.upstreamTimeout, "The model said nothing for \(limit).")))
       }
     }
-  }
-}
-
-extension ResponseHead {
-  /// What every stream begins with.
-  static var eventStream: ResponseHead {
-    var head = ResponseHead()
-    head.set("Content-Type", "text/event-stream; charset=utf-8")
-    head.set("Cache-Control", "no-cache, no-transform")
-    // Some proxies look at it; nginx keeps it to itself.
-    head.set("X-Accel-Buffering", "no")
-    return head
   }
 }

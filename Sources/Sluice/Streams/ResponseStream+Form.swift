@@ -1,0 +1,28 @@
+import FastCGI
+
+extension ResponseStream {
+  /// How an answer is given.
+  struct Form {
+    var dialect: any Dialect
+    /// Makes the answer of all the text, when the client wants it in one piece. Nil streams.
+    var whole: Question.Whole?
+    /// Whether ``ResponseStream/text`` is wanted; a stream that is not stored need not grow.
+    var keepsText = true
+    /// Takes out what nobody may see, before anything else is done with the text.
+    var redactor: Redactor?
+    /// Whether the stream's id is sent as an event's: an EventSource that reconnects then tells it.
+    var sendsID = false
+  }
+}
+
+extension ResponseHead {
+  /// What every stream begins with.
+  static var eventStream: ResponseHead {
+    var head = ResponseHead()
+    head.set("Content-Type", "text/event-stream; charset=utf-8")
+    head.set("Cache-Control", "no-cache, no-transform")
+    // Some proxies look at it; nginx keeps it to itself.
+    head.set("X-Accel-Buffering", "no")
+    return head
+  }
+}

@@ -1,0 +1,30 @@
+import Upstream
+
+extension ResponseStream {
+  /// Sends all of an answer as it comes.
+  ///
+  /// As long as the client keeps up, deltas come through ``receive(_:)`` and this task sleeps. It wakes for what
+  /// takes waiting, and for the end.
+  ///
+  /// - Returns: how the answer was completed.
+  func relay(_ answer: Answer) async throws -> Completion {
+    defer { answer.cancel() }
+    return try await reactor.onCancel(answer.cancel) {
+      try await answer.accepted()
+      try await open()
+      answer.receiver = self
+      while true {
+        switch try await answer.next() {
+        case .delta(let text):
+          try put(text)
+          try await flush()
+        case .finished(let completion):
+          try putHeld()
+          try await flush()
+          modelHasEnded()
+          return completion
+        }
+      }
+    }
+  }
+}
