@@ -9,13 +9,15 @@ final class StreamRun {
   /// The task that ``run(_:)`` runs in, for cancelling it.
   var task: Task<Void, Never>?
 
-  private let call: Call
+  let call: Call
   private let route: String
-  private let endpoint: StreamingEndpoint
+  let endpoint: StreamingEndpoint
   private let reactor: Reactor
-  private let id = Identifier.make()
+  let id = Identifier.make()
   /// The right to stream, from the moment in which the request is known to be valid until this run is over.
   private var slot: StreamSlot?
+  /// Two requests with one key must be the same. Asked for while the body is there.
+  lazy var requestDigest: String = Digest(of: Array("\(call.request.path)\n".utf8) + call.request.body).hex
 
   init(_ call: Call, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor) {
     self.call = call
@@ -54,100 +56,11 @@ final class StreamRun {
     }
   }
 
-  // MARK: Before anything is written
-
-  /// What is done about a valid request.
-  private enum Plan {
-    /// There is nothing to stream.
-    case answer(Response)
-    case stream(Question, ResponseStream.Form, ReplayClaim?)
-    /// It was answered before.
-    case replay(Replay, ResponseStream.Form)
-  }
-
-  private func prepare() async throws -> Plan {
-    if services.isDraining { throw Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5)) }
-    let isOff = endpoint.feature.map { !call.configuration.has($0) } ?? false
-    if isOff, case .refusal(let twin) = endpoint.alternative {
-      var failure = Failure(
-        .streamingDisabled, "Streaming is turned off here" + (twin.map { "; \($0) answers in one piece." } ?? "."))
-      failure.alternate = twin
-      throw failure
-    }
-    // What answers in one piece has no dialect to choose.
-    let dialect = try endpoint.dialect.map { own in try call.request.query("dialect").map(Dialects.named) ?? own }
-    let (isGet, isHead) = (call.request.method == "GET", call.request.method == "HEAD")
-    let isEventSource = isGet && call.request.header("Accept")?.contains("text/event-stream") == true
-    let question = try await endpoint.ask(call)
-    // An EventSource reconnects when a stream is over, however it ended. A model must not answer again for that.
-    if isGet || isHead, call.request.header("Last-Event-ID") != nil {
-      return .answer(Response(ResponseHead(status: 204)))
-    }
-
-    var description = StreamDescription(messageID: id)
-    description.message = question.message
-    description.model = question.model ?? description.model
-    description.wantsUsage = question.wantsUsage
-    if isHead {
-      var head = ResponseHead.eventStream
-      dialect?.init(description).addFields(to: &head)
-      return .answer(Response(head))
-    }
-    let redactor = try services.redactor(for: call.configuration)
-    func form(keepsText: Bool) -> ResponseStream.Form {
-      let type = dialect ?? EventsDialect.self
-      let isWhole = question.wantsWhole || isOff || dialect == nil
-      return ResponseStream.Form(
-        dialect: type.init(description), whole: isWhole ? question.whole : nil, keepsText: keepsText,
-        redactor: redactor, sendsID: isEventSource && type.allowsEventID)
-    }
-    guard endpoint.keepsAnswers, call.request.method == "POST", let key = call.request.header("Idempotency-Key") else {
-      try await admit()
-      return .stream(question, form(keepsText: question.keepsText), nil)
-    }
-    switch try await claim(key) {
-    case .free(let claim):
-      _ = requestDigest
-      do throws(Failure) { try await admit() } catch {
-        await services.store.abandon(claim)
-        throw error
-      }
-      return .stream(question, form(keepsText: true), claim)
-    case .running(let stream):
-      var failure = Failure(
-        .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.",
-        retryAfter: .seconds(1))
-      failure.streamID = stream
-      throw failure
-    case .complete(let replay):
-      guard replay.request == requestDigest else {
-        throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
-      }
-      description.messageID = replay.messageID
-      // What was kept is redacted already.
-      var form = form(keepsText: false)
-      form.redactor = nil
-      return .replay(replay, form)
-    }
-  }
-
   /// Within the limits, or not at all. What is replayed asks no model, and is not limited.
-  private func admit() async throws(Failure) {
+  func admit() async throws(Failure) {
     slot = try await services.limiter.slot(for: call.user, call.configuration)
     try await services.limiter.countMessage(of: call.user, call.configuration)
   }
-
-  private func claim(_ key: String) async throws -> ReplayState {
-    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
-      throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    }
-    do { return try await services.store.claimReplay(of: key, by: id, call.user) } catch {
-      throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
-    }
-  }
-
-  /// Two requests with one key must be the same. Asked for while the body is there.
-  private lazy var requestDigest: String = Digest(of: Array("\(call.request.path)\n".utf8) + call.request.body).hex
 
   // MARK: The stream
 
