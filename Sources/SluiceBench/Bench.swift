@@ -8,6 +8,7 @@ import SluiceTesting
 ///     swift build -c release --static-swift-stdlib
 ///     .build/release/sluice-bench --streams 1000 --rate 20 --seconds 20
 ///
+/// With `--patterns 3`, the answers are redacted by that many of three usual patterns: what that costs.
 /// It starts `nginx/demo` around itself. A figure that counts is a ratio: machines differ.
 @main
 struct Bench {
@@ -30,11 +31,26 @@ struct Bench {
     setenvUnlessSet("SLUICE_MAX_STREAMS", "100000")
     setenvUnlessSet("SLUICE_STREAMS_PER_USER", "0")
     setenvUnlessSet("SLUICE_MESSAGES_PER_HOUR", "0")
+    if options.patterns > 0 { setenvUnlessSet("SLUICE_REDACT_FILE", try patternsFile(options.patterns)) }
     let arguments = ["nginx/demo", "--no-build", "--"] + CommandLine.arguments
     var pointers = unsafe arguments.map { unsafe strdup($0) } + [nil]
     unsafe execv("nginx/demo", &pointers)
     throw SystemError("run nginx/demo from the package's folder")
   }
+
+  private static func patternsFile(_ count: Int) throws -> String {
+    let patterns = [
+      #"e-mail  [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"#,
+      #"key  sk-[A-Za-z0-9]{20,60}  [key]"#, #"card  \b(?:\d[ -]?){13,19}\b  [card number]"#,
+    ]
+    let path = "\(temporaryFolder)sluice-bench-patterns"
+    let text = Array((patterns.prefix(count).joined(separator: "\n") + "\n").utf8)
+    let file = try Descriptor(unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600), from: "make \(path)")
+    guard unsafe write(file.number, text, text.count) == text.count else { throw SystemError("write \(path)") }
+    return path
+  }
+
+  private static let temporaryFolder = (ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp") + "/"
 
   private static func setenvUnlessSet(_ name: String, _ value: String) { unsafe setenv(name, value, 0) }
 }
@@ -44,6 +60,7 @@ struct Options: Sendable {
   var rate = 20.0
   var seconds = 20.0
   var upstreamPort: UInt16 = 9117
+  var patterns = 0
 
   init(_ arguments: [String]) throws {
     var words = arguments.dropFirst()
@@ -56,7 +73,10 @@ struct Options: Sendable {
       case "--rate": rate = number
       case "--seconds": seconds = number
       case "--upstream-port": upstreamPort = UInt16(clamping: Int(number))
-      default: throw Mistake(description: "--streams N, --rate TOKENS_A_SECOND, --seconds S, --upstream-port N")
+      case "--patterns": patterns = Int(number)
+      default:
+        throw Mistake(
+          description: "--streams N, --rate TOKENS_A_SECOND, --seconds S, --upstream-port N, --patterns N")
       }
     }
   }

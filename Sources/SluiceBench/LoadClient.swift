@@ -98,7 +98,7 @@ final class LoadClient {
       read(at: now)
     }
 
-    /// Finds `"t":"DIGITS"` and `event: done`. What may be the beginning of one stays for the next read.
+    /// Finds `"t":"WORD. "`, the word being the time, and `event: done`. What may be the beginning of one stays for the next read.
     private func read(at now: UInt64) {
       var index = 0
       while index < rest.count {
@@ -115,7 +115,7 @@ final class LoadClient {
         var value: UInt64 = 0
         var end = index + 5
         while end < rest.count, rest[end] != UInt8(ascii: "\"") {
-          value = value &* 10 &+ UInt64(rest[end] &- 48)
+          if rest[end] >= 97 { value = value << 4 | UInt64(rest[end] - 97) }
           end += 1
         }
         guard end < rest.count else { break }

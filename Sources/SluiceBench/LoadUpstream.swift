@@ -95,7 +95,7 @@ final class LoadUpstream {
       }
       said += 1
       chunk(
-        #"data: {"id":"chatcmpl-123456789012345678901234","object":"chat.completion.chunk","created":1700000000,"model":"bench-model","system_fingerprint":"fp_1234567890","choices":[{"index":0,"delta":{"content":"\#(nanoseconds())"},"logprobs":null,"finish_reason":null}]}"#
+        #"data: {"id":"chatcmpl-123456789012345678901234","object":"chat.completion.chunk","created":1700000000,"model":"bench-model","system_fingerprint":"fp_1234567890","choices":[{"index":0,"delta":{"content":"\#(timeAsWord()). "},"logprobs":null,"finish_reason":null}]}"#
           + "\n\n")
       schedule()
     }
@@ -110,6 +110,12 @@ final class LoadUpstream {
       ended(number)
     }
   }
+}
+
+/// The time as a word of 16 letters, a to p: a token that looks like text.
+private func timeAsWord() -> String {
+  let now = nanoseconds()
+  return String(decoding: (0..<16).map { 97 + UInt8(now >> (60 - 4 * $0) & 15) }, as: UTF8.self)
 }
 
 /// The machine's monotonic clock, which all processes share.
