@@ -31,6 +31,9 @@ extension Integration {
         let chosen = path + (path.contains("?") ? "&" : "?") + "dialect=ui"
         let other = try await body == nil ? servers.got(chosen) : servers.posted(chosen, body ?? "")
         #expect(other.field("x-vercel-ai-ui-message-stream") == "v1", "\(path)")
+        let parts = other.events.dropLast().compactMap { $0.json["type"]?.string }
+        #expect(parts.prefix(3) == ["start", "text-start", "text-delta"], "\(path): \(other)")
+        #expect(parts.contains("text-end") && parts.last == "finish", "\(path): \(other)")
         #expect(other.events.last?.data == "[DONE]" && other.events.first?.json["type"] == "start", "\(path): \(other)")
       }
       let unknown = try await servers.got("/chat/stream?message=a&dialect=morse")
