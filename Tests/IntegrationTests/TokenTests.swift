@@ -58,6 +58,31 @@ extension Integration {
       _ = await bare.stop()
     }
 
+    @Test("is nobody while the tokens file cannot be read, and a token that has expired or was taken out is nobody's")
+    func tokensFile() async throws {
+      let file = try await TokensFile("ada", "eve")
+      let sluice = try await Sluice(["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": file.path])
+      func status(_ token: String) throws -> String {
+        let client = try FastCGIClient(path: sluice.socket)
+        client.send(
+          FastCGIClient.request([
+            ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/api/sessions"), ("HTTP_AUTHORIZATION", "Bearer \(token)"),
+          ]))
+        return String(client.answer().text.dropFirst("Status: ".count).prefix(3))
+      }
+      #expect(try file.tokens.map(status) == ["200", "200"])
+      let lines = try String(contentsOfFile: file.path, encoding: .utf8).split(separator: "\n")
+      try "\(lines[0]):2026-01-01\n".write(toFile: file.path, atomically: true, encoding: .utf8)
+      #expect(try file.tokens.map(status) == ["401", "401"])
+      try FileManager.default.removeItem(atPath: file.path)
+      #expect(try file.tokens.map(status) == ["500", "500"])
+      #expect(await eventually { !sluice.program.log("tokens cannot be checked").isEmpty })
+      try "\(lines[1])\n".write(toFile: file.path, atomically: true, encoding: .utf8)
+      #expect(try file.tokens.map(status) == ["401", "200"])
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
     @Test("is not what any header says: no SLUICE_ setting and no REMOTE_USER can be sent by a client")
     func headers() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
