@@ -248,7 +248,7 @@ bool walk(csimdjson_parser &parser, ondemand::value value, size_t depth) {
   default: break;
   }
   std::string_view raw = value.raw_json_token();
-  while (!raw.empty() && std::strchr(" \t\r\n", raw.back())) raw.remove_suffix(1);
+  while (!raw.empty() && raw.back() && std::strchr(" \t\r\n", raw.back())) raw.remove_suffix(1);
   if (raw == "null") add(parser, CSIMDJSON_NULL);
   else if (raw == "true") add(parser, CSIMDJSON_TRUE);
   else if (raw == "false") add(parser, CSIMDJSON_FALSE);

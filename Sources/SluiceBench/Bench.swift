@@ -41,7 +41,7 @@ struct Bench {
   private static func patternsFile(_ count: Int) throws -> String {
     let patterns = [
       #"e-mail  [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"#,
-      #"key  sk-[A-Za-z0-9]{20,60}  [key]"#, #"card  \b(?:\d[ -]?){13,19}\b  [card number]"#,
+      #"key  sk-[A-Za-z0-9_-]{20,400}  [key]"#, #"card  \b(?:\d[ -]?){13,19}\b  [card number]"#,
     ]
     let path = "\(temporaryFolder)sluice-bench-patterns"
     let text = Array((patterns.prefix(count).joined(separator: "\n") + "\n").utf8)

@@ -60,6 +60,14 @@ extension Integration {
       #expect(try await site.ask("/api/sessions").status == 401)
       #expect(
         try await site.ask("/api/chat", #"{"message":"hi"}"#, ["-u", "ada:a", "-H", "Remote-User: eve"]).status == 200)
+      // A browser sends what the web server asked for by itself: pages of others may not use that.
+      for from in ["cross-site", "same-site"] {
+        let image = ["-u", "ada:a", "-H", "Sec-Fetch-Site: \(from)"]
+        let output = try await site.ask("/chat/onboarding-stream?message=x", nil, image)
+        #expect(output.errorCode == "forbidden", "\(output)")
+      }
+      #expect(
+        try await site.ask("/api/sessions", nil, ["-u", "ada:a", "-H", "Sec-Fetch-Site: same-origin"]).status == 200)
       #expect(FileManager.default.fileExists(atPath: site.sluice.folder + "/state/users/ada/sessions"))
       #expect(!FileManager.default.fileExists(atPath: site.sluice.folder + "/state/users/eve"))
       let forbidden = try await site.ask("/api/sessions", nil, ["-u", "\(long):b"])

@@ -67,6 +67,10 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
         let isReport = exchange.request.body.contains("assessment")
+        if exchange.request.body.contains("ESCAPED") {
+          exchange.delta(#"{"ada\u0040example.org":["see ada\u0040example.org"]}"#, finish: "stop")
+          return exchange.done()
+        }
         for piece in [isReport ? "{\"a\":\"" : "Ask ", "ad", "a@exa", "mple.o", "rg", isReport ? "\"}" : ", or call."] {
           exchange.delta(piece)
           exchange.pause(.milliseconds(5))
@@ -88,17 +92,23 @@ extension Integration {
       let streamed = try await servers.posted("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
       #expect(streamed.events.compactMap { $0.json["t"]?.string }.joined() == "Ask [e-mail], or call.", "\(streamed)")
       let again = try await servers.posted("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
-      #expect(again.events.first?.json["t"] == "Ask [e-mail], or call.", "\(again)")
+      #expect(again.events.compactMap { $0.json["t"]?.string }.joined() == "Ask [e-mail], or call.", "\(again)")
       let twin = try await servers.posted("/chat/message", #"{"message":"x"}"#)
       #expect(twin.json["message"] == "Ask [e-mail], or call.", "\(twin)")
       let report = try await servers.posted("/api/ai/report", #"{"input":"x"}"#)
       #expect(report.json["report"] == ["a": "[e-mail]"], "\(report)")
+      let escaped = try await servers.posted("/api/ai/report", #"{"input":"ESCAPED","save":true}"#)
+      #expect(escaped.json["report"] == ["[e-mail]": ["see [e-mail]"]], "\(escaped)")
+      let saved = try await servers.got("/api/reports/\(escaped.json["reportId"]?.string ?? "")")
+      #expect(saved.json["report"] == ["[e-mail]": ["see [e-mail]"]], "\(saved)")
       let cut = try await servers.posted("/api/chat", #"{"message":"CUT"}"#)
       #expect(cut.contains("upstream_truncated") && !cut.contains("ada"), "\(cut)")
       #expect(servers.storedLines.count > 7)
       for line in servers.storedLines { #expect(!line.contains("ada@"), "\(line)") }
 
-      // Broken while it runs: nothing goes out, rather than everything.
+      // Emptied or broken while it runs: nothing goes out, rather than everything.
+      try "".write(toFile: file, atomically: true, encoding: .utf8)
+      #expect(try await servers.posted("/api/chat", #"{"message":"x"}"#).errorCode == "internal")
       try "e-mail  (\n".write(toFile: file, atomically: true, encoding: .utf8)
       let refused = try await servers.posted("/api/chat", #"{"message":"x"}"#)
       #expect(refused.status == 500 && refused.errorCode == "internal" && !refused.contains(file), "\(refused)")

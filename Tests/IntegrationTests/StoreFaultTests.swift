@@ -85,13 +85,15 @@ extension Integration {
       "what a read-only disk did not take waits in the runtime folder for the next start", .enabled(if: getuid() == 0))
     func readOnly() async throws {
       let disk = try await SmallDisk(size: "1m")
-      let environment = ["SLUICE_STATE": disk.path, "SLUICE_MESSAGES_PER_HOUR": "0", "SLUICE_ECHO_GAP": "0"]
+      // The messages of an hour are counted here, where the store cannot: two more.
+      let environment = ["SLUICE_STATE": disk.path, "SLUICE_MESSAGES_PER_HOUR": "1", "SLUICE_ECHO_GAP": "0"]
       let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: runtime) }
       let first = try await Sluice(environment.merging(["RUNTIME_DIRECTORY": runtime]) { $1 })
       #expect(try first.chat("before").answer().text.contains("event: done"))
       try await disk.remount("ro")
       #expect(try first.chat("secret words").answer().text.contains("store_failed"))
+      #expect(try first.chat("more").answer().text.contains("rate_limited"))
       first.program.signal(SIGTERM)
       #expect(await first.program.exitCode() == 0)
       let left = try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved")
@@ -114,6 +116,37 @@ extension Integration {
       #expect(try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved").isEmpty)
       third.program.signal(SIGTERM)
       #expect(await third.program.exitCode() == 0)
+    }
+
+    @Test("what a CGI program could not store waits for the next one", .enabled(if: getuid() == 0))
+    func cgi() async throws {
+      let disk = try await SmallDisk(size: "1m")
+      let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: runtime) }
+      func ask(_ message: String) async throws -> String {
+        let body = "{\"message\":\"\(message)\"}"
+        let program = try Program(
+          releaseFolder + "/sluice",
+          environment: [
+            "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "SLUICE_AUTH": "none",
+            "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "\(body.utf8.count)", "SLUICE_STATE": disk.path,
+            "SLUICE_ECHO_GAP": "0", "RUNTIME_DIRECTORY": runtime, "SLUICE_STREAMS_PER_USER": "0",
+            "SLUICE_MAX_STREAMS": "0",
+            "SLUICE_MESSAGES_PER_HOUR": "0",
+          ], input: body)
+        _ = await program.exitCode()
+        return program.output
+      }
+      #expect(try await ask("one").contains("event: done"))
+      // The store's folder is still there; nothing can be written into it.
+      let sessions = disk.path + "/users/anonymous/sessions"
+      try FileManager.default.moveItem(atPath: sessions, toPath: sessions + "-away")
+      try FileManager.default.createSymbolicLink(atPath: sessions, withDestinationPath: "/nowhere/at/all")
+      #expect(try await ask("two").contains("store_failed"))
+      try FileManager.default.removeItem(atPath: sessions)
+      try FileManager.default.moveItem(atPath: sessions + "-away", toPath: sessions)
+      #expect(try await ask("three").contains("event: done"))
+      #expect(contents(disk.path).sorted() == ["one", "three", "two"])
     }
 
     @Test("a sync that fails is told by store_failed, and the turn is there once when it works again")

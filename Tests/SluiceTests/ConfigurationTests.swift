@@ -108,6 +108,7 @@ struct TokensTests {
     #expect(file.mistakes.isEmpty, "\(file.mistakes)")
     let new2026 = try Date("2026-01-01T00:00:00Z", strategy: .iso8601)
     #expect(file.user(of: "secret")?.name == "alice")
+    #expect(TokensFile(parsing: "d:\(digest):2020-01-01T00:00:00Zjunk").mistakes.count == 1)
     #expect(file.user(of: "Secret") == nil && file.user(of: "") == nil && file.user(of: digest) == nil)
     #expect(file.user(of: "b", now: new2026 - 1)?.name == "bob" && file.user(of: "b", now: new2026) == nil)
     #expect(file.user(of: "c", now: new2026 + 3600)?.name == "carol" && file.user(of: "c", now: new2026 + 36000) == nil)

@@ -130,7 +130,8 @@ struct LimitTests {
     #expect(try await store.takeSlot(of: user, limit: limit) == nil)
     #expect(try await store.takeSlot(limit: 1) != nil)
     slots.removeFirst()
-    #expect(try await store.takeSlot(of: user, limit: limit) != nil)
+    // A program that another test is just starting has all descriptors for a moment, and so the lock.
+    #expect(try await eventually { try await store.takeSlot(of: user, limit: limit) != nil })
   }
 
   @Test("a claim on an Idempotency-Key is one's alone, ends with its owner, and its answer is kept")
@@ -146,12 +147,14 @@ struct LimitTests {
       Issue.record("not running")
       return
     }
-    // Whoever is killed gives it back by that.
+    // Whoever is killed gives it back by that. A program that another test is just starting has it for a moment.
     held = nil
-    guard case .free(let again) = try await claim() else {
-      Issue.record("not free")
-      return
+    var taken: ReplayClaim?
+    _ = try await eventually {
+      if case .free(let claim) = try await claim() { taken = claim }
+      return taken != nil
     }
+    let again = try #require(taken)
     let replay = Replay(
       request: "r", messageID: "m", text: "Hello\r\n🎧",
       finish: Finish(

@@ -102,8 +102,38 @@ struct RedactionTests {
       for _ in 0..<10_000 { _ = try redactor.feed("all of this is held back ") }
     }
     let slow = Redactor(Redactions(parsing: "slow  (?:a|aa)+\\d").rules)
-    let failure = #expect(throws: Failure.self) { try slow.feed(String(repeating: "a", count: 60) + "! ") }
+    let failure = #expect(throws: Failure.self) { try slow.feed(String(repeating: "a", count: 30) + "! ") }
     #expect(failure?.detail?.contains("match limit exceeded") == true, "\(String(describing: failure))")
+  }
+
+  @Test("once failed, says nothing more")
+  func failed() throws {
+    let redactor = Redactor(Redactions(parsing: "secret  BEGIN[^!]{0,20000}END").rules)
+    _ = try redactor.feed("BEGIN" + String(repeating: "x", count: 16_300))
+    let failure = try #require(throws: Failure.self) { try redactor.feed(String(repeating: "x", count: 100)) }
+    #expect(throws: failure) { try redactor.feed(" END") }
+    #expect(throws: failure) { try redactor.finish() }
+  }
+
+  @Test("of many matches looks through the text once for each pattern, not once for each match")
+  func manyMatches() throws {
+    let redactor = Redactor(Self.usual.rules)
+    let output = try redactor.feed(String(repeating: "1-", count: 200_000)) + redactor.finish()
+    #expect(output.contains("[card number]") && !output.contains("1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"))
+  }
+
+  @Test("looks as far back as nested assertions do")
+  func nested() throws {
+    let rules = Redactions(parsing: "n  (?<=(?<=(?<=(?<=(?<=a)b)c)d)[ ])secret").rules
+    #expect(try pieces(rules, ["abcd ", "secret", "."]).joined() == "abcd [redacted].")
+  }
+
+  @Test("takes a file with a byte order mark, parentheses and backslashes that are escaped; none without a pattern")
+  func fileForms() {
+    #expect(Redactions(parsing: Array("\u{FEFF}# name  pattern\na  b\n".utf8)).rules.count == 1)
+    #expect(Redactions(parsing: "a  \\(*x\nb  y\\\\Kz\n").mistakes.isEmpty)
+    for empty in ["", "# nothing\n", "\n"] { #expect(Redactions(parsing: empty).mistakes.count == 1, "\(empty)") }
+    #expect(Redactions(parsing: [0x61, 0x20, 0x20, 0xFC]).mistakes.first?.reason.contains("UTF-8") == true)
   }
 
   @Test("keeps no more of a long text than it has to look back on")

@@ -209,3 +209,84 @@ struct NameTests {
     #expect(pattern.match("/api/streams") == nil)
   }
 }
+
+@Suite("Turns that the store would not take")
+struct UnsavedTurnsTests {
+  private let folder = TemporaryFolder()
+
+  private func turn(_ id: String) -> Turn {
+    Turn(id: id, at: "t", user: "u", assistant: id, completion: .init(), model: nil)
+  }
+
+  private func unsaved(_ store: Store) -> UnsavedTurns {
+    UnsavedTurns(store, folder: folder.path + "/unsaved", log: Log(level: .error, pool: BlockingPool(), descriptor: -1))
+  }
+
+  @Test("do not keep each other waiting, are stored once, and not at all when they are forgotten")
+  func retrying() async throws {
+    let store = Store(root: folder.path + "/state", pool: BlockingPool())
+    let (ada, eve) = (try #require(User("ada")), try #require(User("eve")))
+    let unsaved = unsaved(store)
+    // A folder where a session's file would be.
+    let blocked = folder.path + "/state/users/ada/sessions/s1.jsonl"
+    try FileManager.default.createDirectory(atPath: blocked, withIntermediateDirectories: true)
+    unsaved.add(turn("a"), to: "s1", of: ada, key: nil)
+    unsaved.add(turn("b"), to: "s2", of: ada, key: nil)
+    unsaved.add(turn("c"), to: "s3", of: ada, key: "k")
+    unsaved.add(turn("d"), to: "s3", of: eve, key: "k")
+    unsaved.forget(key: "k", of: ada)
+    #expect(unsaved.retry() == 1)
+    #expect(try await store.turns(of: "s2", user: ada, Page())?.map(\.id) == ["b"])
+    #expect(try await store.turns(of: "s3", user: ada, Page()) == nil)
+    #expect(try await store.turns(of: "s3", user: eve, Page())?.map(\.id) == ["d"])
+
+    // The next process has it, until it can be stored; then its file goes.
+    unsaved.writeOut()
+    let next = self.unsaved(store)
+    next.takeUp()
+    let files = { try FileManager.default.contentsOfDirectory(atPath: folder.path + "/unsaved") }
+    #expect(try next.count == 1 && files().count == 1)
+    next.writeOut()
+    #expect(try files().count == 1)
+    try FileManager.default.removeItem(atPath: blocked)
+    #expect(next.retry() == 0)
+    #expect(try files().isEmpty)
+    #expect(try await store.turns(of: "s1", user: ada, Page())?.map(\.id) == ["a"])
+    // The first process has it still: it is there already.
+    #expect(unsaved.retry() == 0)
+    #expect(try await store.turns(of: "s1", user: ada, Page())?.count == 1)
+
+    unsaved.add(turn("e"), to: "s4", of: ada, key: nil)
+    unsaved.forget(session: "s4", of: ada)
+    #expect(unsaved.count == 0)
+  }
+}
+
+@Suite("Keys of JSON Web Tokens")
+struct JWTKeysTests {
+  private let secret =
+    #"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#
+
+  @Test("of a set that are not understood are passed over, as long as there is one of use")
+  func others() {
+    let others =
+      #"{"kty":"OKP","crv":"Ed25519","x":"x"},{"kty":"RSA","alg":"RS512","n":"x","e":"AQAB"},{"kty":"oct","k":"YQ"}"#
+    let mixed = JWTKeys(parsing: Array("{\"keys\":[\(others),\(secret)]}".utf8))
+    #expect(mixed.keys.count == 1 && mixed.mistakes.isEmpty && mixed.warnings.count == 3, "\(mixed)")
+    for useless in [
+      "{\"keys\":[\(others)]}", "{\"keys\":[]}", "{\"keys\":5}", "{", "{}", #"{"kty":"EC","crv":"P-521"}"#,
+    ] {
+      #expect(!JWTKeys(parsing: Array(useless.utf8)).mistakes.isEmpty, "\(useless)")
+    }
+    let encrypting = secret.replacing("{", with: "{\"use\":\"enc\",")
+    #expect(!JWTKeys(parsing: Array("{\"keys\":[\(encrypting)]}".utf8)).mistakes.isEmpty)
+  }
+
+  @Test("that are a bare secret are its bytes, whatever they are, and at least 32 of them")
+  func secrets() {
+    let bytes = Array(UInt8(0x80)...0x9F)
+    #expect(JWTKeys(parsing: bytes).keys.count == 1)
+    #expect(JWTKeys(parsing: bytes + [0x0A]).keys.count == 1)
+    #expect(!JWTKeys(parsing: Array(repeating: 0xFF, count: 31) + [0x0A]).mistakes.isEmpty)
+  }
+}

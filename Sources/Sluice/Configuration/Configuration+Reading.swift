@@ -86,8 +86,7 @@ extension Configuration {
     }
     if let redactFile {
       do {
-        let text = String(decoding: try readFile(redactFile), as: UTF8.self)
-        for mistake in Redactions(parsing: text).mistakes {
+        for mistake in Redactions(parsing: try readFile(redactFile)).mistakes {
           check("SLUICE_REDACT_FILE", false, "has a mistake in \(mistake)")
         }
       } catch { check("SLUICE_REDACT_FILE", false, "cannot be read: \(error)") }

@@ -117,7 +117,7 @@ extension Services {
       }
     } catch {
       // The client is told; what it has seen is kept all the same, as soon as that can be.
-      unsaved.add(turn, to: session, of: call.user)
+      unsaved.add(turn, to: session, of: call.user, key: call.request.header("Idempotency-Key"))
       throw error
     }
     return turn.at

@@ -17,7 +17,8 @@ extension Services {
         let completion = try await stream.relay(answer)
         let text = stream.text
         let report = try await self.pool.run { () throws(Failure) in
-          try ReportText.object(in: text, finishReason: completion.finishReason)
+          try self.redacted(
+            try ReportText.object(in: text, finishReason: completion.finishReason), for: call.configuration)
         }
         var more: JSON.Members = ["report": report]
         if isSaved { more["reportId"] = .string(try await self.save(report, title: title, call)) }
@@ -37,6 +38,8 @@ extension Services {
       throw Failure(.badRequest, "\"report\" must be a JSON object.")
     }
     let title = try fields.title()
+    // It costs no model, but the disk.
+    try await limiter.countMessage(of: call.user, call.configuration)
     return .json(["id": .string(try await save(report, title: title, call))], status: 201)
   }
 

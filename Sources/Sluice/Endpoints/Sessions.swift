@@ -40,6 +40,7 @@ extension Services {
   /// DELETE /api/sessions/{id}.
   nonisolated(nonsending) func deleteSession(_ call: Call) async throws -> Response {
     let id = call.pathParameters["id"] ?? ""
+    unsaved.forget(session: id, of: call.user)
     guard Identifier.isValid(id),
       try await storing("The session could not be deleted.", { try await store.deleteSession(id, of: call.user) })
     else { throw Self.noSession }

@@ -5,6 +5,7 @@ struct Authenticator: Sendable {
   private let tokens: WatchedFile<TokensFile>?
   private let jwt: JWTVerifier?
   private let asksNobody: Bool
+  private let corsOrigins: [String]
   private let log: Log
 
   init(_ configuration: Configuration, log: Log) {
@@ -21,11 +22,13 @@ struct Authenticator: Sendable {
       let keys = WatchedFile(path) {
         let keys = JWTKeys(parsing: $0)
         for mistake in keys.mistakes { log.error("the file of JWT keys has a mistake", ["error": .string(mistake)]) }
+        for warning in keys.warnings { log.warning("a JWT key is not used", ["reason": .string(warning)]) }
         return keys
       }
       return JWTVerifier(keys: keys, issuer: configuration.jwtIssuer, audience: configuration.jwtAudience)
     }
     asksNobody = configuration.asksNobody
+    corsOrigins = configuration.corsOrigins
     self.log = log
   }
 
@@ -33,6 +36,7 @@ struct Authenticator: Sendable {
   /// header `Authorization: Bearer`, the query's `token`.
   func authenticate(_ request: Request, trustsRemoteUser: Bool) throws(Failure) -> User {
     if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
+      try refuseForeignPages(request)
       if let user = User(name) { return user }
       throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no folder can be named after it.")
     }
@@ -42,6 +46,14 @@ struct Authenticator: Sendable {
     }
     if asksNobody, let user = User("anonymous") { return user }
     throw Failure(.unauthorized, "A token is needed: send the header \"Authorization: Bearer TOKEN\".")
+  }
+
+  /// What the web server has authenticated the browser sends by itself, whichever page asks: an image on a foreign page
+  /// must not speak in the user's name (W3C Fetch Metadata, 2.4).
+  private func refuseForeignPages(_ request: Request) throws(Failure) {
+    guard ["cross-site", "same-site"].contains(request.header("Sec-Fetch-Site")) else { return }
+    if let origin = request.header("Origin"), corsOrigins.contains(origin) { return }
+    throw Failure(.forbidden, "A page of another origin may not ask in your name.")
   }
 
   private func bearerToken(_ request: Request) -> String? {

@@ -13,20 +13,28 @@ struct JWTKeys: Sendable {
 
   private(set) var keys: [JWTKey] = []
   private(set) var mistakes: [String] = []
+  /// Keys of a set that were passed over.
+  private(set) var warnings: [String] = []
 
   init(parsing file: [UInt8]) {
-    let text = String(decoding: file, as: UTF8.self).trimmed
-    switch text.first == "{" ? try? JSON(parsing: file) : .string(String(text)) {
-    case .string(let secret)?: addSecret(Array(secret.utf8))
-    case let json? where json["keys"] == nil: add(json, "the key")
-    case let json?:
-      if case .array(let values)? = json["keys"], !values.isEmpty {
-        for (index, value) in values.enumerated() { add(value, "key \(index + 1)") }
-      } else {
-        mistakes.append("has no keys")
-      }
-    case nil: mistakes.append("is neither JSON nor a secret")
+    // As it is: a secret is bytes, not text. Only the line end behind it is not meant.
+    let secret = file.last == 0x0A ? file.dropLast(file.dropLast().last == 0x0D ? 2 : 1) : file[...]
+    guard file.first(where: { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }) == UInt8(ascii: "{") else {
+      addSecret(Array(secret))
+      return
     }
+    guard let json = try? JSON(parsing: file) else {
+      mistakes.append("is not valid JSON")
+      return
+    }
+    guard case .array(let values)? = json["keys"] else {
+      add(json, "the key")
+      return
+    }
+    for (index, value) in values.enumerated() { add(value, "key \(index + 1)") }
+    // Keys that are not understood are for others (RFC 7517, 5), as long as there is one of use.
+    warnings = keys.isEmpty ? [] : mistakes
+    mistakes = keys.isEmpty ? ["has no key of use here"] + mistakes : []
   }
 
   private mutating func addSecret(_ secret: [UInt8]) {

@@ -1,4 +1,6 @@
+import EventLoop
 import FoundationEssentials
+import Glibc
 import JSON
 
 /// Finds out whom a JSON Web Token belongs to (RFC 7519), as RFC 8725 advises: the algorithm is the key's, not the
@@ -26,7 +28,10 @@ struct JWTVerifier: Sendable {
       // What must be understood, and is not (RFC 7515, 4.1.11).
       header["crit"] == nil
     else { return nil }
-    let all = try keys.content().keys
+    let content = try keys.content()
+    // Keys that are being written, or were emptied: that is not the client's fault.
+    guard !content.keys.isEmpty else { throw SystemError("find a key in \(keys.path)", code: EINVAL) }
+    let all = content.keys
     let id = header["kid"]?.string
     // A key that is named must be there. Without a name each key of that algorithm may be meant.
     for key in all where key.algorithm == algorithm && (id == nil || key.id == id) {

@@ -59,6 +59,8 @@ struct TokensFile: Sendable {
 
   private static func date(_ text: Substring) -> Date? {
     let text = text.contains("T") ? String(text) : "\(text)T00:00:00Z"
+    // Foundation reads a date and passes over what follows it.
+    guard text.wholeMatch(of: /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:?\d\d)/) != nil else { return nil }
     return try? Date(text, strategy: .iso8601)
   }
 }

@@ -18,12 +18,16 @@ final class Limiter: Sendable {
   }
 
   private let counts = Locked(Counts())
+  /// When messages were sent that the store could not count.
+  private let uncounted = Locked<[User: [ContinuousClock.Instant]]>([:])
+  private let log: Log
   private let store: Store
   /// Whether each stream has a process of its own, so that counting takes files.
   private let countsProcesses: Bool
 
-  init(_ store: Store, countsProcesses: Bool) {
+  init(_ store: Store, countsProcesses: Bool, log: Log) {
     self.store = store
+    self.log = log
     self.countsProcesses = countsProcesses
   }
 
@@ -58,10 +62,23 @@ final class Limiter: Sendable {
     guard limit > 0 else { return }
     let wait: Duration?
     do { wait = try await store.countMessage(of: user, limit: limit) } catch {
-      throw Failure(.storeFailed, "The message could not be counted.", detail: "\(error)")
+      // A disk that takes nothing is no reason to refuse, nor to let everything in: this process counts.
+      log.warning("a message could not be counted in the store", ["error": .string("\(error)")])
+      wait = countHere(user, limit)
     }
     guard let wait else { return }
     throw Failure(.rateLimited, "No more than \(limit) messages may be sent in an hour.", retryAfter: wait)
+  }
+
+  private func countHere(_ user: User, _ limit: Int) -> Duration? {
+    uncounted.withLock { uncounted in
+      let now = ContinuousClock.now
+      var recent = uncounted[user, default: []].filter { now - $0 < .seconds(3600) }
+      defer { uncounted[user] = recent }
+      if recent.count >= limit { return .seconds(3600) - (now - recent[recent.count - limit]) }
+      recent.append(now)
+      return nil
+    }
   }
 
   /// How many streams are in.

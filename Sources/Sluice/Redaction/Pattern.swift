@@ -25,7 +25,7 @@ final class Pattern: Sendable {
   /// - Throws: why `text` cannot be used, with the place.
   init(_ text: String) throws(PatternError) {
     // What depends on where a search began, or ends one, means something else when the text comes in pieces.
-    for part in ["\\K", "\\G", "(*"] where text.contains(part) {
+    if let part = Self.partThatDependsOnPieces(text) {
       throw PatternError(reason: "\(part) cannot be used in a text that comes in pieces")
     }
     var number: CInt = 0
@@ -68,6 +68,23 @@ final class Pattern: Sendable {
     }
     let (from, to) = unsafe (vector[0], vector[1])
     return result == PCRE2_ERROR_PARTIAL ? .partial(from: from) : .full(from..<to)
+  }
+
+  private static func partThatDependsOnPieces(_ text: String) -> String? {
+    var isEscaped = false
+    var previous: Character = " "
+    for character in text {
+      if isEscaped {
+        if character == "K" || character == "G" { return "\\\(character)" }
+        isEscaped = false
+        previous = " "
+        continue
+      }
+      if previous == "(", character == "*" { return "(*" }
+      isEscaped = character == "\\"
+      previous = character
+    }
+    return nil
   }
 
   private static func message(_ number: CInt) -> String {

@@ -1,3 +1,5 @@
+import JSON
+
 /// What is to be taken out of answers: the lines of a redaction file.
 ///
 ///     # name     pattern                                    replacement, [redacted] without
@@ -15,6 +17,12 @@ struct Redactions: Sendable {
   private(set) var rules: [Rule] = []
   private(set) var mistakes: [LineMistake] = []
 
+  init(parsing file: [UInt8]) {
+    let text = String(validating: file, as: UTF8.self)
+    self.init(parsing: text?.first == "\u{FEFF}" ? String(text?.dropFirst() ?? "") : text ?? "")
+    if text == nil { mistakes = [LineMistake(line: 1, reason: "the file must be UTF-8")] }
+  }
+
   init(parsing text: String) {
     for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
       let line = line.trimmed
@@ -23,6 +31,8 @@ struct Redactions: Sendable {
         mistakes.append(LineMistake(line: index + 1, reason: error.reason))
       }
     }
+    // A file that was emptied by mistake must not let everything out.
+    if rules.isEmpty, mistakes.isEmpty { mistakes = [LineMistake(line: 1, reason: "there is no pattern in the file")] }
   }
 
   private static func rule(_ line: Substring) throws(PatternError) -> Rule {
@@ -59,6 +69,29 @@ extension Services {
     if let mistake = redactions.mistakes.first {
       throw Failure.incompleteConfiguration("\(path) has a mistake in \(mistake)")
     }
-    return redactions.rules.isEmpty ? nil : Redactor(redactions.rules)
+    return Redactor(redactions.rules)
+  }
+
+  /// Every string in `json`, names included, redacted as a whole text of its own: what an escape hid in the text of a
+  /// report is plain there.
+  func redacted(_ json: JSON, for configuration: Configuration) throws(Failure) -> JSON {
+    guard let path = configuration.redactFile else { return json }
+    return try Self.redacted(json, by: try redactions.content(path).rules)
+  }
+
+  private static func redacted(_ json: JSON, by rules: [Redactions.Rule]) throws(Failure) -> JSON {
+    switch json {
+    case .string(let text): return .string(try Redactor.redact(text, by: rules))
+    case .array(let values):
+      return .array(try values.map { (value) throws(Failure) in try redacted(value, by: rules) })
+    case .object(let members):
+      return .object(
+        JSON.Members(
+          try members.all.map { (member) throws(Failure) in
+            JSON.Members.Member(
+              name: try Redactor.redact(member.name, by: rules), value: try redacted(member.value, by: rules))
+          }))
+    default: return json
+    }
   }
 }

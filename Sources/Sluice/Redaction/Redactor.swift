@@ -12,22 +12,35 @@ final class Redactor {
   /// Where what is held back begins.
   private var held = 0
 
+  /// What it failed with: nothing may go out behind that.
+  private var failure: Failure?
+  /// Of each rule what it finds next, as long as that is known.
+  private var found: [Search]
+
+  private enum Search {
+    case unknown
+    case nothing
+    case match(Pattern.Match)
+  }
+
+  init(_ rules: [Redactions.Rule]) {
+    self.rules = rules
+    // Generous: PCRE2 does not know how far nested assertions look back. And one character at least, for the beginning
+    // of the buffer is not that of the text.
+    contextBytes = max(1024, 8 * (rules.map(\.pattern.lookbehind).max() ?? 0))
+    found = Array(repeating: .unknown, count: rules.count)
+  }
+
   /// What is kept of the text: for tests.
   var bufferedBytes: Int { buffer.count }
 
   /// The most that may be held back: a pattern that could match more than this fails the stream.
   static let maximumHeldBytes = 16 * 1024
 
-  init(_ rules: [Redactions.Rule]) {
-    self.rules = rules
-    // One character at least: the beginning of the buffer is not that of the text.
-    contextBytes = 4 * max(1, rules.map(\.pattern.lookbehind).max() ?? 0)
-  }
-
   /// Takes in a piece of the text.
   ///
   /// - Returns: what may go out now.
-  /// - Throws: when a pattern takes too long, or holds back too much. Nothing of what is held may go out then.
+  /// - Throws: when a pattern takes too long, or holds back too much. Nothing more comes out then, ever.
   func feed(_ text: String) throws(Failure) -> String {
     buffer.append(contentsOf: text.utf8)
     return try redact(isWhole: false)
@@ -36,8 +49,25 @@ final class Redactor {
   /// The text is over.
   func finish() throws(Failure) -> String { try redact(isWhole: true) }
 
+  /// A whole text.
+  static func redact(_ text: String, by rules: [Redactions.Rule]) throws(Failure) -> String {
+    let redactor = Redactor(rules)
+    redactor.buffer = Array(text.utf8)
+    return try redactor.finish()
+  }
+
   private func redact(isWhole: Bool) throws(Failure) -> String {
+    if let failure { throw failure }
+    do throws(Failure) { return try replaceMatches(isWhole: isWhole) } catch {
+      failure = error
+      throw error
+    }
+  }
+
+  private func replaceMatches(isWhole: Bool) throws(Failure) -> String {
     var output: [UInt8] = []
+    // With more of the text everything may be otherwise.
+    for index in found.indices { found[index] = .unknown }
     search: while held < buffer.count {
       switch try first(isWhole: isWhole) {
       case nil:
@@ -60,16 +90,23 @@ final class Redactor {
     return String(decoding: output, as: UTF8.self)
   }
 
-  /// The first match, of all rules, in what is held back.
+  /// The first match, of all rules, in what is held back. A rule looks again only when what it found is behind that:
+  /// else many matches of one would have every other look through all of the text for each.
   private func first(isWhole: Bool) throws(Failure) -> (Pattern.Match, Redactions.Rule)? {
     var best: (match: Pattern.Match, rule: Redactions.Rule)?
     let buffer = buffer
-    for rule in rules {
-      let found: Pattern.Match?
-      do throws(PatternError) {
-        found = try rule.pattern.firstMatch(in: buffer.span, from: held, isWhole: isWhole, limits)
-      } catch { throw Self.failure(rule, error.reason) }
-      if let found, best.map({ found.start < $0.match.start }) ?? true { best = (found, rule) }
+    for (index, rule) in rules.enumerated() {
+      switch found[index] {
+      case .nothing: continue
+      case .match(let match) where match.start >= held: break
+      default:
+        do throws(PatternError) {
+          let match = try rule.pattern.firstMatch(in: buffer.span, from: held, isWhole: isWhole, limits)
+          found[index] = match.map(Search.match) ?? .nothing
+        } catch { throw Self.failure(rule, error.reason) }
+      }
+      guard case .match(let match) = found[index] else { continue }
+      if best.map({ match.start < $0.match.start }) ?? true { best = (match, rule) }
     }
     return best
   }

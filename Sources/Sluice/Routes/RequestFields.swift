@@ -118,7 +118,7 @@ struct Page: Sendable {
   let limit: Int
   let before: String?
   /// What a page of turns may have, though it is shorter for it than its limit.
-  var maximumBytes = 8 << 20
+  var maximumBytes = 2 << 20
 
   static let maximumLimit = 200
 

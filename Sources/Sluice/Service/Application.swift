@@ -95,6 +95,8 @@ public final class Application {
     let read = CGIExchange.readRequest(environment: environment, maximumBodyBytes: configuration.maximumBodyBytes)
     var signals: SignalWatch?
     defer { withExtendedLifetime(signals) {} }
+    services.unsaved.takeUp()
+    defer { services.unsaved.writeOut() }
     guard let request = read else { throw StartError(message: "the request ended before its CONTENT_LENGTH") }
     do throws(SystemError) {
       let loop = try EventLoop(name: "loop 0")

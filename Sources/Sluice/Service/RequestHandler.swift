@@ -25,7 +25,7 @@ final class RequestHandler {
       let (route, parameters) = try routes.find(request.method, request.path)
       let call = try call(request, route, parameters)
       switch route.action {
-      case .answer(let handler): answer(call, handler, writer)
+      case .answer(let handler): answer(call, handler, isLimited: !route.isOpen, writer)
       case .stream(let endpoint): stream(call, route, endpoint, writer)
       }
     } catch {
@@ -86,11 +86,17 @@ final class RequestHandler {
     send(Response(head), writer)
   }
 
-  private func answer(_ call: Call, _ handler: @escaping AnswerHandler, _ writer: consuming ResponseWriter) {
+  private func answer(
+    _ call: Call, _ handler: @escaping AnswerHandler, isLimited: Bool, _ writer: consuming ResponseWriter
+  ) {
     var writer: ResponseWriter? = consume writer
     reactor.spawn { [services] in
       let response: Response
-      do { response = try await handler(call) } catch {
+      var slot: StreamSlot?
+      do {
+        if isLimited { slot = try await services.answers.slot(for: call.user, call.configuration) }
+        response = try await handler(call)
+      } catch {
         let failure = Failure(cause: error)
         services.log.write(
           failure.code.logLevel, "refused",
@@ -103,6 +109,8 @@ final class RequestHandler {
         response = failure.response(to: call.request)
       }
       await writer.take()?.respond(response)
+      // Held until the web server has taken all of it: what a slow reader leaves lying is memory.
+      withExtendedLifetime(slot) {}
     }
   }
 

@@ -16,9 +16,11 @@ final class Services: Sendable {
   let unsaved: UnsavedTurns
   let metrics = Metrics()
   let limiter: Limiter
+  /// Answers in one piece that ask no model: as many may be on their way at once as streams.
+  let answers: Limiter
   let prompts: Prompts
   let cors: CORS
-  let redactions = WatchedFiles { Redactions(parsing: String(decoding: $0, as: UTF8.self)) }
+  let redactions = WatchedFiles { Redactions(parsing: $0) }
   private let echo = EchoGenerator()
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)
@@ -32,7 +34,8 @@ final class Services: Sendable {
     self.store = Store(root: configuration.state, pool: pool)
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     self.unsaved = UnsavedTurns(store, folder: runtime.map { $0 + "/unsaved" }, log: log)
-    self.limiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment))
+    self.answers = Limiter(store, countsProcesses: false, log: log)
+    self.limiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment), log: log)
     let prompts = Prompts(folder: configuration.prompts)
     self.prompts = prompts
     self.cors = CORS(origins: configuration.corsOrigins)

@@ -9,6 +9,10 @@ final class UnsavedTurns: Sendable {
     let user: String
     let session: String
     let turn: Turn
+    /// The Idempotency-Key that it came with.
+    var key: String?
+    /// The file in which an earlier process has left it.
+    var path: String?
 
     /// As a file keeps it.
     var file: [UInt8] {
@@ -19,10 +23,11 @@ final class UnsavedTurns: Sendable {
       return json.encoded + [0x0A]
     }
 
-    init(user: String, session: String, turn: Turn) {
+    init(user: String, session: String, turn: Turn, key: String? = nil) {
       self.user = user
       self.session = session
       self.turn = turn
+      self.key = key
     }
 
     /// Nil when the file is none of ours.
@@ -59,39 +64,54 @@ final class UnsavedTurns: Sendable {
 
   var count: Int { state.withLock { $0.entries.count } }
 
-  func add(_ turn: Turn, to session: String, of user: User) {
-    let entry = Entry(user: user.name, session: session, turn: turn)
-    let isKept = state.withLock { state in
-      guard state.bytes + Self.size(turn) <= Self.maximumBytes else { return false }
-      state.entries.append(entry)
-      state.bytes += Self.size(turn)
-      return true
-    }
-    if isKept {
+  /// - Parameter key: the Idempotency-Key of the request, by which ``forget(key:of:)`` finds it.
+  func add(_ turn: Turn, to session: String, of user: User, key: String?) {
+    if add(Entry(user: user.name, session: session, turn: turn, key: key)) {
       log.error("a turn is not stored yet", ["messageId": .string(turn.id), "sessionId": .string(session)])
     } else {
       log.error("a turn is lost: too many wait to be stored", ["messageId": .string(turn.id)])
     }
   }
 
+  private func add(_ entry: Entry) -> Bool {
+    state.withLock { state in
+      guard state.bytes + Self.size(entry.turn) <= Self.maximumBytes else { return false }
+      state.entries.append(entry)
+      state.bytes += Self.size(entry.turn)
+      return true
+    }
+  }
+
+  /// Drops what a request with this key has left: it is asked again.
+  func forget(key: String, of user: User) { remove { $0.key == key && $0.user == user.name } }
+
+  /// Drops what belongs to a session that was deleted.
+  func forget(session: String, of user: User) { remove { $0.session == session && $0.user == user.name } }
+
+  private func remove(where isMeant: (Entry) -> Bool) {
+    let removed = state.withLock { state in
+      let removed = state.entries.filter(isMeant)
+      state.entries.removeAll(where: isMeant)
+      for entry in removed { state.bytes -= Self.size(entry.turn) }
+      return removed
+    }
+    for path in removed.compactMap(\.path) { unsafe unlink(path) }
+  }
+
   private static func size(_ turn: Turn) -> Int {
     turn.user.content.utf8.count + turn.assistant.content.utf8.count + 256
   }
 
-  /// Tries once to store what waits, oldest first, up to the first that fails. Blocks.
+  /// Tries once to store each turn that waits. One that fails does not keep the others waiting. Blocks.
   ///
   /// - Returns: how many still wait.
   @discardableResult
   func retry() -> Int {
-    let mayBegin = state.withLock { state in !exchange(&state.isRetrying, with: true) }
-    guard mayBegin else { return count }
+    guard state.withLock({ !exchange(&$0.isRetrying, with: true) }) else { return count }
     defer { state.withLock { $0.isRetrying = false } }
-    while let entry = state.withLock({ $0.entries.first }) {
-      do throws(SystemError) { try save(entry) } catch { break }
-      state.withLock { state in
-        state.entries.removeFirst()
-        state.bytes -= Self.size(entry.turn)
-      }
+    for entry in state.withLock({ $0.entries }) {
+      do throws(SystemError) { try save(entry) } catch { continue }
+      remove { $0.turn.id == entry.turn.id }
       log.info("a turn that waited is stored", ["messageId": .string(entry.turn.id)])
     }
     return count
@@ -102,26 +122,20 @@ final class UnsavedTurns: Sendable {
     guard let folder else { return }
     for name in (try? fileNames(in: folder)) ?? [] where name.hasSuffix(".json") {
       let path = "\(folder)/\(name)"
-      guard let content = try? readFile(path), let entry = Entry(file: content) else {
+      guard let content = try? readFile(path), var entry = Entry(file: content) else {
         log.error("a file of unsaved turns cannot be understood and stays where it is", ["path": .string(path)])
         continue
       }
-      do throws(SystemError) {
-        try save(entry)
-        unsafe unlink(path)
-        log.info("a turn that an earlier process left is stored", ["messageId": .string(entry.turn.id)])
-      } catch {
-        log.error(
-          "a turn that an earlier process left is not stored; its file stays",
-          ["messageId": .string(entry.turn.id), "error": .string("\(error)")])
-      }
+      entry.path = path
+      _ = add(entry)
     }
+    retry()
   }
 
   /// Keeps in files what still waits: the process ends. Blocks.
   func writeOut() {
     guard retry() > 0 else { return }
-    for entry in state.withLock({ $0.entries }) {
+    for entry in state.withLock({ $0.entries }) where entry.path == nil {
       do {
         guard let folder else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
         try makeFolders(folder)

@@ -104,6 +104,13 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     if let redactor { try putRedacted(redactor.finish()) }
   }
 
+  /// Sends what a redactor still holds back: the handler has said all.
+  func finishText() async throws {
+    guard redactor != nil, !mustEnd else { return }
+    try putHeld()
+    try await flush()
+  }
+
   private func putRedacted(_ delta: String) throws {
     guard !delta.isEmpty else { return }
     deltas += 1
@@ -170,9 +177,6 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     for timer in [heartbeatTimer, waitTimer, totalTimer] { timer?.cancel() }
     // An answer that was completed, and perhaps stored, stays so: a stop that comes too late changes nothing.
     var ending = ending
-    if case .finished = ending, !mustEnd {
-      do { try putHeld() } catch { ending = .failed(Failure(cause: error)) }
-    }
     if let requestedEnding {
       switch (ending, requestedEnding) {
       case (.finished, .stopped) where !wasTold, (.finished, .failed) where !wasTold: break

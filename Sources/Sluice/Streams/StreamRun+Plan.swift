@@ -51,6 +51,8 @@ extension StreamRun {
     switch try await claim(key) {
     case .free(let claim):
       _ = requestDigest
+      // An earlier answer that waits to be stored would be there twice.
+      services.unsaved.forget(key: key, of: call.user)
       var form = form(question, dialect, description, isWhole: isWhole)
       form.keepsText = true
       do {
@@ -72,9 +74,11 @@ extension StreamRun {
       }
       var description = description
       description.messageID = replay.messageID
-      // What was kept is redacted already.
       var form = form(question, dialect, description, isWhole: isWhole)
       form.keepsText = false
+      // Patterns may have been added since.
+      form.redactor = try services.redactor(for: call.configuration)
+      try await takeSlot()
       return .replay(replay, form)
     }
   }

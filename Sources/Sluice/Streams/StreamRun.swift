@@ -56,11 +56,14 @@ final class StreamRun {
     }
   }
 
-  /// Within the limits, or not at all. What is replayed asks no model, and is not limited.
+  /// Within the limits, or not at all.
   func admit() async throws(Failure) {
-    slot = try await services.limiter.slot(for: call.user, call.configuration)
+    try await takeSlot()
     try await services.limiter.countMessage(of: call.user, call.configuration)
   }
+
+  /// What is replayed asks no model and is no message, but a stream.
+  func takeSlot() async throws(Failure) { slot = try await services.limiter.slot(for: call.user, call.configuration) }
 
   // MARK: The stream
 
@@ -76,6 +79,7 @@ final class StreamRun {
     var ending: Ending
     do {
       let finish = try await answer(stream)
+      try await stream.finishText()
       // A handler that goes on after its stream was ended has no whole answer, whatever it returns.
       if let claim, !stream.mustEnd {
         await keep(stream, finish, claim)
