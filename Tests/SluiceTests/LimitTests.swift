@@ -136,6 +136,10 @@ struct LimitTests {
 
   @Test("a claim on an Idempotency-Key is one's alone, ends with its owner, and its answer is kept")
   func claims() async throws {
+    try await onLoop { _ in try await Self.claimsOnLoop() }
+  }
+
+  private static func claimsOnLoop() async throws {
     let folder = TemporaryFolder()
     let user = try #require(User("ada"))
     let store = Store(root: folder.path, pool: BlockingPool())
