@@ -102,6 +102,8 @@ final class Limiter: Sendable {
     .overloaded, "The server has as many streams as it takes.", retryAfter: .seconds(5))
 
   private static func tooMany(_ limit: Int) -> Failure {
-    Failure(.tooManyStreams, "No more than \(limit) streams, or other answers, may be on their way at once.", retryAfter: .seconds(5))
+    Failure(
+      .tooManyStreams, "No more than \(limit) streams, or other answers, may be on their way at once.",
+      retryAfter: .seconds(5))
   }
 }
