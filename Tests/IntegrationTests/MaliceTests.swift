@@ -9,20 +9,11 @@ extension Integration {
   struct MaliceTests {
     private static let calm = ["SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0"]
 
-    private func descriptors(_ sluice: Sluice) -> Int {
-      (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(sluice.program.pid)/fd").count) ?? -1
-    }
-
-    private func memory(_ sluice: Sluice) -> Int {
-      let text = (try? String(contentsOfFile: "/proc/\(sluice.program.pid)/status", encoding: .utf8)) ?? ""
-      return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
-    }
-
     @Test("of broken FastCGI records, a thousand seeds of them, leaves nothing behind and nobody unserved")
     func records() async throws {
       let sluice = try await Sluice(Self.calm)
       #expect(try sluice.chat("first").answer().text.contains("event: done"))
-      let open = descriptors(sluice)
+      let open = sluice.descriptors
       let body = Array(#"{"message":"a b"}"#.utf8)
       let whole =
         FastCGIClient.request(
@@ -42,7 +33,7 @@ extension Integration {
           try #require(try sluice.chat("between").answer().text.contains("event: done"), "seed \(seed)")
         }
       }
-      #expect(await eventually(within: .seconds(20)) { descriptors(sluice) <= open + 1 })
+      #expect(await eventually(within: .seconds(20)) { sluice.descriptors <= open + 1 })
       #expect(sluice.program.isRunning && !FileManager.default.fileExists(atPath: sluice.folder + "/state/users/root"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -55,14 +46,14 @@ extension Integration {
       limit.rlim_cur = limit.rlim_max
       unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
       let sluice = try await Sluice(Self.calm)
-      let open = descriptors(sluice)
+      let open = sluice.descriptors
       var silent: [FastCGIClient] = []
       // Or as many as this machine lets a program have.
       let count = min(10_000, Int(clamping: limit.rlim_max) - 1000)
       for _ in 0..<count { silent.append(try FastCGIClient(path: sluice.socket)) }
       #expect(try sluice.chat("hello").answer().text.contains("event: done"))
-      #expect(memory(sluice) < 100_000, "\(memory(sluice)) KiB")
-      #expect(await eventually(within: .seconds(30)) { descriptors(sluice) <= open + 1 })
+      #expect(sluice.memory < 100_000, "\(sluice.memory) KiB")
+      #expect(await eventually(within: .seconds(30)) { sluice.descriptors <= open + 1 })
       silent = []
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -102,11 +93,11 @@ extension Integration {
         Self.calm.merging([
           "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_WRITE_TIMEOUT": "3s", "SLUICE_MAX_ANSWER": "100M",
         ]) { $1 })
-      let before = memory(sluice)
+      let before = sluice.memory
       let clients = try (0..<5).map { _ in try sluice.chat("go") }
       #expect(await eventually { sluice.program.log("stream started").count == 5 })
       #expect(await eventually(within: .seconds(20)) { sluice.program.log("stream ended").count == 5 })
-      #expect(memory(sluice) < before + 30_000, "\(before) KiB before, \(memory(sluice)) after")
+      #expect(sluice.memory < before + 30_000, "\(before) KiB before, \(sluice.memory) after")
       #expect(sluice.program.log("stream ended").allSatisfy { $0["outcome"] as? String == "disconnected" })
       withExtendedLifetime(clients) {}
       sluice.program.signal(SIGTERM)

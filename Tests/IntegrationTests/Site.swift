@@ -38,6 +38,15 @@ final class Sluice: Sendable {
     return client
   }
 
+  /// How many descriptors it has open.
+  var descriptors: Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(program.pid)/fd").count) ?? -1 }
+
+  /// What it has in memory, in KiB.
+  var memory: Int {
+    let text = (try? String(contentsOfFile: "/proc/\(program.pid)/status", encoding: .utf8)) ?? ""
+    return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
+  }
+
   deinit { try? FileManager.default.removeItem(atPath: folder) }
 }
 

@@ -32,13 +32,6 @@ extension Integration {
         "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0",
         "SLUICE_LOG": "error",
       ])
-      func memory() -> Int {
-        let text = (try? String(contentsOfFile: "/proc/\(sluice.program.pid)/status", encoding: .utf8)) ?? ""
-        return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
-      }
-      func descriptors() -> Int {
-        (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(sluice.program.pid)/fd").count) ?? -1
-      }
       func health() throws -> String {
         let client = try FastCGIClient(path: sluice.socket)
         client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
@@ -74,15 +67,15 @@ extension Integration {
       try round(1000)
       let isCalm = try await eventually { try health().contains("\"streams\":0") }
       #expect(isCalm)
-      let (before, open) = (memory(), descriptors())
+      let (before, open) = (sluice.memory, sluice.descriptors)
       try round(Self.streams)
       #expect(try await eventually { try health().contains("\"streams\":0") }, "seed \(seed)")
-      let areBack = await eventually { descriptors() <= open + 8 }
-      #expect(areBack, "seed \(seed): \(open) descriptors before, \(descriptors()) after")
-      #expect(memory() < before + 8192, "seed \(seed): \(before) KiB before, \(memory()) after")
+      let areBack = await eventually { sluice.descriptors <= open + 8 }
+      #expect(areBack, "seed \(seed): \(open) descriptors before, \(sluice.descriptors) after")
+      #expect(sluice.memory < before + 8192, "seed \(seed): \(before) KiB before, \(sluice.memory) after")
       print(
-        "soak: \(Self.streams) streams, \(before) KiB before, \(memory()) after;", open, "descriptors, then",
-        descriptors())
+        "soak: \(Self.streams) streams, \(before) KiB before, \(sluice.memory) after;", open, "descriptors, then",
+        sluice.descriptors)
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }

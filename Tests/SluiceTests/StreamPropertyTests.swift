@@ -83,13 +83,7 @@ private final class Fixture {
         bytes.removeFirst(count)
       }
     }
-    var configuration = Configuration(state: folder.path + "/state")
-    configuration.asksNobody = true
-    configuration.upstreamURL = upstream.baseURL
-    configuration.messagesPerHour = 0
-    let pool = BlockingPool()
-    services = Services(
-      configuration, log: Log(level: .error, pool: pool), pool: pool, environment: [:])
+    services = Services(asking: upstream.baseURL, in: folder)
     handler = RequestHandler(services, routes: .builtIn(services), on: reactor)
   }
 

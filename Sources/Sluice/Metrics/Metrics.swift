@@ -42,11 +42,6 @@ final class Metrics: Sendable {
   /// Something was to be stored, after its retries.
   func stored(_ isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
-  /// How many streams have ended so.
-  func count(_ outcome: Outcome) -> Int {
-    state.withLock { $0.streams.reduce(0) { $0 + ($1.key.outcome == outcome ? $1.value : 0) } }
-  }
-
   /// All of it in Prometheus' text format (0.0.4).
   func text(openStreams: Int) -> String {
     let state = state.withLock { $0 }

@@ -61,13 +61,8 @@ final class RequestHandler {
   // MARK: Ways to answer
 
   private func refuse(_ request: Request, _ failure: Failure, _ writer: consuming ResponseWriter) {
-    let fields: JSON.Members = [
-      "correlationId": .string(Self.correlationID(request)), "method": .string(request.method),
-      "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
-      "detail": failure.detail.map(JSON.string) ?? .null,
-    ]
-    services.log.write(failure.code.logLevel, "refused", fields)
-    services.metrics.refused(failure.code)
+    services.note(
+      failure, ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
     send(failure.response(to: request), writer)
   }
 
@@ -98,14 +93,8 @@ final class RequestHandler {
         response = try await handler(call)
       } catch {
         let failure = Failure(cause: error)
-        services.log.write(
-          failure.code.logLevel, "refused",
-          [
-            "correlationId": .string(call.correlationID), "user": .string(call.user.name),
-            "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
-            "detail": failure.detail.map(JSON.string) ?? .null,
-          ])
-        services.metrics.refused(failure.code)
+        services.note(
+          failure, ["correlationId": .string(call.correlationID), "user": .string(call.user.name)])
         response = failure.response(to: call.request)
       }
       await writer.take()?.respond(response)

@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import JSON
 import Synchronization
 import Upstream
 
@@ -53,6 +54,18 @@ final class Services: Sendable {
     case .echo: echo
     case .upstream: upstream ?? echo
     }
+  }
+
+  /// Logs and counts that a request was refused, whoever refuses it.
+  ///
+  /// - Parameter request: what the line is to say of the request.
+  func note(_ failure: Failure, _ request: JSON.Members) {
+    var fields = request
+    fields["status"] = .integer(failure.code.status)
+    fields["error"] = .string(failure.code.rawValue)
+    fields["detail"] = failure.detail.map(JSON.string) ?? .null
+    log.write(failure.code.logLevel, "refused", fields)
+    metrics.refused(failure.code)
   }
 
   /// Whether the server takes no further streams, because it is about to end.

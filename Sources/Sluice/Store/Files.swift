@@ -38,6 +38,19 @@ func replaceFile(_ path: String, with content: [UInt8]) throws(SystemError) {
   try syncFolder(above: path)
 }
 
+/// Opens a file of the store for reading and writing, making it when it is not there; never what a link points to.
+/// Blocks.
+func openOrMake(_ path: String, _ flags: CInt = 0) throws(SystemError) -> Descriptor {
+  try Descriptor(unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0o600), from: "open \(path)")
+}
+
+/// Opens a file that may be missing: nil then. Blocks.
+func openIfThere(_ path: String, _ flags: CInt) throws(SystemError) -> Descriptor? {
+  let number = unsafe open(path, flags | O_CLOEXEC)
+  if number < 0, errno == ENOENT { return nil }
+  return try Descriptor(number, from: "open \(path)")
+}
+
 /// Locks an open file or folder for this process alone (flock(2)), until the descriptor is closed. Blocks.
 func lock(_ descriptor: borrowing Descriptor, _ path: String) throws(SystemError) {
   while flock(descriptor.number, LOCK_EX) != 0 {

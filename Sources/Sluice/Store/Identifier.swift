@@ -3,9 +3,7 @@ import Glibc
 /// Ids that sort by the time at which they were made: UUID version 7 (RFC 9562, 5.7).
 enum Identifier {
   static func make() -> String {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_REALTIME, &time)
-    let milliseconds = UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
+    let milliseconds = UInt64(currentMilliseconds())
     var generator = SystemRandomNumberGenerator()
     let high = milliseconds << 16 | 0x7000 | generator.next() & 0x0FFF
     let low = 0x8000_0000_0000_0000 | generator.next() & 0x3FFF_FFFF_FFFF_FFFF

@@ -43,16 +43,15 @@ struct SessionFile: Sendable {
   /// The newest turns of a page, oldest first, as many as its bytes allow, one at least. A line that is no turn is
   /// passed over. Nil when there is no file, an empty page when the turn that it is to come before is not there.
   func turns(_ page: Page) throws(SystemError) -> [Turn]? {
-    let number = unsafe open(path, O_RDONLY | O_CLOEXEC)
-    if number < 0, errno == ENOENT { return nil }
-    let descriptor = try Descriptor(number, from: "open \(path)")
+    guard let descriptor = try openIfThere(path, O_RDONLY) else { return nil }
     var turns: [Turn] = []
     // With a turn named that they are to come before: not until it was met, on the way from the end.
     var isInPage = page.before == nil
     var bytes = 0
     try linesFromEnd(descriptor, size: try size(descriptor)) { line, isTorn in
+      guard turns.count < page.limit else { return false }
       // What follows the last line end was never promised.
-      guard !isTorn, turns.count < page.limit else { return !(turns.count == page.limit) }
+      if isTorn { return true }
       bytes += isInPage ? line.count : 0
       guard turns.isEmpty || bytes <= page.maximumBytes else { return false }
       guard let turn = Turn(line: line) else { return true }
@@ -65,9 +64,7 @@ struct SessionFile: Sendable {
 
   /// How many lines there are. 0 when there is no file.
   func count() throws(SystemError) -> Int {
-    let number = unsafe open(path, O_RDONLY | O_CLOEXEC)
-    if number < 0, errno == ENOENT { return 0 }
-    let descriptor = try Descriptor(number, from: "open \(path)")
+    guard let descriptor = try openIfThere(path, O_RDONLY) else { return 0 }
     let size = try size(descriptor)
     var count = 0
     for start in stride(from: 0, to: size, by: Self.blockBytes) {
@@ -81,13 +78,7 @@ struct SessionFile: Sendable {
   /// Removes the file. False when there is none.
   func remove() throws(SystemError) -> Bool {
     // Under the lock, so that an append that has begun is not lost in a file without a name.
-    let descriptor: Descriptor
-    do throws(SystemError) {
-      descriptor = try Descriptor(unsafe open(path, O_RDWR | O_CLOEXEC), from: "open \(path)")
-    } catch {
-      if error.code == ENOENT { return false }
-      throw error
-    }
+    guard let descriptor = try openIfThere(path, O_RDWR) else { return false }
     try lock(descriptor, path)
     guard unsafe unlink(path) == 0 else {
       if errno == ENOENT { return false }
@@ -102,8 +93,7 @@ struct SessionFile: Sendable {
   /// The file, open for append and locked. One that was removed while the lock was waited for is made anew.
   private func openLocked() throws(SystemError) -> Descriptor {
     while true {
-      let number = unsafe open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-      let descriptor = try Descriptor(number, from: "open \(path)")
+      let descriptor = try openOrMake(path, O_APPEND)
       try lock(descriptor, path)
       var status = stat()
       guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("stat \(path)") }

@@ -19,8 +19,7 @@ extension Store {
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
       let path = folder + "/slots"
-      let descriptor = try Descriptor(
-        unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
+      let descriptor = try openOrMake(path)
       var index = 0
       while limit == 0 || index < limit {
         if clinux_lock_byte(descriptor.number, off_t(index)) == 0 { return LockedSlot(descriptor) }
@@ -43,8 +42,7 @@ extension Store {
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
       let path = folder + "/messages"
-      let descriptor = try Descriptor(
-        unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
+      let descriptor = try openOrMake(path)
       try lock(descriptor, path)
       let times = String(decoding: try readFile(path), as: UTF8.self).split(separator: "\n").compactMap { Int($0) }
       // Asked under the lock: whoever had it before has noted an earlier time.

@@ -84,8 +84,7 @@ extension Store {
       while true {
         // Once it is complete it changes no more, and any number may read it.
         if let replay = Self.complete(path) { return .complete(replay) }
-        let descriptor = try Descriptor(
-          unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "open \(path)")
+        let descriptor = try openOrMake(path)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
           guard errno == EWOULDBLOCK else { throw SystemError("lock \(path)") }
           if let running = Self.runningStream(path) { return .running(stream: running) }

@@ -32,13 +32,7 @@ final class StreamRun {
     let plan: Plan
     do { plan = try await prepare() } catch {
       let failure = Failure(cause: error)
-      services.metrics.refused(failure.code)
-      log(
-        failure.code.logLevel, "refused",
-        [
-          "status": .integer(failure.code.status), "error": .string(failure.code.rawValue),
-          "detail": failure.detail.map(JSON.string) ?? .null,
-        ])
+      services.note(failure, fields)
       await writer.respond(failure.response(to: call.request))
       return
     }
@@ -80,12 +74,7 @@ final class StreamRun {
     do {
       let finish = try await answer(stream)
       try await stream.finishText()
-      // A handler that goes on after its stream was ended has no whole answer, whatever it returns.
-      if let claim, !stream.mustEnd {
-        await keep(stream, finish, claim)
-      } else if let claim {
-        await services.store.abandon(claim)
-      }
+      if let claim { await keep(stream, finish, claim) }
       ending = .finished(finish)
     } catch {
       if let claim { await services.store.abandon(claim) }
@@ -98,6 +87,8 @@ final class StreamRun {
 
   /// Keeps an answer for the same request sent again. That it cannot be kept is no reason to fail it.
   private func keep(_ stream: ResponseStream, _ finish: Finish, _ claim: ReplayClaim) async {
+    // A handler that goes on after its stream was ended has no whole answer, whatever it returns.
+    guard !stream.mustEnd else { return await services.store.abandon(claim) }
     let replay = Replay(request: requestDigest, messageID: stream.messageID, text: stream.text, finish: finish)
     do { try await services.store.complete(claim, with: replay) } catch {
       services.log.warning("an answer could not be kept for its Idempotency-Key", ["error": .string("\(error)")])
@@ -140,10 +131,13 @@ final class StreamRun {
   }
 
   private func log(_ level: Configuration.LogLevel, _ message: String, _ fields: JSON.Members) {
-    var all: JSON.Members = [
-      "correlationId": .string(call.correlationID), "route": .string(route), "user": .string(call.user.name),
-    ]
+    var all = self.fields
     all.merge(fields)
     services.log.write(level, message, all)
+  }
+
+  /// What every line in the log says of this run.
+  private var fields: JSON.Members {
+    ["correlationId": .string(call.correlationID), "route": .string(route), "user": .string(call.user.name)]
   }
 }

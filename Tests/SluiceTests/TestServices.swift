@@ -1,0 +1,15 @@
+import EventLoop
+
+@testable import Sluice
+
+extension Services {
+  /// All that a server has, its model at `url`, its store in `folder`, and no limit of messages. Nobody is asked who asks.
+  convenience init(asking url: String, in folder: TemporaryFolder) {
+    var configuration = Configuration(state: folder.path + "/state")
+    configuration.asksNobody = true
+    configuration.upstreamURL = url
+    configuration.messagesPerHour = 0
+    let pool = BlockingPool()
+    self.init(configuration, log: Log(level: .error, pool: pool), pool: pool, environment: [:])
+  }
+}
