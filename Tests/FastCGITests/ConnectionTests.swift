@@ -14,7 +14,7 @@ private let initialized: Void = {
 /// other. `/slow` waits for its client to go, `/flood` writes without end.
 private func serve<Success: Sendable>(
   limits: ServerLimits = ServerLimits(),
-  _ test: @escaping @Sendable (FastCGIClient) async throws -> Success
+  _ test: @escaping @Sendable (FastCGIClient) throws -> Success
 ) async throws -> (result: Success, log: [String], connections: Int) {
   _ = initialized
   return try await onLoop { reactor in
@@ -58,11 +58,7 @@ private func serve<Success: Sendable>(
     // The test's end blocks, so it has a thread of its own.
     let result: Result<Success, any Error> = await withCheckedContinuation { continuation in
       pool.submit {
-        Task {
-          do {
-            continuation.resume(returning: .success(try await test(FastCGIClient(Descriptor(owning: number)))))
-          } catch { continuation.resume(returning: .failure(error)) }
-        }
+        continuation.resume(returning: Result { try test(FastCGIClient(Descriptor(owning: number))) })
       }
     }
     for _ in 0..<100 where server.openConnections > 0 { try await reactor.sleep(for: .milliseconds(10)) }
