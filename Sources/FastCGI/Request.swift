@@ -7,6 +7,8 @@ public struct Request: Sendable {
   public var body: [UInt8]
   /// Whether the body was longer than the server takes. It was not read then, and ``body`` is empty.
   public var isBodyTooLarge = false
+  /// Whether the process has no descriptor left that this request could connect to a model with.
+  public var lacksDescriptor = false
 
   public init(parameters: Parameters, body: [UInt8] = []) {
     self.parameters = parameters
@@ -60,9 +62,6 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
 
   private var bytes: [UInt8] = []
   private var entries: [Entry] = []
-
-  /// How many bytes all names and values have.
-  var byteCount: Int { bytes.count }
 
   public init() {}
 

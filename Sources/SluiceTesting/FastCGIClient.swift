@@ -4,6 +4,8 @@ import Foundation
 /// A FastCGI client in the web server's place, for saying things that a web server would not. Blocking.
 public final class FastCGIClient {
   private let descriptor: Descriptor
+  /// What came behind the last answer.
+  private var unread: [UInt8] = []
 
   /// Takes over a connected socket.
   public init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
@@ -73,18 +75,20 @@ public final class FastCGIClient {
   /// Reads one answer.
   public func answer(timeout: Duration = .seconds(10)) -> Answer {
     var answer = Answer()
-    var bytes: [UInt8] = []
+    var bytes = exchange(&unread, with: [])
+    defer { unread = bytes }
     while true {
       while bytes.count >= 8 {
         let length = Int(bytes[4]) << 8 | Int(bytes[5])
         let total = 8 + length + Int(bytes[6])
         guard bytes.count >= total else { break }
         if bytes[1] == 6 { answer.output += bytes[8..<(8 + length)] }
-        if bytes[1] == 3 {
+        let isEnd = bytes[1] == 3
+        bytes.removeFirst(total)
+        if isEnd {
           answer.isEnded = true
           return answer
         }
-        bytes.removeFirst(total)
       }
       guard let more = descriptor.receive(timeout: timeout) else { return answer }
       if more.isEmpty {

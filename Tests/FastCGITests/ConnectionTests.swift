@@ -20,7 +20,7 @@ private func serve<Success: Sendable>(
   return try await onLoop { reactor in
     var log: [String] = []
     let left = Waiter()
-    let server = ConnectionServer(reactor: reactor, limits: limits, pool: BlockingPool()) { request, writer in
+    let server = ConnectionServer(reactor: reactor, limits: limits) { request, writer in
       var writer: ResponseWriter? = consume writer
       writer?.transport.peerWent = {
         log.append("went")
@@ -109,7 +109,7 @@ struct ConnectionTests {
     #expect(text.hasSuffix("POST /b 5"), "\(text)")
   }
 
-  @Test("may send a body larger than any socket buffer, which a thread reads")
+  @Test("may send a body larger than any socket buffer")
   func largeBody() async throws {
     let (text, _, _) = try await serve { client in
       let body = [UInt8](repeating: 1, count: 1_000_000)
@@ -174,6 +174,128 @@ struct ConnectionTests {
       return client.isClosed(within: .seconds(5))
     }
     #expect(isClosed && log.isEmpty)
+  }
+
+  /// Ways past a guard that looks at record headers from outside: each asks libfcgi for values, whose answer overflows
+  /// a buffer of 64 bytes, or makes it wait.
+  private static let traps: [[UInt8]] = {
+    let names = ["FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS"]
+    let question = FastCGIClient.record(
+      9, id: 0, FastCGIClient.pairs((0..<30).map { (names[$0 % 3], String(repeating: "9", count: 8)) }))
+    let begin: [UInt8] = [0, 1, 0, 0, 0, 0, 0, 0]
+    func padded(_ type: UInt8, _ content: [UInt8], with padding: [UInt8]) -> [UInt8] {
+      Array(FastCGIClient.record(type, content, padding: UInt8(padding.count)).dropLast(padding.count)) + padding
+    }
+    let pairs = FastCGIClient.pairs([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a")])
+    let short = Array(question.prefix(255))
+    let rest = FastCGIClient.record(4, pairs) + FastCGIClient.record(4) + FastCGIClient.record(5)
+    // The head of a record of 65,535 bytes, of which none come.
+    let long: [UInt8] = [1, 4, 0, 1, 0xFF, 0xFF, 0, 0]
+    return [
+      padded(1, begin, with: short) + rest,
+      FastCGIClient.record(1, begin) + FastCGIClient.record(4, pairs) + padded(4, [], with: short)
+        + FastCGIClient.record(5),
+      FastCGIClient.record(1, begin) + FastCGIClient.record(4, pairs) + FastCGIClient.record(4)
+        + padded(5, [], with: short),
+      padded(1, begin, with: long) + rest,
+      FastCGIClient.record(1, begin) + FastCGIClient.record(4, pairs) + padded(4, [], with: long)
+        + FastCGIClient.record(5),
+    ]
+  }()
+
+  @Test("may hide anything in padding: it is dropped, and the request answered at once", arguments: traps.indices)
+  func padding(index: Int) async throws {
+    let trap = Self.traps[index]
+    let start = ContinuousClock.now
+    let (text, _, _) = try await serve { client in
+      client.send(trap)
+      return client.answer().text
+    }
+    #expect(text.hasSuffix("GET /a 0"), "\(text)")
+    #expect(ContinuousClock.now - start < .seconds(3))
+  }
+
+  @Test("that asks libfcgi for values is closed: first, behind another request's record, late, or behind a large body")
+  func values() async throws {
+    let question = FastCGIClient.record(
+      9, id: 0, FastCGIClient.pairs((0..<200).map { _ in ("FCGI_MPXS_CONNS", "9") }))
+    let begin = FastCGIClient.record(1, [0, 1, 1, 0, 0, 0, 0, 0])
+    let large = FastCGIClient.request(
+      [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b")], body: [UInt8](repeating: 1, count: 200_000))
+    for pieces in [
+      [question], [FastCGIClient.record(1, id: 7, [0, 1, 0, 0, 0, 0, 0, 0]) + begin, question],
+      [begin, question], [Array(large.dropLast(8)), question],
+    ] {
+      let (isClosed, log, connections) = try await serve { client in
+        for piece in pieces {
+          client.send(piece)
+          usleep(20_000)
+        }
+        return client.isClosed(within: .seconds(5))
+      }
+      #expect(isClosed && log.isEmpty && connections == 0, "\(pieces.map { $0.prefix(16) }): \(log)")
+    }
+  }
+
+  @Test("that sends parameters without end is closed at their limit, and the log says why")
+  func endlessParameters() async throws {
+    let reports = Locked<[SystemError]>([])
+    var limits = ServerLimits()
+    limits.report = { error in reports.withLock { $0.append(error) } }
+    let (sent, log, connections) = try await serve(limits: limits) { client in
+      client.send(FastCGIClient.record(1, [0, 1, 0, 0, 0, 0, 0, 0]))
+      let record = FastCGIClient.record(4, [UInt8](repeating: 0, count: 60_000))
+      return (0..<100).filter { _ in client.send(record) }.count
+    }
+    #expect(sent < 20 && log.isEmpty && connections == 0)
+    #expect(reports.withLock { $0 }.map(\.code) == [EMSGSIZE])
+  }
+
+  @Test("may send its next request right behind the first")
+  func pipelined() async throws {
+    let (texts, _, _) = try await serve { client in
+      client.send(get("/1", keep: true) + get("/2", keep: true) + get("/3"))
+      return (0..<3).map { _ in client.answer().text.split(separator: "\r\n").last.map(String.init) ?? "" }
+    }
+    #expect(texts == ["GET /1 0", "GET /2 0", "GET /3 0"])
+  }
+
+  @Test("that never ends the body that is too large is closed after the request timeout, and keeps nobody waiting")
+  func endlessBody() async throws {
+    var limits = ServerLimits()
+    limits.maximumBodyBytes = 1000
+    limits.requestTimeout = .milliseconds(300)
+    let (text, _, connections) = try await serve(limits: limits) { client in
+      let request = FastCGIClient.request(
+        [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b")], body: [UInt8](repeating: 1, count: 2000))
+      client.send(Array(request.dropLast(8)))
+      let text = client.answer().text
+      let record = FastCGIClient.record(5, [UInt8](repeating: 1, count: 60_000))
+      while client.send(record) {}
+      return text
+    }
+    #expect(text.hasSuffix("POST /b 0 too large"), "\(text)")
+    #expect(connections == 0)
+  }
+
+  @Test("holds two descriptors of the budget while it is fresh or served, and one when it is silent for long")
+  func budget() async throws {
+    var limits = ServerLimits()
+    limits.descriptors = DescriptorBudget(units: 2)
+    _ = limits.descriptors.acquire(2)
+    let budget = limits.descriptors
+    let (seen, _, _) = try await serve(limits: limits) { client in
+      client.send(get("/a", keep: true))
+      _ = client.answer()
+      usleep(20_000)
+      var seen = [budget.available]
+      client.send(get("/slow", keep: true))
+      _ = client.waitForOutput()
+      seen.append(budget.available)
+      return seen
+    }
+    #expect(seen == [1, 0])
+    #expect(budget.available == 2)
   }
 
   @Test("that never completes its request is closed after the request timeout")

@@ -47,36 +47,103 @@ struct RequestTests {
     #expect(parameters["C"] == "4=5")
     #expect(parameters.map(\.name) == ["B", "C"])
   }
-
-  @Test("is known to be whole at its last byte, and not before", arguments: [0, 1, 70_000])
-  func wholeness(bodyBytes: Int) {
-    let body = [UInt8](repeating: 7, count: bodyBytes)
-    let bytes = FastCGIClient.request(
-      [("REQUEST_METHOD", "POST"), ("X", String(repeating: "y", count: 200))], body: body)
-    for count in stride(from: 0, to: bytes.count, by: max(1, bytes.count / 500)) {
-      #expect(scan(Array(bytes[..<count])) == .incomplete, "\(count) of \(bytes.count)")
-    }
-    #expect(scan(bytes) == .whole)
-  }
-
-  @Test("is told from junk, from an abort, and from what needs the library")
-  func unusual() {
-    let begin = FastCGIClient.record(1, [0, 1, 0, 0, 0, 0, 0, 0])
-    let cases: [([UInt8], RequestScan)] = [
-      (Array("GET / HTTP/1.1".utf8), .junk),
-      ([0], .junk),
-      (FastCGIClient.record(200), .junk),
-      (FastCGIClient.record(1, [0, 1]), .junk),
-      (FastCGIClient.record(2), .abort),
-      (FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")])), .junk),
-      (begin + FastCGIClient.record(4, id: 2), .unusual),
-      (begin + FastCGIClient.record(5), .unusual),
-    ]
-    for (bytes, expected) in cases { #expect(scan(bytes) == expected, "\(bytes.prefix(24))") }
-  }
 }
 
-private func scan(_ bytes: [UInt8]) -> RequestScan { RequestScan(bytes.span) }
+@Suite("The records of a request")
+struct RequestRecordsTests {
+  private static let parameters = [
+    ("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5"), ("X", String(repeating: "y", count: 200)),
+  ]
+  /// A request whose every record has padding, which begins as a record does.
+  private static let padded: [UInt8] = {
+    let trap = FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")]))
+    func record(_ type: UInt8, _ content: [UInt8]) -> [UInt8] {
+      Array(FastCGIClient.record(type, content, padding: UInt8(trap.count)).dropLast(trap.count)) + trap
+    }
+    let pairs = FastCGIClient.pairs(parameters)
+    return record(1, [0, 1, 1, 0, 0, 0, 0, 0]) + record(4, Array(pairs[..<100])) + record(4, Array(pairs[100...]))
+      + record(4, []) + record(5, Array("he".utf8)) + record(5, Array("llo".utf8)) + record(5, [])
+  }()
+
+  private func read(_ pieces: [[UInt8]], bodyLimit: Int = 1 << 20, parameterLimit: Int = 4096) -> RequestRecords {
+    var records = RequestRecords(maximumParameterBytes: parameterLimit, maximumBodyBytes: bodyLimit)
+    for piece in pieces { _ = records.feed(piece.span) }
+    return records
+  }
+
+  @Test("are the same at every split, and are complete at their last byte of padding only")
+  func splits() {
+    let bytes = Self.padded
+    for split in 0...bytes.count {
+      let part = read([Array(bytes[..<split])])
+      #expect(part.status == (split == bytes.count ? .complete : .incomplete), "split at \(split)")
+      let records = read([Array(bytes[..<split]), Array(bytes[split...])])
+      #expect(records.status == .complete && records.body == Array("hello".utf8), "split at \(split)")
+      #expect(records.parameters == FastCGIClient.pairs(Self.parameters), "split at \(split)")
+    }
+    let bytewise = read(bytes.map { [$0] })
+    #expect(bytewise.status == .complete && bytewise.body == Array("hello".utf8))
+  }
+
+  @Test("reach libfcgi without padding, and the rest of the bytes stays where it is")
+  func head() {
+    let pairs = FastCGIClient.pairs(Self.parameters)
+    var records = RequestRecords(maximumBodyBytes: 100)
+    #expect(records.feed((Self.padded + [7, 8]).span) == Self.padded.count)
+    #expect(
+      records.head == FastCGIClient.record(1, [0, 1, 1, 0, 0, 0, 0, 0]) + FastCGIClient.record(4, pairs)
+        + FastCGIClient.record(4))
+  }
+
+  @Test("of long parameters and of a long body are taken up to their limits")
+  func limits() {
+    let long = FastCGIClient.request([("A", String(repeating: "x", count: 60_000))], body: [1, 2, 3])
+    #expect(read([long], parameterLimit: 60_005).status == .parametersTooLarge)
+    #expect(read([long], parameterLimit: 60_006).status == .complete)
+    #expect(read([long], bodyLimit: 2, parameterLimit: 100_000).status == .bodyTooLarge)
+  }
+
+  @Test("that are no request of a web server are refused at once")
+  func malformed() {
+    let begin = FastCGIClient.record(1, [0, 1, 0, 0, 0, 0, 0, 0])
+    let cases: [([UInt8], RequestRecords.Status)] = [
+      (Array("GET / HTTP/1.1".utf8), .malformed),
+      ([0], .malformed),
+      (FastCGIClient.record(200), .malformed),
+      (FastCGIClient.record(1, [0, 1]), .malformed),
+      // A filter's role.
+      (FastCGIClient.record(1, [0, 3, 0, 0, 0, 0, 0, 0]), .malformed),
+      (FastCGIClient.record(2), .aborted),
+      (begin + FastCGIClient.record(2), .aborted),
+      (begin + FastCGIClient.record(2, id: 2), .malformed),
+      (FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")])), .malformed),
+      (begin + FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")])), .malformed),
+      (begin + FastCGIClient.record(4, id: 2), .malformed),
+      (begin + begin, .malformed),
+      (begin + FastCGIClient.record(5), .malformed),
+      (begin + FastCGIClient.record(4) + FastCGIClient.record(4), .malformed),
+      // Lengths beyond the bytes that there are: libfcgi would allocate them.
+      (
+        begin + FastCGIClient.record(4, [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 65]) + FastCGIClient.record(4),
+        .malformed
+      ),
+      (begin + FastCGIClient.record(4, [3, 0, 65]) + FastCGIClient.record(4), .malformed),
+      (begin + FastCGIClient.record(4, [1]) + FastCGIClient.record(4), .malformed),
+    ]
+    for (bytes, expected) in cases {
+      #expect(read([bytes]).status == expected, "\(bytes.prefix(32))")
+      #expect(read(bytes.map { [$0] }).status == expected, "byte by byte: \(bytes.prefix(32))")
+    }
+  }
+
+  @Test("that are junk are the same however they are cut", arguments: 0..<300)
+  func junk(seed: Int) {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let bytes = Self.padded.mutated(&random)
+    let (whole, pieces) = (read([bytes]), read(bytes.cut(&random)))
+    #expect(whole.status == pieces.status && whole.body == pieces.body, "seed \(seed)")
+  }
+}
 
 @Suite("A response head")
 struct ResponseHeadTests {

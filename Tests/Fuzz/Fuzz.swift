@@ -64,7 +64,14 @@ private func completion(_ bytes: [UInt8]) {
   _ = try? reader.completion()
 }
 
-private func records(_ bytes: [UInt8]) { _ = RequestScan(bytes.span) }
+private func records(_ bytes: [UInt8]) {
+  var whole = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
+  _ = whole.feed(bytes.span)
+  var pieces = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
+  for byte in bytes { _ = pieces.feed([byte].span) }
+  precondition(whole.status == pieces.status && whole.body == pieces.body, "cut in bytes it says something else")
+  if whole.status == .complete { precondition(whole.head.count >= 24) }
+}
 
 private func query(_ bytes: [UInt8]) {
   let text = String(decoding: bytes, as: UTF8.self)

@@ -27,6 +27,9 @@ int clinux_accept(int listener);
 // EAGAIN when another has it.
 int clinux_lock_byte(int file, off_t index);
 
+// A file in memory without a name (memfd_create(2)), closed on exec. -1 with errno when there is no descriptor for it.
+int clinux_memory_file(void);
+
 // Names the calling thread, as `top -H` shows it; what is over 15 bytes is cut off (pthread_setname_np(3)).
 void clinux_name_thread(const char *_Nonnull name);
 

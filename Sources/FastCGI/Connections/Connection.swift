@@ -6,21 +6,23 @@ import Glibc
 /// What a program does with a request, on the loop that received it. It must not block: it starts a task.
 public typealias Responder = (Request, consuming ResponseWriter) -> Void
 
-/// One accepted connection of the web server's: it waits for a request, has it answered, and waits for the next.
+/// One accepted connection of the web server's: it takes a request off the socket, has it answered, and waits for the
+/// next.
 ///
 /// An idle connection costs its descriptor and this object, no thread. Belongs to its loop.
 final class Connection: ResponseTransport {
   private enum State {
-    /// Until a request has arrived whole.
+    /// Nothing of a request has come.
     case waiting
-    /// A thread reads a request that did not arrive at once.
-    case reading
+    /// A part of one has.
+    case receiving
     case serving
-    /// Answered without having been read whole: what still comes is dropped, or it would destroy the answer.
+    /// The response was sent before the request was read. The rest is discarded: closing with unread data would reset
+    /// the peer.
     case lingering
     case closed
 
-    var isActive: Bool { self == .reading || self == .serving }
+    var isActive: Bool { self == .receiving || self == .serving }
   }
 
   private let descriptor: Descriptor
@@ -30,7 +32,6 @@ final class Connection: ResponseTransport {
   private let writable = Waiter()
   private var watch: Watch?
   private var deadline: Timer?
-  private var progress: Timer?
   private var state = State.waiting {
     didSet {
       if state.isActive, !oldValue.isActive { server.limits.activity.began() }
@@ -39,26 +40,32 @@ final class Connection: ResponseTransport {
   }
   /// Whether it has carried a request before.
   private var isKept = false
+  private var records: RequestRecords
+  /// Bytes that came with a request and follow it.
+  private var surplus: [UInt8] = []
   private var request = FastCGIRequest()
+  /// The units of ``ServerLimits/descriptors`` that it holds: one for itself, one for what its request connects to.
+  private var heldDescriptors = ConnectionServer.descriptorsPerConnection
   private(set) var isPeerGone = false
   var peerWent: (() -> Void)?
 
   private static let quiet: Readiness = [.readable, .peerClosed, .edgeTriggered]
+  /// How long a connection may be silent before the descriptor that its request would need is left to others.
+  private static let reservationTime: Duration = .seconds(1)
+  /// Reads without a break: a peer that sends without end must not keep the loop from its streams.
+  private static let maximumReads = 16
 
   init(_ descriptor: consuming Descriptor, server: ConnectionServer) {
     self.gate = OutputGate(descriptor.number)
     self.descriptor = descriptor
     self.server = server
     self.reactor = server.reactor
+    self.records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
   }
 
   /// Begins to wait. Closes at once when epoll will not take the descriptor.
   func open() {
     startDeadline()
-    rewatch()
-  }
-
-  private func rewatch() {
     do {
       watch = try reactor.watch(descriptor.number, for: Self.quiet) { [unowned self] in self.became($0) }
     } catch {
@@ -70,81 +77,88 @@ final class Connection: ResponseTransport {
   // MARK: Receiving
 
   private func became(_ ready: Readiness) {
-    if !ready.isDisjoint(with: [.peerClosed, .hangup, .error]) {
-      peerClosed()
-    } else if state == .waiting {
-      receive()
-    } else if state == .lingering {
-      if server.discard(descriptor.number) <= 0, errno != EAGAIN { close() }
-    } else if state == .serving {
+    if !ready.isDisjoint(with: [.peerClosed, .hangup, .error]) { return peerClosed() }
+    switch state {
+    case .waiting, .receiving: receive()
+    case .serving:
       if ready.contains(.writable) { writable.wake() }
-      if ready.contains(.readable), isAborted() { peerClosed() }
+      if ready.contains(.readable), server.isAbortNext(descriptor.number) { peerClosed() }
+    case .lingering: discard()
+    case .closed: break
     }
   }
 
-  /// Looks at what has arrived, without taking it, and reads the request as soon as it is whole.
+  /// Takes what has come off the socket, and serves the request as soon as it is complete.
   private func receive() {
-    let count = server.peek(descriptor.number)
-    if count < 0 { return errno == EAGAIN ? () : close() }
-    if count == 0 { return close() }
-    switch server.scanPeeked(count) {
-    case .whole: serve(request.read(from: descriptor.number, maximumBodyBytes: server.limits.maximumBodyBytes))
-    case .incomplete where count < server.maximumPeekedBytes:
-      startDeadline()
-      watchProgress()
-    case .incomplete, .unusual: readOnPool()
-    case .abort, .junk: close()
+    if !surplus.isEmpty {
+      let bytes = exchange(&surplus, with: [])
+      feed(bytes.span)
     }
+    for _ in 0..<Self.maximumReads {
+      guard state == .waiting || state == .receiving else { return }
+      let count = server.receive(from: descriptor.number) { feed($0) }
+      if count < 0 { return errno == EAGAIN ? () : close() }
+      if count == 0 { return close() }
+    }
+    continueSoon { [unowned self] in receive() }
   }
 
-  /// A peer that sends in many small pieces fills its socket's buffer long before 64 KiB: what is only looked at is
-  /// not taken from there. A thread takes it, if no more has come for a while.
-  private func watchProgress() {
-    progress?.cancel()
-    progress = reactor.schedule(after: .seconds(1)) { [unowned self] in
-      if state == .waiting { readOnPool() }
-    }
-  }
-
-  /// For a request that is larger than the socket's buffer, or of an unusual form. A peer that stops sending is given
-  /// up after the receive timeout of its socket; one that trickles, when the deadline shuts the socket down.
-  private func readOnPool() {
-    state = .reading
-    watch?.cancel()
+  private func feed(_ bytes: borrowing Span<UInt8>) {
+    state = .receiving
     startDeadline()
-    let request = request
-    let number = descriptor.number
-    let limit = server.limits.maximumBodyBytes
-    reactor.spawn {
-      let read = await self.server.pool.run { request.read(from: number, maximumBodyBytes: limit) }
-      guard self.state == .reading else { return }
-      self.rewatch()
-      self.serve(read)
+    let count = records.feed(bytes)
+    switch records.status {
+    case .incomplete: break
+    case .complete, .bodyTooLarge:
+      let rest = bytes.extracting(count..<bytes.count)
+      if RequestRecords.isAbort(rest) { return close() }
+      for index in rest.indices { surplus.append(rest[index]) }
+      serve()
+    case .parametersTooLarge:
+      server.limits.report(SystemError("read a request's parameters", code: EMSGSIZE))
+      close()
+    case .aborted, .malformed: close()
     }
   }
 
-  private func serve(_ read: Request?) {
-    guard state != .closed else { return }
+  private func serve() {
     deadline?.cancel()
-    progress?.cancel()
+    let read = request.read(
+      records, through: server, maximumBodyBytes: server.limits.maximumBodyBytes, respondingTo: descriptor.number)
+    records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
     if let failure = request.failure { server.limits.report(failure) }
-    guard let read, !isPeerGone else { return close() }
+    guard var read, !isPeerGone else { return close() }
+    if heldDescriptors < ConnectionServer.descriptorsPerConnection, server.limits.descriptors.acquire(1) {
+      heldDescriptors += 1
+    }
+    read.lacksDescriptor = heldDescriptors < ConnectionServer.descriptorsPerConnection
     state = .serving
     server.responder(
       read, ResponseWriter(self, isHeadRequest: read.method == "HEAD", writeTimeout: server.limits.writeTimeout))
   }
 
-  private func isAborted() -> Bool {
-    let count = server.peek(descriptor.number)
-    return count > 0 && server.scanPeeked(count) == .abort
+  /// Calls `body` in a later turn of the loop, unless the connection is closed before.
+  private func continueSoon(_ body: @escaping () -> Void) {
+    _ = reactor.schedule(after: .zero) { [weak self] in
+      if let self, state != .closed { body() }
+    }
   }
 
   private func startDeadline() {
     if deadline?.isPending == true { return }
-    deadline = reactor.schedule(after: server.limits.requestTimeout) { [unowned self] in
-      // A thread that reads from it sees the end of the connection and comes back.
-      if state == .reading { shutdown(descriptor.number, CInt(SHUT_RDWR)) } else { close() }
+    let patience = server.limits.requestTimeout
+    // In two parts: what is silent for long leaves the second descriptor to those that are not.
+    let first = min(patience, Self.reservationTime)
+    deadline = reactor.schedule(after: first) { [unowned self] in
+      releaseDescriptors(keeping: 1)
+      deadline = reactor.schedule(after: patience - first) { [unowned self] in close() }
     }
+  }
+
+  private func releaseDescriptors(keeping count: Int) {
+    guard heldDescriptors > count else { return }
+    server.limits.descriptors.release(heldDescriptors - count)
+    heldDescriptors = count
   }
 
   // MARK: Answering
@@ -172,6 +186,7 @@ final class Connection: ResponseTransport {
     guard isComplete, request.keepsConnection, !isPeerGone, !server.isDraining else { return close() }
     request = FastCGIRequest()
     state = .waiting
+    releaseDescriptors(keeping: 1)
     // The next request may have come while this one was answered: its edge is past.
     receive()
   }
@@ -180,7 +195,16 @@ final class Connection: ResponseTransport {
     state = .lingering
     shutdown(descriptor.number, CInt(SHUT_WR))
     startDeadline()
-    became(.readable)
+    discard()
+  }
+
+  private func discard() {
+    for _ in 0..<Self.maximumReads {
+      let count = server.receive(from: descriptor.number) { _ in }
+      if count < 0, errno == EAGAIN { return }
+      if count <= 0 { return close() }
+    }
+    continueSoon { [unowned self] in discard() }
   }
 
   func abort() {
@@ -199,8 +223,8 @@ final class Connection: ResponseTransport {
     guard !isPeerGone else { return }
     isPeerGone = true
     switch state {
-    case .waiting, .lingering: close()
-    case .reading, .closed: break
+    case .waiting, .receiving, .lingering: close()
+    case .closed: break
     case .serving:
       writable.wake()
       peerWent.take()?()
@@ -210,16 +234,16 @@ final class Connection: ResponseTransport {
   /// Ends a connection that was kept and on which nothing has come. A fresh one has a request on its way, and one
   /// that is being served ends with its answer.
   func drain() {
-    if state == .waiting, isKept, server.peek(descriptor.number) <= 0 { close() }
+    if state == .waiting, isKept, surplus.isEmpty, !server.hasBytes(descriptor.number) { close() }
   }
 
   private func close() {
     guard state != .closed else { return }
     state = .closed
     deadline?.cancel()
-    progress?.cancel()
     watch?.cancel()
     request.release()
+    releaseDescriptors(keeping: 0)
     // The descriptor closes with the last reference: that of the server, or of a task that still runs.
     server.forget(self)
   }

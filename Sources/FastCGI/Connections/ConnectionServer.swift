@@ -11,6 +11,8 @@ public struct ServerLimits: Sendable {
   public var requestTimeout: Duration = .seconds(10)
   /// Counts the requests that are being read or answered, over all servers that share it.
   public var activity = RequestActivity()
+  /// The descriptors that the connections of all servers that share it may use.
+  public var descriptors = DescriptorBudget()
   /// How long a peer may take nothing of an answer.
   public var writeTimeout: Duration = .seconds(60)
   /// Told of trouble that is survived, such as running out of descriptors. Called on a loop's thread.
@@ -35,26 +37,25 @@ public final class RequestActivity: Sendable {
 public final class ConnectionServer {
   let reactor: Reactor
   let limits: ServerLimits
-  let pool: BlockingPool
-  /// Where arrived bytes are looked at. One for all connections: nothing of it is used in a later turn.
-  private var peeked = [UInt8](repeating: 0, count: 64 * 1024)
+  /// Where received bytes go first. One for all connections: nothing of it is used in a later turn.
+  private var received = [UInt8](repeating: 0, count: 64 * 1024)
+  /// Where libfcgi reads requests from. One for all connections, which use it one after the other.
+  private var memory: MemoryFile?
 
   let responder: Responder
   private var connections: [ObjectIdentifier: Connection] = [:]
   private(set) var isDraining = false
 
+  /// The units of ``ServerLimits/descriptors`` that a new connection holds: for itself, and for what its request
+  /// connects to.
+  public static let descriptorsPerConnection = 2
+
   /// - Parameter responder: called for every request, on this loop.
-  public init(
-    reactor: Reactor, limits: ServerLimits, pool: BlockingPool = requestPool, responder: @escaping Responder
-  ) {
+  public init(reactor: Reactor, limits: ServerLimits, responder: @escaping Responder) {
     self.reactor = reactor
     self.limits = limits
-    self.pool = pool
     self.responder = responder
   }
-
-  /// Threads for requests that do not arrive at once. Their own, so that peers that stall hold up no file.
-  public static let requestPool = BlockingPool(maximumThreads: 64)
 
   /// Prepares libfcgi. Call it once, after ``Signals/block(_:)`` and before the first server: it installs handlers.
   public static func initializeLibrary() { FastCGIRequest.initializeLibrary() }
@@ -63,12 +64,11 @@ public final class ConnectionServer {
   public var openConnections: Int { connections.count }
 
   /// Serves an accepted connection from here on, and closes it in the end.
+  ///
+  /// The caller has acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
   public func take(_ descriptor: consuming Descriptor) {
-    var timeout = timeval(tv_sec: 5, tv_usec: 0)
-    unsafe setsockopt(
-      descriptor.number, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
     // The belt to the braces of OutputGate: a write that blocked after all would end.
-    timeout.tv_sec = 1
+    var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(
       descriptor.number, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
     // Room for OutputGate's budget, whatever the system's defaults are; the kernel doubles the figure.
@@ -91,23 +91,36 @@ public final class ConnectionServer {
 
   func forget(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
 
-  var maximumPeekedBytes: Int { peeked.count }
-
-  /// Copies up to ``maximumPeekedBytes`` of what has arrived without taking it from the socket (recv(2)).
-  func peek(_ number: CInt) -> Int {
-    unsafe recv(number, &peeked, peeked.count, CInt(MSG_PEEK | MSG_DONTWAIT))
-  }
-
-  /// Takes what has arrived and drops it.
-  func discard(_ number: CInt) -> Int {
-    var count = 1
-    while count > 0 { count = unsafe recv(number, &peeked, peeked.count, CInt(MSG_DONTWAIT)) }
+  /// Takes up to 64 KiB off a socket, without waiting (recv(2)), and calls `body` with what came.
+  ///
+  /// - Returns: what recv(2) returned.
+  func receive(from number: CInt, _ body: (borrowing Span<UInt8>) -> Void) -> Int {
+    let count = unsafe recv(number, &received, received.count, CInt(MSG_DONTWAIT))
+    if count > 0 {
+      let bytes = received
+      body(bytes.span.extracting(0..<count))
+    }
     return count
   }
 
-  /// What the first `count` bytes are that ``peek(_:)`` copied.
-  func scanPeeked(_ count: Int) -> RequestScan {
-    let bytes = peeked
-    return RequestScan(bytes.span.extracting(0..<count))
+  /// Whether the next record on a socket is ABORT_REQUEST. Takes nothing.
+  func isAbortNext(_ number: CInt) -> Bool {
+    var header: [UInt8] = [0, 0]
+    let count = unsafe recv(number, &header, header.count, CInt(MSG_PEEK | MSG_DONTWAIT))
+    return count == header.count && RequestRecords.isAbort(header.span)
+  }
+
+  /// Whether something has come on a socket, its end included. Takes nothing.
+  func hasBytes(_ number: CInt) -> Bool {
+    var byte: UInt8 = 0
+    return unsafe recv(number, &byte, 1, CInt(MSG_PEEK | MSG_DONTWAIT)) > 0
+  }
+
+  /// Calls `body` with a descriptor from which `bytes` are read, and which `body` closes.
+  func reading<Result>(_ bytes: [UInt8], _ body: (CInt) -> Result) throws(SystemError) -> Result {
+    if memory == nil { memory = try MemoryFile() }
+    guard let memory else { throw SystemError("memfd_create", code: ENOMEM) }
+    defer { memory.clear() }
+    return body(try memory.open(bytes))
   }
 }

@@ -4,11 +4,10 @@ import Glibc
 
 /// libfcgi's state of one request, and all that is done with it: everything of the library is behind this type.
 ///
-/// Used by one thread at a time: by the one that reads the request, from then on by the loop. libfcgi never owns the
-/// connection's descriptor: it reads from a duplicate, because it closes what it cannot read from, and writes to a
-/// borrowed number that is taken from it before it frees anything.
+/// Belongs to its loop. libfcgi reads from memory, so it waits for no peer, and never owns the connection's descriptor:
+/// it writes to a borrowed number that is taken from it before it frees anything.
 @safe
-final class FastCGIRequest: @unchecked Sendable {
+final class FastCGIRequest {
   /// The most payload bytes of one record of libfcgi's output buffer, which is 8,192 bytes with its header.
   static let maximumPieceBytes = 8184
 
@@ -34,84 +33,66 @@ final class FastCGIRequest: @unchecked Sendable {
   /// Whether the web server wants to send another request on this connection.
   var keepsConnection: Bool { unsafe raw.pointee.keepConnection != 0 }
 
-  /// Reads one request from `descriptor`. Blocks for as long as the peer keeps it waiting.
+  /// Reads the request that `records` are. Its response goes to `connection`.
   ///
-  /// - Returns: nil when what came was not a whole request. Nothing was answered then.
-  func read(from descriptor: CInt, maximumBodyBytes: Int) -> Request? {
-    let duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
-    guard duplicate >= 0 else {
-      failure = SystemError("read a request")
+  /// - Returns: nil when what came was not a valid request. Nothing was answered then.
+  func read(
+    _ records: RequestRecords, through server: ConnectionServer, maximumBodyBytes: Int, respondingTo connection: CInt
+  ) -> Request? {
+    let parameters: Parameters?
+    do throws(SystemError) {
+      parameters = try server.reading(records.head) { readHead(from: $0) }
+    } catch {
+      failure = error
       return nil
     }
-    unsafe raw.pointee.ipcFd = duplicate
+    guard let parameters else { return nil }
+    unsafe raw.pointee.ipcFd = connection
+    var request = Request(parameters: parameters, body: records.body)
+    let announced = parameters["CONTENT_LENGTH"].flatMap(Int.init)
+    request.isBodyTooLarge = records.status == .bodyTooLarge || announced.map { $0 > maximumBodyBytes } ?? false
+    if request.isBodyTooLarge {
+      request.body = []
+      // What is left of an unread body would be taken for the next request.
+      hasUnreadBody = true
+      unsafe raw.pointee.keepConnection = 0
+    } else if let announced, announced != request.body.count {
+      return nil
+    }
+    return request
+  }
+
+  /// Reads BEGIN_REQUEST and PARAMS, and closes `descriptor`.
+  private func readHead(from descriptor: CInt) -> Parameters? {
+    unsafe raw.pointee.ipcFd = descriptor
     // Makes it read from `ipcFd` instead of accepting a connection,
     unsafe raw.pointee.keepConnection = 1
     // and, should it fail, not wait two seconds for the peer to close.
     unsafe FCGX_Detach(raw)
+    // When it fails it has closed the descriptor.
     guard unsafe FCGX_Accept_r(raw) == 0 else { return nil }
     isOpen = true
-    unsafe raw.pointee.ipcFd = duplicate
     defer {
-      close(duplicate)
-      unsafe raw.pointee.ipcFd = descriptor
+      close(descriptor)
+      unsafe FCGX_FreeStream(&raw.pointee.in)
     }
-    // A connection that ends half-way through PARAMS is returned as a request: only the stream's error tells.
+    // PARAMS that end half-way are returned as a request: only the stream's error tells.
     guard unsafe FCGX_GetError(raw.pointee.in) == 0, unsafe raw.pointee.role == CInt(Self.responderRole) else {
       return nil
     }
-    guard let parameters = parameters() else { return nil }
-    var request = Request(parameters: parameters)
-    let announced = request.parameters["CONTENT_LENGTH"].flatMap(Int.init)
-    if let announced, announced > maximumBodyBytes {
-      request.isBodyTooLarge = true
-    } else {
-      guard readBody(into: &request, limit: maximumBodyBytes) else { return nil }
-      if !request.isBodyTooLarge, let announced, announced != request.body.count { return nil }
-    }
-    // What is left of an unread body would be taken for the next request.
-    if request.isBodyTooLarge {
-      hasUnreadBody = true
-      unsafe raw.pointee.keepConnection = 0
-    }
-    unsafe FCGX_FreeStream(&raw.pointee.in)
-    return request
+    return parameters()
   }
 
-  /// The most bytes of all parameters: web servers limit a request's head to a small part of it.
-  private static let maximumParameterBytes = 1 << 20
-
-  /// Nil when there are too many.
-  private func parameters() -> Parameters? {
+  private func parameters() -> Parameters {
     var parameters = Parameters()
     var next = unsafe raw.pointee.envp
     while let entry = unsafe next?.pointee {
       // Safe: `envp` is a NULL-terminated array of NUL-terminated strings, and this is the only user of it.
       let bytes = unsafe UnsafeRawBufferPointer(start: entry, count: strlen(entry)).bindMemory(to: UInt8.self)
-      guard parameters.byteCount + bytes.count <= Self.maximumParameterBytes else { return nil }
       unsafe parameters.add(bytes.span)
       unsafe next = next?.successor()
     }
     return parameters
-  }
-
-  /// False when the connection ended before the body did.
-  private func readBody(into request: inout Request, limit: Int) -> Bool {
-    while true {
-      let count = unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 8192) { buffer -> CInt in
-        let count = unsafe buffer.withMemoryRebound(to: CChar.self) { chars in
-          unsafe FCGX_GetStr(chars.baseAddress, CInt(chars.count), raw.pointee.in)
-        }
-        unsafe request.body.append(contentsOf: buffer.prefix(Int(max(0, count))))
-        return count
-      }
-      guard unsafe FCGX_GetError(raw.pointee.in) == 0 else { return false }
-      if request.body.count > limit {
-        request.body = []
-        request.isBodyTooLarge = true
-        return true
-      }
-      if count <= 0 { return true }
-    }
   }
 
   /// Sends one STDOUT record of up to ``maximumPieceBytes``. Blocks unless the descriptor is writable.

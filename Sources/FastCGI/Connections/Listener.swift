@@ -6,22 +6,29 @@ import Glibc
 public final class Listener {
   private let descriptor: Descriptor
   private let reactor: Reactor
+  private let budget: DescriptorBudget
   private let report: @Sendable (SystemError) -> Void
   private let accepted: (consuming Descriptor) -> Void
   private var watch: Watch?
   private var pause: Timer?
+  /// Whether the present shortage of descriptors has been reported.
+  private var hasReportedShortage = false
 
   /// - Parameters:
+  ///   - budget: where ``ConnectionServer/descriptorsPerConnection`` units are acquired for each connection. Without
+  ///     them connections wait in the socket's queue.
   ///   - report: told when a connection could not be accepted. The listener goes on.
   ///   - accepted: called on this loop with each connection.
   public init(
-    _ descriptor: consuming Descriptor, on reactor: Reactor, report: @escaping @Sendable (SystemError) -> Void,
+    _ descriptor: consuming Descriptor, on reactor: Reactor, budget: DescriptorBudget = DescriptorBudget(),
+    report: @escaping @Sendable (SystemError) -> Void,
     accepted: @escaping (consuming Descriptor) -> Void
   ) throws(SystemError) {
     // Several processes may accept from one socket: whoever comes too late must not block.
     _ = fcntl(descriptor.number, F_SETFL, fcntl(descriptor.number, F_GETFL) | O_NONBLOCK)
     self.descriptor = descriptor
     self.reactor = reactor
+    self.budget = budget
     self.report = report
     self.accepted = accepted
     try listen()
@@ -43,25 +50,39 @@ public final class Listener {
   private func acceptReady() {
     // A bound, so that a flood of connections does not keep the loop from its streams.
     for _ in 0..<64 {
+      guard budget.acquire(ConnectionServer.descriptorsPerConnection) else { return waitForDescriptors() }
+      hasReportedShortage = false
       let number = clinux_accept(descriptor.number)
       if number >= 0 {
         accepted(Descriptor(owning: number))
         continue
       }
-      switch errno {
+      let code = errno
+      budget.release(ConnectionServer.descriptorsPerConnection)
+      switch code {
       case EAGAIN: return
       case EINTR, ECONNABORTED: continue
-      default: return rest(SystemError("accept"))
+      default:
+        report(SystemError("accept", code: code))
+        return rest(for: .milliseconds(100))
       }
     }
   }
 
+  private func waitForDescriptors() {
+    if !hasReportedShortage { report(SystemError("accept", code: EMFILE)) }
+    hasReportedShortage = true
+    rest(for: .milliseconds(20))
+  }
+
   /// Without descriptors or memory the socket stays readable: trying again at once would burn the processor.
-  private func rest(_ error: SystemError) {
-    report(error)
+  private func rest(for time: Duration) {
     watch?.cancel()
-    pause = reactor.schedule(after: .milliseconds(100)) { [unowned self] in
-      do throws(SystemError) { try listen() } catch { rest(error) }
+    pause = reactor.schedule(after: time) { [unowned self] in
+      do throws(SystemError) { try listen() } catch {
+        report(error)
+        rest(for: .milliseconds(100))
+      }
     }
   }
 }

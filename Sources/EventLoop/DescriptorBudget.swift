@@ -1,0 +1,43 @@
+import Glibc
+import Synchronization
+
+/// The descriptors that connections may use, so that what has begun finds the ones that it still needs.
+///
+/// A process that accepts as long as accept4(2) succeeds has no descriptor left for the upstream connections and the
+/// files of the requests that it has accepted. Units are acquired before a descriptor is opened. Use it on any thread.
+public final class DescriptorBudget: Sendable {
+  private let units: Atomic<Int>
+
+  /// - Parameter units: the number of descriptors to give away; practically without limit unless given.
+  public init(units: Int = .max / 2) { self.units = Atomic(units) }
+
+  /// The units that nothing holds.
+  public var available: Int { units.load(ordering: .relaxed) }
+
+  /// Acquires `count` units, or none.
+  public func acquire(_ count: Int) -> Bool {
+    var present = units.load(ordering: .relaxed)
+    while present >= count {
+      let (isDone, original) = units.compareExchange(expected: present, desired: present - count, ordering: .relaxed)
+      if isDone { return true }
+      present = original
+    }
+    return false
+  }
+
+  /// Gives `count` units back.
+  public func release(_ count: Int) { units.add(count, ordering: .relaxed) }
+
+  /// Raises the process's limit of open descriptors as far as it may (setrlimit(2)) and returns it. Nothing here uses
+  /// select(2), for which the lower limit exists.
+  public static func raiseProcessLimit() -> Int {
+    var limit = rlimit()
+    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
+    if limit.rlim_cur < limit.rlim_max {
+      var raised = limit
+      raised.rlim_cur = limit.rlim_max
+      if unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &raised) == 0 { limit = raised }
+    }
+    return Int(clamping: limit.rlim_cur)
+  }
+}
