@@ -82,6 +82,33 @@ extension Integration {
       #expect(await program.exitCode() == 0)
     }
 
+    @Test("of more streams than there are descriptors for: each is served to its end and stored, or waits, or gets 503")
+    func scarcity() async throws {
+      let upstream = try ScriptedUpstream { $0.stream(["a ", "b ", "c"], gap: .milliseconds(100)) }
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let program = try Program(
+        "/bin/sh", ["-c", "ulimit -n 64; exec \"$0\"", releaseFolder + "/sluice"],
+        environment: Self.calm.merging([
+          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
+          "SLUICE_UPSTREAM_URL": upstream.baseURL,
+        ]) { $1 })
+      #expect(await eventually { !program.log("ready").isEmpty })
+      let clients = try (0..<60).map { _ in try Sluice.chat("x", at: folder + "/s") }
+      let texts = clients.map { $0.answer(timeout: .seconds(20)).text }
+      let (done, refused) = (texts.filter { $0.contains("event: done") }, texts.filter { $0.contains("overloaded") })
+      #expect(done.count + refused.count == 60 && done.count >= 20, "\(texts.filter { !$0.contains("event: done") })")
+      #expect(refused.allSatisfy { $0.hasPrefix("Status: 503 ") && $0.contains("Retry-After: ") }, "\(refused)")
+      let stored = FileManager.default.enumerator(atPath: folder + "/state")?.compactMap { $0 as? String } ?? []
+      #expect(stored.count { $0.hasSuffix(".jsonl") } == done.count)
+      #expect(program.log("a connection could not be accepted").count < 20)
+      // A client that comes later finds everything as it was.
+      #expect(try Sluice.chat("y", at: folder + "/s").answer().text.contains("event: done"))
+      program.signal(SIGTERM)
+      #expect(await program.exitCode() == 0)
+    }
+
     @Test("of a reader that takes nothing while the model floods costs little memory, and ends with the write timeout")
     func flood() async throws {
       let upstream = try ScriptedUpstream { exchange in

@@ -26,6 +26,11 @@ final class Sluice: Sendable {
   }
 
   func chat(_ message: String, session: String? = nil) throws -> FastCGIClient {
+    try Self.chat(message, session: session, at: socket)
+  }
+
+  /// A chat message to the program that listens at `socket`, on its way.
+  static func chat(_ message: String, session: String? = nil, at socket: String) throws -> FastCGIClient {
     let client = try FastCGIClient(path: socket)
     let body = Array("{\"message\":\"\(message)\"\(session.map { ",\"sessionId\":\"\($0)\"" } ?? "")}".utf8)
     client.send(

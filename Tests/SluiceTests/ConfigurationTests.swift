@@ -140,7 +140,7 @@ struct TokensTests {
   func sources() throws {
     let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])
-    let authenticator = Authenticator(configuration, log: Log(level: .error, pool: .init()))
+    let authenticator = Authenticator(configuration, log: Log(level: .error))
     func user(_ parameters: Parameters, trusting: Bool = false) -> String? {
       try? authenticator.authenticate(Request(parameters: parameters), trustsRemoteUser: trusting).name
     }

@@ -219,7 +219,7 @@ struct UnsavedTurnsTests {
   }
 
   private func unsaved(_ store: Store) -> UnsavedTurns {
-    UnsavedTurns(store, folder: folder.path + "/unsaved", log: Log(level: .error, pool: BlockingPool(), descriptor: -1))
+    UnsavedTurns(store, folder: folder.path + "/unsaved", log: Log(level: .error, descriptor: -1))
   }
 
   @Test("do not keep each other waiting, are stored once, and not at all when they are forgotten")

@@ -10,6 +10,6 @@ extension Services {
     configuration.upstreamURL = url
     configuration.messagesPerHour = 0
     let pool = BlockingPool()
-    self.init(configuration, log: Log(level: .error, pool: pool), pool: pool, environment: [:])
+    self.init(configuration, log: Log(level: .error), pool: pool, environment: [:])
   }
 }

@@ -13,7 +13,7 @@ public final class Log: Sendable {
   }
 
   private let level: Configuration.LogLevel
-  private let pool: BlockingPool
+  private let thread = BlockingPool(maximumThreads: 1)
   private let state = Locked(State())
   private let descriptor: CInt
   /// systemd's journal takes a level in front of each line (sd-daemon(3)).
@@ -23,11 +23,10 @@ public final class Log: Sendable {
   private static let maximumWaitingBytes = 4 << 20
 
   init(
-    level: Configuration.LogLevel, pool: BlockingPool, descriptor: CInt = STDERR_FILENO,
+    level: Configuration.LogLevel, descriptor: CInt = STDERR_FILENO,
     environment: [String: String] = [:]
   ) {
     self.level = level
-    self.pool = pool
     self.descriptor = descriptor
     self.isJournal = Self.isJournal(descriptor, environment["JOURNAL_STREAM"])
   }
@@ -54,7 +53,7 @@ public final class Log: Sendable {
       state.lines.append(contentsOf: line)
       return !exchange(&state.isWriting, with: true)
     }
-    if mustWrite { pool.submit { self.drain() } }
+    if mustWrite { thread.submit { self.drain() } }
   }
 
   /// Writes what waits, on the calling thread: before the program ends.

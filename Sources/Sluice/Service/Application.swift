@@ -35,9 +35,11 @@ public final class Application {
     configuration = try Configuration(environment: environment)
     // Before any thread exists: the threads inherit it. libfcgi would install handlers otherwise.
     Signals.block([SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGUSR1])
-    let pool = BlockingPool()
-    let log = Log(level: configuration.logLevel, pool: pool, environment: environment)
-    services = Services(configuration, log: log, pool: pool, environment: environment)
+    let descriptors = DescriptorPlan.forProcess(loops: configuration.loops)
+    let log = Log(level: configuration.logLevel, environment: environment)
+    services = Services(
+      configuration, log: log, pool: BlockingPool(maximumThreads: descriptors.fileThreads), environment: environment,
+      descriptors: descriptors)
     routes = .builtIn(services)
   }
 

@@ -26,6 +26,9 @@ final class RequestHandler {
       let call = try call(request, route, parameters)
       switch route.action {
       case .answer(let handler): answer(call, handler, isLimited: !route.isOpen, writer)
+      case .stream where request.lacksDescriptor:
+        throw Failure(
+          .overloaded, "The server has no descriptor left to connect to a model.", retryAfter: .seconds(5))
       case .stream(let endpoint): stream(call, route, endpoint, writer)
       }
     } catch {

@@ -51,7 +51,7 @@ final class Server {
     for socket in sockets {
       listeners.append(
         try Listener(
-          Descriptor(owning: socket), on: reactor,
+          Descriptor(owning: socket), on: reactor, budget: services.descriptors,
           report: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
           accepted: { [unowned self] in distribute($0) }))
     }
@@ -176,6 +176,7 @@ extension Services {
     limits.maximumBodyBytes = configuration.maximumBodyBytes
     limits.writeTimeout = configuration.writeTimeout
     limits.activity = activity
+    limits.descriptors = descriptors
     let log = log
     limits.report = { log.error("a connection failed", ["error": .string($0.description)]) }
     return limits

@@ -26,8 +26,13 @@ final class Services: Sendable {
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)
   let activity = RequestActivity()
+  let descriptors: DescriptorBudget
 
-  init(_ configuration: Configuration, log: Log, pool: BlockingPool, environment: [String: String]) {
+  init(
+    _ configuration: Configuration, log: Log, pool: BlockingPool, environment: [String: String],
+    descriptors: DescriptorPlan = .forProcess(loops: 1)
+  ) {
+    self.descriptors = DescriptorBudget(units: descriptors.connections)
     self.configuration = configuration
     self.log = log
     self.pool = pool
@@ -44,6 +49,7 @@ final class Services: Sendable {
     self.upstream = configuration.upstreamURL.map { url in
       OpenAIGenerator(
         baseURL: url, certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
+        maximumIdleConnections: descriptors.idleUpstreamConnections,
         key: { keyFile.flatMap { try? prompts.file($0) } })
     }
   }

@@ -13,8 +13,10 @@ final class CurlMulti {
   /// The transfers that libcurl runs: this keeps them.
   private var transfers: [ObjectIdentifier: CurlTransfer] = [:]
 
-  /// - Parameter isPlain: whether all its transfers are to be HTTP/1.1 without TLS.
-  init(on reactor: Reactor, isPlain: Bool) {
+  /// - Parameters:
+  ///   - isPlain: whether all its transfers are to be HTTP/1.1 without TLS.
+  ///   - maximumIdleConnections: connections that are kept open without a transfer.
+  init(on reactor: Reactor, isPlain: Bool, maximumIdleConnections: Int) {
     guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
     unsafe self.multi = multi
     self.reactor = reactor
@@ -37,7 +39,7 @@ final class CurlMulti {
       }, context)
     unsafe ccurl_multi_set_long(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, 1000)
     // Of idle connections; its own limit would be four for every transfer that ever ran at the same time.
-    unsafe ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 64)
+    unsafe ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, maximumIdleConnections)
   }
 
   deinit {

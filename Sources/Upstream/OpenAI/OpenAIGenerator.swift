@@ -10,21 +10,30 @@ public final class OpenAIGenerator: Generator {
   private let url: String
   private let key: @Sendable () -> String?
   private let certificateFile: String?
+  private let maximumIdleConnections: Int
 
   /// - Parameters:
   ///   - baseURL: with the version and without an end slash: `https://api.openai.com/v1`.
   ///   - certificateFile: certificates to trust, in PEM form, instead of the system's.
+  ///   - maximumIdleConnections: connections that each loop keeps open without using them.
   ///   - key: gives the API key for each request; nil sends none. Called on a loop's thread.
-  public init(baseURL: String, certificateFile: String? = nil, key: @escaping @Sendable () -> String? = { nil }) {
+  public init(
+    baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
+    key: @escaping @Sendable () -> String? = { nil }
+  ) {
     self.url = (baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL) + "/chat/completions"
     self.certificateFile = certificateFile
+    self.maximumIdleConnections = maximumIdleConnections
     self.key = key
   }
 
   public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
     let answer = Answer()
     let connections = reactor.attachment(for: self) {
-      Connections(multi: CurlMulti(on: reactor, isPlain: url.hasPrefix("http://")), chunks: ChunkParser())
+      Connections(
+        multi: CurlMulti(
+          on: reactor, isPlain: url.hasPrefix("http://"), maximumIdleConnections: maximumIdleConnections),
+        chunks: ChunkParser())
     }
     let key = key()
     var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
