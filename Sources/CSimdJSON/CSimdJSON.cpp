@@ -116,30 +116,28 @@ csimdjson_text string(csimdjson_parser &parser, ondemand::value value) {
   return {nullptr, 0};
 }
 
+// Whether a value that a delta has is anything at all: tool calls and reasoning come as strings, arrays or objects.
+bool is_something(ondemand::value value) {
+  std::string_view raw = value.raw_json_token();
+  if (raw.empty() || raw[0] == 'n') return false;
+  if (raw[0] == '"') return raw.size() > 1 && raw[1] != '"';
+  ondemand::array array;
+  if (raw[0] != '[' || value.get_array().get(array)) return true;
+  for (auto element : array) {
+    (void)element;
+    return true;
+  }
+  return false;
+}
+
 void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chunk &chunk) {
   for (auto entry : delta) {
     ondemand::field field;
     std::string_view key;
     if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
     if (key == "content") chunk.content = string(parser, field.value());
-    else if (key == "reasoning_content" || key == "reasoning") {
-      csimdjson_text reasoning = string(parser, field.value());
-      if (reasoning.bytes) chunk.reasoning = reasoning;
-    }
-  }
-}
-
-void read_choice(csimdjson_parser &parser, ondemand::object choice, csimdjson_chunk &chunk) {
-  for (auto entry : choice) {
-    ondemand::field field;
-    std::string_view key;
-    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
-    if (key == "delta" || key == "message") {
-      ondemand::object delta;
-      if (!field.value().get_object().get(delta)) read_delta(parser, delta, chunk);
-    } else if (key == "finish_reason") {
-      csimdjson_text reason = string(parser, field.value());
-      if (reason.bytes && reason.count) chunk.finish_reason = reason;
+    else if (key == "reasoning_content" || key == "reasoning" || key == "tool_calls") {
+      if (is_something(field.value())) chunk.is_active = true;
     }
   }
 }
@@ -147,10 +145,16 @@ void read_choice(csimdjson_parser &parser, ondemand::object choice, csimdjson_ch
 void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
   ondemand::json_type type;
   if (value.type().get(type) || type == ondemand::json_type::null) return;
-  chunk.has_error = true;
+  std::string_view raw = value.raw_json_token();
+  // What an `if` of the servers' own languages passes over is no error: false, an empty string, an empty object.
+  if (raw.substr(0, 5) == "false" || raw.substr(0, 2) == "\"\"") return;
   ondemand::object error;
-  if (type != ondemand::json_type::object || value.get_object().get(error)) return;
+  if (type != ondemand::json_type::object || value.get_object().get(error)) {
+    chunk.has_error = true;
+    return;
+  }
   for (auto entry : error) {
+    chunk.has_error = true;
     ondemand::field field;
     std::string_view key;
     if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
@@ -158,6 +162,37 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
     if (!is_type && (key != "code" || chunk.error_kind.bytes)) continue;
     csimdjson_text kind = string(parser, field.value());
     if (kind.bytes) chunk.error_kind = kind;
+  }
+}
+
+// Reads one element of `choices`. Only the choice of index 0 is read into `chunk`: the text of another one does not
+// belong to it.
+void read_choice(csimdjson_parser &parser, ondemand::object choice, csimdjson_chunk &chunk) {
+  csimdjson_chunk own = {};
+  int64_t index = 0;
+  for (auto entry : choice) {
+    ondemand::field field;
+    std::string_view key;
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
+    if (key == "delta" || key == "message") {
+      ondemand::object delta;
+      if (!field.value().get_object().get(delta)) read_delta(parser, delta, own);
+    } else if (key == "finish_reason") {
+      csimdjson_text reason = string(parser, field.value());
+      if (reason.bytes && reason.count) own.finish_reason = reason;
+    } else if (key == "error") {
+      read_error(parser, field.value(), own);
+    } else if (key == "index") {
+      if (field.value().get_int64().get(index)) index = 0;
+    }
+  }
+  if (index != 0) return;
+  chunk.content = own.content;
+  chunk.finish_reason = own.finish_reason;
+  chunk.is_active = own.is_active;
+  if (own.has_error) {
+    chunk.has_error = true;
+    chunk.error_kind = own.error_kind;
   }
 }
 
@@ -276,27 +311,38 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
   ondemand::document document;
   ondemand::object object;
   if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
+  bool has_choices = false, is_chunk = false, is_empty = true;
   for (auto entry : object) {
     ondemand::field field;
     std::string_view key;
     // A chunk that is broken half-way is no chunk: what was read of it does not count.
     if (std::move(entry).get(field) || field.unescaped_key().get(key)) return false;
+    is_empty = false;
     if (key == "choices") {
       ondemand::array choices;
       ondemand::object choice;
       if (field.value().get_array().get(choices)) continue;
+      has_choices = true;
       for (auto element : choices) {
         if (element.get_object().get(choice)) return false;
         read_choice(*parser, choice, *chunk);
-        break;
       }
     } else if (key == "error") {
       read_error(*parser, field.value(), *chunk);
     } else if (key == "usage") {
       ondemand::object usage;
       if (!field.value().get_object().get(usage)) read_usage(usage, *chunk);
+    } else if (key == "object") {
+      std::string_view name;
+      if (!field.value().get_string().get(name)) is_chunk = name == "chat.completion.chunk";
+    } else if (key == "type" && !chunk->error_kind.bytes) {
+      // Of a server that sends an error bare: {"object":"error","type":…}.
+      chunk->error_kind = string(*parser, field.value());
     }
   }
+  // Whatever else a server sends in a chunk's place, {"object":"error"} or {"detail":…} or a kind of its own, is not a
+  // part of an answer.
+  if (!has_choices && !chunk->has_usage && !is_chunk && !is_empty) chunk->has_error = true;
   return !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
 }
 

@@ -5,6 +5,9 @@ package protocol AnswerReceiver: AnyObject {
   /// Takes a delta. False when it has to wait: the delta comes by ``Answer/next()`` then, as do all after it until
   /// the reader has caught up.
   func receive(_ delta: String) -> Bool
+
+  /// Called when the source works without having text.
+  func didReceiveActivity()
 }
 
 /// An answer on its way: what a generator puts in at one end, a stream takes out at the other. Belongs to its loop.
@@ -13,7 +16,7 @@ package protocol AnswerReceiver: AnyObject {
 /// called.
 public final class Answer {
   public enum Event: Sendable, Equatable {
-    /// A piece of the text. Never empty.
+    /// A piece of the text. Never empty, except where a reader with a ``receiver`` is to flush.
     case delta(String)
     /// The text is complete. The last event.
     case finished(Completion)
@@ -22,7 +25,7 @@ public final class Answer {
   private let events = Mailbox<Result<Event, GeneratorError>>()
   private let acceptance = Waiter()
   private var isAccepted = false
-  private var isOver = false
+  private(set) var isOver = false
   private(set) var queuedBytes = 0
   private var mustCallDrained = false
 
@@ -60,6 +63,9 @@ public final class Answer {
     post(.success(.delta(text)))
   }
 
+  /// Reports that the source works though it has no text: a model that reasons is not silent. Time limits count it.
+  public func noteActivity() { receiver?.didReceiveActivity() }
+
   public func finish(_ completion: Completion) { end(.success(.finished(completion))) }
 
   public func fail(_ error: GeneratorError) { end(.failure(error)) }
@@ -84,6 +90,12 @@ public final class Answer {
   /// until the answer is over.
   package var receiver: (any AnswerReceiver)?
 
+  /// Wakes the reader, which gets an empty delta, to flush what ``receiver`` could not send at once.
+  package func wakeReader() {
+    guard !isOver, events.count == 0 else { return }
+    events.post(.success(.delta("")))
+  }
+
   /// Waits until the source has accepted.
   ///
   /// - Throws: what it refused with, or ``GeneratorError/Code/cancelled``.
@@ -96,10 +108,14 @@ public final class Answer {
   /// The next event, as soon as there is one.
   ///
   /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
-  public func next() async throws(GeneratorError) -> Event { try took(await events.next()) }
+  public func next() async throws(GeneratorError) -> Event {
+    callDrained()
+    return try took(await events.next())
+  }
 
   /// The next event if it is there already.
   public func nextReady() throws(GeneratorError) -> Event? {
+    callDrained()
     guard let event = events.nextReady() else { return nil }
     return try took(event)
   }
@@ -120,11 +136,15 @@ public final class Answer {
   private func took(_ event: Result<Event, GeneratorError>) throws(GeneratorError) -> Event {
     if case .success(.delta(let text)) = event {
       queuedBytes -= text.utf8.count
-      if mustCallDrained, queuedBytes < Self.maximumQueuedBytes / 2 {
-        mustCallDrained = false
-        drained?()
-      }
     }
     return try event.get()
+  }
+
+  /// Lets the source go on when there is room again. Called before an event is taken, when the reader has done with the
+  /// one before: a source may post at once, and what it posts must not overtake what the reader still holds.
+  private func callDrained() {
+    guard mustCallDrained, queuedBytes < Self.maximumQueuedBytes / 2 else { return }
+    mustCallDrained = false
+    drained?()
   }
 }

@@ -39,6 +39,40 @@ public struct Prompt: Sendable, Equatable {
   }
 }
 
+extension Prompt {
+  /// Whether encoding it would hold a loop for longer than an event may.
+  var isLarge: Bool {
+    var budget = 16 * 1024
+    for message in messages {
+      budget -= message.content.utf8.count + 64
+      if budget < 0 { return true }
+    }
+    for member in parameters.all {
+      member.value.spend(&budget)
+      if budget < 0 { return true }
+    }
+    return false
+  }
+}
+
+extension JSON {
+  /// Takes about its size in bytes from `budget`, and stops when nothing is left.
+  fileprivate func spend(_ budget: inout Int) {
+    budget -= 32
+    switch self {
+    case .string(let text), .literal(let text): budget -= text.utf8.count
+    case .array(let values):
+      for value in values where budget >= 0 { value.spend(&budget) }
+    case .object(let members):
+      for member in members.all where budget >= 0 {
+        budget -= member.name.utf8.count
+        member.value.spend(&budget)
+      }
+    default: break
+    }
+  }
+}
+
 /// Why a model stopped: the words of OpenAI's `finish_reason`.
 public struct FinishReason: Sendable, Equatable, RawRepresentable {
   public let rawValue: String
@@ -48,6 +82,14 @@ public struct FinishReason: Sendable, Equatable, RawRepresentable {
   public static let stop = FinishReason(rawValue: "stop")
   /// It was cut off by a limit on tokens.
   public static let length = FinishReason(rawValue: "length")
+
+  /// The reasons that mean that the model has said what it had to say: those of OpenAI's reference, which vLLM,
+  /// llama.cpp, Ollama, OpenRouter and Azure use for that too. Every other one reports a failure: `error`, `abort`,
+  /// `insufficient_system_resource`, or one that nobody has heard of yet.
+  private static let completions: Set = ["stop", "length", "content_filter", "tool_calls", "function_call"]
+
+  /// Whether a response that ends for this reason is complete.
+  public var isCompletion: Bool { Self.completions.contains(rawValue) }
 }
 
 /// What an answer cost, in tokens, as the upstream counted it.
@@ -87,6 +129,8 @@ public struct GeneratorError: Error, Sendable, Equatable {
     case rateLimited
     /// The asking task was cancelled.
     case cancelled
+    /// The administrator has to do something; the log says what.
+    case misconfigured
   }
 
   public var code: Code

@@ -67,39 +67,10 @@ extension Integration {
     @Test("is reached over HTTP/2 and TLS with a certificate that is trusted, and not otherwise")
     func tls() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo"], gap: .milliseconds(20)) }
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-tls-\(UUID().uuidString)"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
-      let openssl = try Program(
-        "/usr/bin/openssl",
-        [
-          "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-          "subjectAltName=IP:127.0.0.1", "-keyout", folder + "/key", "-out", folder + "/cert",
-        ])
-      #expect(await openssl.exitCode() == 0, "\(openssl.errors)")
-      let socket = try Loopback.listen()
-      let port = Loopback.port(of: socket)
-      do { _ = consume socket }
-      let configuration = """
-        daemon off; pid \(folder)/pid; error_log stderr; events {}
-        http {
-          access_log \(folder)/access; log_format x '$server_protocol';
-          access_log \(folder)/protocol x;
-          client_body_temp_path \(folder)/a; proxy_temp_path \(folder)/b; fastcgi_temp_path \(folder)/c;
-          uwsgi_temp_path \(folder)/d; scgi_temp_path \(folder)/e;
-          server {
-            listen 127.0.0.1:\(port) ssl http2;
-            ssl_certificate \(folder)/cert; ssl_certificate_key \(folder)/key;
-            location / { proxy_pass http://127.0.0.1:\(upstream.port); proxy_buffering off; proxy_http_version 1.1; }
-          }
-        }
-        """
-      try configuration.write(toFile: folder + "/nginx.conf", atomically: true, encoding: .utf8)
-      let nginx = try Program("/usr/sbin/nginx", ["-p", folder, "-c", folder + "/nginx.conf", "-e", "stderr"])
-      #expect(await eventually { FileManager.default.fileExists(atPath: folder + "/pid") })
-      let url = "https://127.0.0.1:\(port)/v1"
+      let front = try await TLSFront(of: upstream)
+      defer { front.nginx.signal(SIGTERM) }
       let trusting = try await Servers([
-        "SLUICE_UPSTREAM_URL": url, "CURL_CA_BUNDLE": folder + "/cert", "SLUICE_STREAMS_PER_USER": "0",
+        "SLUICE_UPSTREAM_URL": front.url, "CURL_CA_BUNDLE": front.certificate, "SLUICE_STREAMS_PER_USER": "0",
       ])
       var curls: [Program] = []
       for _ in 0..<20 { curls.append(try trusting.chat("Hi")) }
@@ -107,15 +78,110 @@ extension Integration {
         let output = await trusting.finished(curl)
         #expect(output.contains("event: done"), "\(output)")
       }
-      let protocols = try String(contentsOfFile: folder + "/protocol", encoding: .utf8)
+      let protocols = try String(contentsOfFile: front.folder + "/protocol", encoding: .utf8)
       #expect(protocols.split(separator: "\n").allSatisfy { $0 == "HTTP/2.0" }, "\(protocols)")
       _ = await trusting.stop()
-      let wary = try await Servers(["SLUICE_UPSTREAM_URL": url])
+      let wary = try await Servers(["SLUICE_UPSTREAM_URL": front.url])
       let output = await wary.finished(try wary.chat("Hi"))
       #expect(output.hasPrefix("HTTP/1.1 502 ") && output.contains("upstream_error"), "\(output)")
       _ = await wary.stop()
-      nginx.signal(SIGTERM)
-      #expect(await nginx.exitCode() == 0)
+    }
+
+    @Test(
+      "stops its model within 100 ms when its client leaves, when it is stopped and when its time is up, alone on its connection or not",
+      arguments: ["http/1.1", "https, http/1.1", "https, http/2"])
+    func stopped(version: String) async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.head()
+        exchange.delta("a")
+        // One that holds the connection beside the others says nothing either.
+        exchange.waitForClose(within: .seconds(30))
+      }
+      let front = version == "http/1.1" ? nil : try await TLSFront(of: upstream, http2: version.hasSuffix("2"))
+      defer { front?.nginx.signal(SIGTERM) }
+      var environment = ["SLUICE_UPSTREAM_URL": front?.url ?? upstream.baseURL, "SLUICE_IDLE_TIMEOUT": "1s"]
+      if let front { environment["CURL_CA_BUNDLE"] = front.certificate }
+      let servers = try await Servers(environment)
+      func begin(_ more: [String] = []) async throws -> Program {
+        let curl = try servers.chat("x")
+        #expect(await eventually { curl.output.contains("event: token") }, "\(curl.output)\(curl.errors)")
+        return curl
+      }
+      for isShared in [false, true] {
+        for way in ["leaves", "stops", "waits"] {
+          let count = upstream.closings.count
+          let first = try await begin()
+          // Longer than the idle limit: it is still there when the first one goes.
+          if isShared, way == "waits" { try await Task.sleep(for: .milliseconds(700)) }
+          let other = isShared ? try await begin() : nil
+          let start: ContinuousClock.Instant
+          switch way {
+          case "leaves":
+            start = .now
+            first.signal(SIGKILL)
+          case "stops":
+            let id = first.output.field("Sluice-Stream-Id") ?? ""
+            let stop = try servers.curl("/api/streams/\(id)", ["-X", "DELETE"])
+            start = .now
+            _ = await stop.exitCode()
+          default:
+            #expect(await eventually { first.output.contains("upstream_timeout") })
+            start = first.pieces.last?.at ?? .now
+          }
+          #expect(await eventually { upstream.closings.count > count })
+          let time = (upstream.closings.dropFirst(count).first ?? .now) - start
+          // A stop is another request of its own, by another curl.
+          #expect(time < .milliseconds(way == "stops" ? 200 : 100), "\(version), \(way), shared: \(isShared): \(time)")
+          other?.signal(SIGKILL)
+          #expect(await eventually { upstream.closings.count == count + (isShared ? 2 : 1) })
+        }
+      }
+      _ = await servers.stop()
     }
   }
+}
+
+/// nginx in front of an upstream, with TLS and a certificate of its own.
+private final class TLSFront: Sendable {
+  let folder: String
+  let certificate: String
+  let url: String
+  let nginx: Program
+
+  init(of upstream: ScriptedUpstream, http2: Bool = true) async throws {
+    folder = FileManager.default.temporaryDirectory.path + "/sluice-tls-\(UUID().uuidString)"
+    certificate = folder + "/cert"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    let openssl = try Program(
+      "/usr/bin/openssl",
+      [
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+        "subjectAltName=IP:127.0.0.1", "-keyout", folder + "/key", "-out", certificate,
+      ])
+    #expect(await openssl.exitCode() == 0, "\(openssl.errors)")
+    let socket = try Loopback.listen()
+    let port = Loopback.port(of: socket)
+    do { _ = consume socket }
+    url = "https://127.0.0.1:\(port)/v1"
+    let configuration = """
+      daemon off; pid \(folder)/pid; error_log stderr; events {}
+      http {
+        log_format x '$server_protocol';
+        access_log \(folder)/protocol x;
+        client_body_temp_path \(folder)/a; proxy_temp_path \(folder)/b; fastcgi_temp_path \(folder)/c;
+        uwsgi_temp_path \(folder)/d; scgi_temp_path \(folder)/e;
+        server {
+          listen 127.0.0.1:\(port) ssl\(http2 ? " http2" : "");
+          ssl_certificate \(certificate); ssl_certificate_key \(folder)/key;
+          location / { proxy_pass http://127.0.0.1:\(upstream.port); proxy_buffering off; proxy_http_version 1.1; }
+        }
+      }
+      """
+    try configuration.write(toFile: folder + "/nginx.conf", atomically: true, encoding: .utf8)
+    nginx = try Program("/usr/sbin/nginx", ["-p", folder, "-c", folder + "/nginx.conf", "-e", "stderr"])
+    let pid = folder + "/pid"
+    #expect(await eventually { FileManager.default.fileExists(atPath: pid) })
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: folder) }
 }

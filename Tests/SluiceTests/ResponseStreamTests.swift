@@ -1,6 +1,7 @@
 import EventLoop
 import EventStream
 import FastCGI
+import JSON
 import SluiceTesting
 import Testing
 import Upstream
@@ -17,11 +18,20 @@ private final class Fixture {
   private(set) var ending: Ending?
   private let ended = Waiter()
 
-  init(_ reactor: Reactor, _ clock: ManualClock, limits: StreamLimits = StreamLimits(), whole: Bool = false) {
+  init(
+    _ reactor: Reactor, _ clock: ManualClock, limits: StreamLimits = StreamLimits(), whole: Bool = false,
+    model: String? = nil, rules: [Redactions.Rule] = []
+  ) {
     self.reactor = reactor
     self.clock = clock
     transport = MemoryTransport(on: reactor)
     var form = ResponseStream.Form(dialect: EventsDialect(StreamDescription(messageID: "id")))
+    if let model {
+      var description = StreamDescription(messageID: "id")
+      description.model = model
+      form.dialect = OpenAIDialect(description)
+    }
+    if !rules.isEmpty { form.redactor = Redactor(rules) }
     if whole { form.whole = { _, text in ["message": .string(text)] } }
     stream = ResponseStream(
       id: "id", form: form, limits: limits, reactor: reactor,
@@ -57,12 +67,12 @@ private final class Fixture {
 }
 
 private func test<Success: Sendable>(
-  limits: StreamLimits = StreamLimits(), whole: Bool = false,
+  limits: StreamLimits = StreamLimits(), whole: Bool = false, model: String? = nil, rules: Redactions? = nil,
   _ body: @escaping @Sendable (Fixture) async throws -> Success
 ) async throws -> Success {
   let clock = ManualClock()
   return try await onLoop(clock: clock.loopClock) { reactor in
-    let fixture = Fixture(reactor, clock, limits: limits, whole: whole)
+    let fixture = Fixture(reactor, clock, limits: limits, whole: whole, model: model, rules: rules?.rules ?? [])
     await reactor.nextTurn()
     let result = try await body(fixture)
     // Whatever happened, nothing is left behind.
@@ -153,6 +163,96 @@ struct ResponseStreamTests {
     }
     #expect(later.0 == 5 && later.1 == .timeout)
     #expect(later.2?.type == "error" && later.2?.data.contains("upstream_timeout") == true)
+  }
+
+  @Test("whose model reasons is not silent: heartbeats go on, and the idle limit counts from what it last sent")
+  func reasoning() async throws {
+    let limits = StreamLimits(heartbeat: .seconds(15), firstToken: .seconds(60), idle: .seconds(30))
+    let (early, outcome, types) = try await test(limits: limits) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for _ in 0..<6 {
+        fixture.answer.noteActivity()
+        await fixture.pass(.seconds(20))
+      }
+      let early = fixture.types
+      await fixture.pass(.seconds(11))
+      return (early, await fixture.end(), fixture.types)
+    }
+    #expect(early.count >= 5 && early.allSatisfy { $0 == "heartbeat" }, "\(early)")
+    #expect(outcome == .timeout && types.last == "error", "\(types)")
+  }
+
+  @Test("sends what comes together at once, however long its records are")
+  func longRecords() async throws {
+    let (count, outcome) = try await test(model: String(repeating: "m", count: 1000)) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for index in 0..<20 { fixture.answer.post("\(index) ") }
+      await fixture.reactor.nextTurn()
+      // The record of the role comes first.
+      let count = fixture.events.count - 1
+      fixture.answer.finish(Completion())
+      return (count, await fixture.end())
+    }
+    #expect(count == 20)
+    #expect(outcome == .completed)
+  }
+
+  @Test("sends at once what was withheld and can match no longer, and heartbeats go on")
+  func withheld() async throws {
+    let rules = Redactions(parsing: "long  x{12000}y\n")
+    let (early, late, types) = try await test(rules: rules) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.answer.post("a" + String(repeating: "x", count: 11_000))
+      await fixture.reactor.nextTurn()
+      let early = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
+      fixture.answer.post("b")
+      await fixture.reactor.nextTurn()
+      let late = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
+      await fixture.pass(.seconds(16))
+      let types = fixture.types
+      fixture.answer.finish(Completion())
+      _ = await fixture.end()
+      return (early, late, types)
+    }
+    #expect(early == 9 && late > 11_000, "\(early), then \(late)")
+    #expect(types.last == "heartbeat", "\(types)")
+  }
+
+  @Test(
+    "keeps the order of its deltas when the source goes on during a flush, redacted as one text", arguments: [0, 1, 2])
+  func order(cut: Int) async throws {
+    let rules = Redactions(parsing: "key  sk-[a-z]{4}\n")
+    // A secret whose first part ends a large delta.
+    let large = String(repeating: "1", count: 66_000) + "sk-a"
+    let (text, outcome) = try await test(rules: rules) { fixture in
+      var held = ["bcd 2", " 3"]
+      fixture.answer.drained = { for text in exchange(&held, with: []) { fixture.answer.post(text) } }
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      if cut == 0 {
+        fixture.answer.post(large)
+      } else {
+        fixture.transport.isBlocked = true
+        fixture.answer.post(String(large.prefix(cut * 20_000)))
+        fixture.answer.post(String(large.dropFirst(cut * 20_000)))
+      }
+      _ = fixture.answer.isFull
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = false
+      for _ in 0..<5 { await fixture.reactor.nextTurn() }
+      #expect(held.isEmpty)
+      fixture.answer.finish(Completion())
+      let outcome = await fixture.end()
+      let texts = fixture.events.filter { $0.type == "token" }.compactMap {
+        (try? JSON(parsing: Array($0.data.utf8)))?["t"]?.string
+      }
+      return (texts.joined(), outcome)
+    }
+    #expect(text == String(repeating: "1", count: 66_000) + "[redacted] 2 3", "\(text.suffix(40))")
+    #expect(outcome == .completed)
   }
 
   @Test("ends at its total limit, however lively it is")

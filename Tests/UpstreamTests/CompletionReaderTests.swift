@@ -67,6 +67,39 @@ private let bodies: [Body] = [
     bytes: chunk("{\"content\":null,\"reasoning\":\"hm\",\"tool_calls\":[{\"a\":[1]}]}")
       + chunk("{\"content\":\"a\"}", finish: "\"stop\""), text: "a", end: .complete("stop")),
   Body(
+    name: "a second choice, which is not joined to the first",
+    bytes:
+      "data: {\"choices\":[{\"delta\":{\"content\":\"b\"},\"index\":1},{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n"
+      + "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"c\"},\"finish_reason\":\"length\"}]}\n\n"
+      + chunk("{}", finish: "\"stop\""), text: "a", end: .complete("stop")),
+  Body(
+    name: "reasons for which a response is complete",
+    bytes: chunk("{\"content\":\"a\"}", finish: "\"content_filter\""), text: "a", end: .complete("content_filter")),
+  Body(
+    name: "an error inside the choice, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}")
+      + "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"},\"error\":{\"code\":502,\"message\":\"x\"}}]}\n\n"
+      + "data: [DONE]\n\n", text: "a", end: .fails(.failed)),
+  Body(
+    name: "an error that is an event of its own, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}")
+      + "data: {\"object\":\"error\",\"message\":\"x\",\"type\":\"BadRequest\",\"code\":400}\n\ndata: [DONE]\n\n",
+    text: "a", end: .fails(.failed)),
+  Body(
+    name: "FastAPI's detail, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "data: {\"detail\":\"Internal Server Error\"}\n\ndata: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "anything else in a chunk's place, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "data: {\"message\":\"x\",\"status\":500}\n\ndata: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "members that are no error, and events that say nothing",
+    bytes: chunk("{\"content\":\"a\"}", more: ",\"error\":null") + "data: {}\n\n"
+      + "data: {\"object\":\"chat.completion.chunk\",\"id\":\"x\"}\n\n"
+      + "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n"
+      + chunk("{\"content\":\"b\"}", finish: "\"stop\"", more: ",\"error\":\"\""), text: "ab", end: .complete("stop")),
+  Body(
     name: "several chunks in one event's lines",
     bytes: "data: {\"choices\":[\ndata: {\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n", text: "a",
     end: .complete("stop")),
@@ -78,6 +111,34 @@ private let bodies: [Body] = [
 
 @Suite("A streamed chat completion")
 struct CompletionReaderTests {
+  @Test(
+    "that ends for a reason that does not say complete has failed, whatever follows",
+    arguments: [
+      ("error", 1), ("abort", 1), ("insufficient_system_resource", 1), ("timeout", 1), ("STOP", 1), ("stop", 200_000),
+    ])
+  func unknownReasons(word: String, times: Int) {
+    let reason = String(repeating: word, count: times)
+    let body = chunk("{\"content\":\"a\"}") + chunk("{}", finish: "\"\(reason)\"") + "data: [DONE]\n\n"
+    let (text, end) = read([Array(body.utf8)])
+    #expect(text == "a" && end == .fails(.failed))
+  }
+
+  @Test("reports a model that reasons or calls tools as one that works")
+  func activity() {
+    let deltas = [
+      (#"{"reasoning_content":"hm"}"#, true), (#"{"reasoning":"hm"}"#, true), (#"{"tool_calls":[{"index":0}]}"#, true),
+      (#"{"content":"a"}"#, false), (#"{"role":"assistant","content":""}"#, false),
+      (#"{"reasoning_content":"","reasoning":null,"tool_calls":[]}"#, false),
+    ]
+    for (delta, isActive) in deltas {
+      var reader = CompletionReader(chunks: ChunkParser())
+      var activities = 0
+      let bytes = Array(chunk(delta).utf8)
+      try? reader.feed(bytes.span, emit: { _ in }, onActivity: { activities += 1 })
+      #expect(activities == (isActive ? 1 : 0), "\(delta)")
+    }
+  }
+
   @Test("is read the same, however it is split in two", arguments: bodies)
   func splits(body: Body) {
     let bytes = Array(body.bytes.utf8)

@@ -1,4 +1,5 @@
 import EventLoop
+import Foundation
 import SluiceTesting
 import Testing
 
@@ -67,6 +68,88 @@ struct OpenAITests {
     let upstream = try ScriptedUpstream { $0.answer("429 Slow", "{}", more: "Retry-After: 7\r\n") }
     let error = try #require(try await ask(upstream).error)
     #expect(error.code == .rateLimited && error.retryAfter == .seconds(7))
+  }
+
+  @Test("that names a time in either form, or is overloaded, says for how long too")
+  func retryAfter() async throws {
+    let date = Date(timeIntervalSinceNow: 60).formatted(
+      .verbatim(
+        "\(weekday: .abbreviated), \(day: .twoDigits) \(month: .abbreviated) \(year: .defaultDigits) \(hour: .twoDigits(clock: .twentyFourHour, hourCycle: .zeroBased)):\(minute: .twoDigits):\(second: .twoDigits) GMT",
+        locale: Locale(identifier: "en_US_POSIX"), timeZone: .gmt, calendar: Calendar(identifier: .gregorian)))
+    for (status, code) in [("429 Slow", GeneratorError.Code.rateLimited), ("503 Full", .failed)] {
+      for (value, range) in [("7", 7...7), (date, 50...61), ("Thu, 01 Jan 1970 00:00:10 GMT", 0...0)] {
+        let upstream = try ScriptedUpstream { $0.answer(status, "{}", more: "Retry-After: \(value)\r\n") }
+        let error = try #require(try await ask(upstream).error)
+        let seconds = error.retryAfter.map { Int($0.components.seconds) } ?? -1
+        #expect(error.code == code && range.contains(seconds), "\(status), \(value): \(error)")
+      }
+    }
+    let upstream = try ScriptedUpstream { $0.answer("503 Full", "{}", more: "Retry-After: soon\r\n") }
+    #expect(try await ask(upstream).error?.retryAfter == nil)
+  }
+
+  @Test("that sends an informational response first is judged by the final one")
+  func informational() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.send("HTTP/1.1 103 Early Hints\r\nContent-Type: text/html\r\nRetry-After: 5\r\n\r\n")
+      exchange.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+      exchange.delta("Hi", finish: "stop")
+      exchange.done()
+    }
+    let result = try await ask(upstream)
+    #expect(result.text == "Hi" && result.error == nil, "\(result)")
+  }
+
+  @Test(
+    "that encodes its body unasked is left before anything is unpacked",
+    arguments: ["Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip", "Content-Encoding: br"])
+  func unrequestedEncoding(field: String) async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.head(more: field + "\r\n")
+      // Two mebibytes of zeros in a gzip member, if it were one.
+      exchange.send([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3])
+      exchange.waitForClose()
+    }
+    let error = try #require(try await ask(upstream).error)
+    #expect(error.code == .failed && error.message.contains("encoding"), "\(error)")
+    #expect(await eventually { !upstream.closings.isEmpty })
+  }
+
+  @Test("is sent a large request whole, encoded beside the loop, and once more when its kept connection is closed")
+  func largeRequest() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      // The first is answered and its connection kept; the second finds that connection closed.
+      if exchange.upstreamRequests == 2 { return }
+      let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
+      exchange.answer("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
+    }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let long = String(repeating: "é", count: 300_000)
+    for _ in 0..<2 {
+      let text = try await onLoop { reactor -> String in
+        var texts = ""
+        for _ in 0..<2 {
+          let answer = generator.start(Prompt(messages: [Message(.user, long)]), on: reactor)
+          while case .delta(let text) = try await answer.next() { texts += text }
+          try await reactor.sleep(for: .milliseconds(20))
+        }
+        return texts
+      }
+      #expect(text == "aa")
+    }
+    for request in upstream.requests { #expect(request.body.contains("\"\(long)\""), "\(request.body.utf8.count)") }
+    #expect(upstream.requests.count == 5)
+  }
+
+  @Test("that was abandoned while a large request was encoded is not asked")
+  func abandonedEarly() async throws {
+    let upstream = try ScriptedUpstream { $0.stream(["a"]) }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    try await onLoop { reactor in
+      generator.start(Prompt(messages: [Message(.user, String(repeating: "x", count: 300_000))]), on: reactor).cancel()
+      try await reactor.sleep(for: .milliseconds(100))
+    }
+    #expect(upstream.connections == 0)
   }
 
   @Test("that does not stream is a failure, and so is an error under status 200")
@@ -213,6 +296,35 @@ struct OpenAITests {
     }
     // The wake-up of the loop, and nothing else; libcurl may keep one timer of its own.
     #expect(timers <= 1 && watched == 1, "\(timers) timers, \(watched) descriptors")
+  }
+}
+
+@Suite("A generator's output")
+struct AnswerTests {
+  @Test("keeps its order when the source goes on at once: what the reader has taken comes before what follows")
+  func order() async throws {
+    let texts = try await onLoop { reactor -> [String] in
+      final class Receiver: AnswerReceiver {
+        var taken: [String] = []
+        func receive(_ delta: String) -> Bool {
+          taken.append(delta)
+          return true
+        }
+        func didReceiveActivity() {}
+      }
+      let (answer, receiver) = (Answer(), Receiver())
+      var held = ["2", "3"]
+      // As libcurl does: what it held back comes during the call.
+      answer.drained = { for text in exchange(&held, with: []) { answer.post(text) } }
+      answer.post(String(repeating: "1", count: 66_000))
+      #expect(answer.isFull)
+      answer.receiver = receiver
+      guard case .delta(let first) = try await answer.next() else { return [] }
+      receiver.taken.append(String(first.prefix(1)))
+      _ = try answer.nextReady()
+      return receiver.taken
+    }
+    #expect(texts == ["1", "2", "3"])
   }
 }
 

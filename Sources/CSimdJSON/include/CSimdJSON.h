@@ -18,15 +18,16 @@ typedef struct {
 } csimdjson_text;
 
 typedef struct {
-  // choices[0].delta.content, or .message.content of an answer that was not streamed.
+  // delta.content of the choice with the index 0, or message.content of a response that was not streamed.
   csimdjson_text content;
-  // choices[0].delta.reasoning_content, or .reasoning.
-  csimdjson_text reasoning;
-  // choices[0].finish_reason; an empty one counts as none.
+  // finish_reason of that choice; an empty one counts as none.
   csimdjson_text finish_reason;
   // error.type, or error.code where there is no type and it is a string.
   csimdjson_text error_kind;
+  // Whether it reports an error, of its own or of that choice, or is not a chunk at all.
   bool has_error;
+  // Whether the delta has reasoning or tool calls: the model works, though there is no text.
+  bool is_active;
   bool has_usage;
   int64_t prompt_tokens;
   int64_t completion_tokens;

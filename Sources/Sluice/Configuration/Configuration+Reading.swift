@@ -24,7 +24,8 @@ extension Configuration {
     self.init(state: systemState ?? "./state")
     if let credentials = environment["CREDENTIALS_DIRECTORY"] {
       let path = credentials + "/upstream-key"
-      if (try? readFile(path)) != nil { upstreamKeyFile = path }
+      // One that is there and cannot be read is a mistake, and no reason to ask without a key.
+      if unsafe access(path, F_OK) == 0 || errno != ENOENT { upstreamKeyFile = path }
     }
     var mistakes: [ConfigurationError.Mistake] = []
     for setting in Setting.all {
@@ -68,8 +69,11 @@ extension Configuration {
       guard let path else { continue }
       do { _ = try readFile(path) } catch { check(variable, false, "cannot be read: \(error)") }
     }
-    if let key = upstreamKeyFile.flatMap({ try? readFile($0) }), String(decoding: key, as: UTF8.self).trimmed.isEmpty {
-      check("SLUICE_UPSTREAM_KEY_FILE", false, "names an empty file")
+    if let key = upstreamKeyFile.flatMap({ try? readFile($0) }).map({ String(decoding: $0, as: UTF8.self).trimmed }) {
+      check("SLUICE_UPSTREAM_KEY_FILE", !key.isEmpty, "names an empty file")
+      check(
+        "SLUICE_UPSTREAM_KEY_FILE", FieldValue(String(key)) != nil,
+        "names a file of more than one line: it must contain the API key and nothing else")
     }
     do throws(SystemError) { try checkFolder(state) } catch {
       check("SLUICE_STATE", false, "cannot be the store: \(error)")

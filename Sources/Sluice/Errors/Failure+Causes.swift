@@ -11,7 +11,7 @@ extension Failure {
       case .timedOut: .upstreamTimeout
       case .rateLimited: .upstreamRateLimited
       // Only what cancels a stream knows why; it is asked first.
-      case .cancelled: .internalError
+      case .cancelled, .misconfigured: .internalError
       }
     self.init(code, error.message, detail: error.detail, retryAfter: error.retryAfter)
     isRetriable = code.isRetriable && error.isRetriable

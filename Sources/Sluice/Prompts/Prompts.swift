@@ -1,4 +1,5 @@
 import EventLoop
+import FastCGI
 import FoundationEssentials
 import Glibc
 
@@ -48,8 +49,16 @@ final class Prompts: Sendable {
     return names.filter(Identifier.isValid).sorted()
   }
 
-  /// The key for the upstream, and what else is one text in one file.
-  func file(_ path: String) throws(Failure) -> String { try files.content(path) }
+  /// The API key in a file.
+  ///
+  /// - Throws: when the file cannot be read, or what is in it cannot be a header field's value.
+  func upstreamKey(_ path: String) throws(Failure) -> String {
+    let key = try files.content(path)
+    guard !key.isEmpty, FieldValue(key) != nil else {
+      throw Failure.incompleteConfiguration("\(path) must contain an API key, on one line")
+    }
+    return key
+  }
 
   private func path(_ name: String) -> String? { folder.map { "\($0)/\(name).txt" } }
 }

@@ -50,7 +50,11 @@ final class Services: Sendable {
       OpenAIGenerator(
         baseURL: url, certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
         maximumIdleConnections: descriptors.idleUpstreamConnections,
-        key: { keyFile.flatMap { try? prompts.file($0) } })
+        key: {
+          do throws(Failure) { return try keyFile.map(prompts.upstreamKey) } catch {
+            throw GeneratorError(.misconfigured, error.message, detail: error.detail)
+          }
+        })
     }
   }
 

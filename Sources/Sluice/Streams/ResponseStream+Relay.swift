@@ -8,7 +8,11 @@ extension ResponseStream {
   ///
   /// - Returns: how the answer was completed.
   func relay(_ answer: Answer) async throws -> Completion {
-    defer { answer.cancel() }
+    relayed = answer
+    defer {
+      relayed = nil
+      answer.cancel()
+    }
     return try await reactor.onCancel(answer.cancel) {
       try await answer.accepted()
       try await open()
@@ -16,7 +20,7 @@ extension ResponseStream {
       while true {
         switch try await answer.next() {
         case .delta(let text):
-          try put(text)
+          if !text.isEmpty { try put(text) }
           try await flush()
         case .finished(let completion):
           try putHeld()

@@ -19,8 +19,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private(set) var firstDeltaAt: LoopClock.Instant?
   /// When something was last sent, or taken into an answer in one piece.
   private var lastFlushAt: LoopClock.Instant
-  /// When the redactor last took something in, of which nothing need have come out.
-  private var lastHeldAt: LoopClock.Instant?
+  /// When the model last sent something of which nothing need have come out: text that was withheld, reasoning.
+  private var lastActivityAt: LoopClock.Instant?
   private(set) var deltas = 0
   private(set) var textBytes = 0
   private(set) var sentBytes = 0
@@ -44,6 +44,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   /// Whether the handler was told of the end: what it returns then is no whole answer, whatever it does.
   private var wasTold = false
   private var cancelTask: (() -> Void)?
+  /// The answer that is being relayed: its reader is woken for what could not be sent at once.
+  var relayed: Answer?
   private var heartbeatTimer: Timer?
   private var waitTimer: Timer?
   private var totalTimer: Timer?
@@ -92,7 +94,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   func put(_ delta: String) throws {
     try checkEnd()
     if let redactor {
-      lastHeldAt = reactor.now
+      lastActivityAt = reactor.now
       try putRedacted(redactor.feed(delta))
     } else {
       try putRedacted(delta)
@@ -212,7 +214,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   package func receive(_ delta: String) -> Bool {
     guard !isFlushing, !mustEnd else { return false }
-    // Room for the delta, of which each byte may be escaped by six, and what a dialect puts around it; a larger one takes the slow way, and so does the first.
+    // Room for the delta, of which each byte may be escaped by six, and what a dialect puts around it; a larger one
+    // takes the slow way, and so does the first.
     if whole == nil {
       guard let body, body.canSend(6 * delta.utf8.count + 512) else { return false }
     }
@@ -225,12 +228,14 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     return true
   }
 
+  package func didReceiveActivity() { lastActivityAt = reactor.now }
+
   package func flushGathered() {
     guard isGathering, let body else { return }
     isGathering = false
     do throws(WriteError) {
-      // What could not be sent at once goes with the next flush; there was room when it was taken.
-      if try body.flushNow() { flushed() }
+      // More may have come out than was taken in: text that a redactor had withheld, a replacement, a long record.
+      if try body.flushNow() { flushed() } else { relayed?.wakeReader() }
     } catch { end(.disconnected) }
   }
 
@@ -284,9 +289,9 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   private func scheduleWait(after delay: Duration) {
     waitTimer = reactor.schedule(after: delay) { [unowned self] in
-      let isBegun = firstDeltaAt != nil || lastHeldAt != nil
+      let isBegun = firstDeltaAt != nil || lastActivityAt != nil
       let limit = isBegun ? limits.idle : limits.firstToken
-      let silence = reactor.now - (isBegun ? max(lastFlushAt, lastHeldAt ?? lastFlushAt) : startedAt)
+      let silence = reactor.now - (isBegun ? max(lastFlushAt, lastActivityAt ?? lastFlushAt) : startedAt)
       if isFlushing {
         // It is the client that is slow, for which the write timeout is there.
         scheduleWait(after: limits.idle)

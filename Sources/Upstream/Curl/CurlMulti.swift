@@ -63,8 +63,13 @@ final class CurlMulti {
   func remove(_ transfer: CurlTransfer) {
     guard transfers[ObjectIdentifier(transfer)] != nil else { return }
     transfer.delegate = nil
+    let port = transfer.localPort
+    // libcurl 7.88 leaves the RST_STREAM of an HTTP/2 transfer in its buffer until the connection sends something else,
+    // and the model would go on. A connection that is left alone is closed, one that others use is flushed.
+    transfer.forbidReuse()
     unsafe curl_multi_remove_handle(multi, transfer.easy)
     transfers[ObjectIdentifier(transfer)] = nil
+    if !isPlain, port > 0 { transfers.values.first { $0.localPort == port }?.flushConnection() }
   }
 
   private func watch(_ socket: CInt, for action: CInt) {

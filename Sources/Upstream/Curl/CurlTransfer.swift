@@ -1,5 +1,6 @@
 import CCurl
 import EventLoop
+import Glibc
 
 /// An HTTP request for ``CurlMulti``: always a POST with a body.
 struct CurlRequest: Sendable {
@@ -11,10 +12,10 @@ struct CurlRequest: Sendable {
   var certificateFile: String?
 }
 
-/// What a transfer tells of its answer. All calls come on the loop.
+/// What a transfer reports of its response. All calls come on the loop.
 protocol CurlTransferDelegate: AnyObject {
-  /// The head of the final response is whole.
-  func received(status: Int, contentType: String, retryAfter: String)
+  /// The head of the final response is complete. False ends the transfer before its body is looked at.
+  func received(head: CurlResponseHead) -> Bool
   /// A piece of the body, good for the call only. False asks to have it again after `resume()`.
   func received(body: borrowing Span<UInt8>) -> Bool
   /// The last call: the transfer is over, `CURLE_OK` meaning that the response is complete.
@@ -29,8 +30,14 @@ final class CurlTransfer {
   var delegate: (any CurlTransferDelegate)?
   private var headers: UnsafeMutablePointer<curl_slist>?
   private var errorBuffer: UnsafeMutablePointer<CChar>
-  private var contentType = ""
-  private var retryAfter = ""
+  private var head = CurlResponseHead()
+  private var hasHead = false
+  /// A large body of the request, until it has been sent.
+  private var upload: [UInt8] = []
+  private var uploaded = 0
+
+  /// A larger body is not copied by libcurl, which would keep its copy as long as the handle.
+  private static let maximumCopiedBytes = 16 * 1024
 
   /// Nil when there is no memory, or libcurl does not take the URL.
   init?(_ request: CurlRequest) {
@@ -50,9 +57,13 @@ final class CurlTransfer {
     unsafe set(CURLOPT_PRIVATE, Unmanaged.passUnretained(self).toOpaque())
     set(CURLOPT_POST, 1)
     set(CURLOPT_POSTFIELDSIZE, request.body.count)
-    // libcurl copies the body, and sends it again itself if a kept connection turns out to be closed.
-    unsafe request.body.withUnsafeBytes { bytes in
-      unsafe set(CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
+    // Either way libcurl sends the body again itself if a kept connection turns out to be closed.
+    if request.body.count <= Self.maximumCopiedBytes {
+      unsafe request.body.withUnsafeBytes { bytes in
+        unsafe set(CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
+      }
+    } else {
+      setUpload(request.body)
     }
     unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
     unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
@@ -81,9 +92,45 @@ final class CurlTransfer {
       guard let bytes = unsafe bytes, let context = unsafe context else { return 0 }
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
-      unsafe transfer.received(headerLine: String(decoding: buffer, as: UTF8.self))
-      return count
+      return unsafe transfer.received(headerLine: String(decoding: buffer, as: UTF8.self)) ? count : 0
     }
+  }
+
+  private func setUpload(_ body: [UInt8]) {
+    upload = body
+    unsafe set(CURLOPT_READDATA, Unmanaged.passUnretained(self).toOpaque())
+    unsafe ccurl_set_callback(easy, CURLOPT_READFUNCTION) { bytes, size, count, context in
+      guard let bytes = unsafe bytes, let context = unsafe context else { return Int(CURL_READFUNC_ABORT) }
+      // Safe: as for the body of the response; libcurl's buffer has `size * count` bytes.
+      let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
+      return unsafe transfer.readUpload(into: UnsafeMutableRawBufferPointer(start: bytes, count: size * count))
+    }
+    unsafe set(CURLOPT_SEEKDATA, Unmanaged.passUnretained(self).toOpaque())
+    unsafe ccurl_set_seek_callback(easy) { context, offset, origin in
+      guard let context = unsafe context, origin == SEEK_SET else { return CURL_SEEKFUNC_FAIL }
+      return unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue().seekUpload(to: Int(offset))
+    }
+  }
+
+  private func readUpload(into buffer: UnsafeMutableRawBufferPointer) -> Int {
+    let count = min(buffer.count, upload.count - uploaded)
+    unsafe buffer.copyBytes(from: upload[uploaded..<(uploaded + count)])
+    uploaded += count
+    releaseUpload()
+    return count
+  }
+
+  private func seekUpload(to offset: Int) -> CInt {
+    guard (0...upload.count).contains(offset) else { return CURL_SEEKFUNC_FAIL }
+    uploaded = offset
+    return CURL_SEEKFUNC_OK
+  }
+
+  /// Once the server has answered to all of it, the body is not sent again.
+  private func releaseUpload() {
+    guard hasHead, uploaded == upload.count else { return }
+    upload = []
+    uploaded = 0
   }
 
   deinit {
@@ -106,8 +153,25 @@ final class CurlTransfer {
     return time > 0
   }
 
+  /// The local port of its connection, by which transfers on one connection are told: 0 without one.
+  var localPort: Int {
+    var port = 0
+    unsafe ccurl_get_long(easy, CURLINFO_LOCAL_PORT, &port)
+    return port
+  }
+
   /// Lets a paused transfer go on (curl_easy_pause(3)). What was held back is delivered during this call.
   func resume() { unsafe curl_easy_pause(easy, CURLPAUSE_CONT) }
+
+  /// Makes libcurl close the connection with this transfer, unless others use it (CURLOPT_FORBID_REUSE(3)).
+  func forbidReuse() { set(CURLOPT_FORBID_REUSE, 1) }
+
+  /// Makes libcurl send what it has buffered for the HTTP/2 connection: it does so whenever a pause of one of its
+  /// streams begins or ends. Receiving is not paused by this.
+  func flushConnection() {
+    unsafe curl_easy_pause(easy, CURLPAUSE_SEND)
+    unsafe curl_easy_pause(easy, CURLPAUSE_CONT)
+  }
 
   func ended(_ result: CURLcode) {
     var message = unsafe String(cString: errorBuffer)
@@ -117,21 +181,23 @@ final class CurlTransfer {
 
   private func received(body: borrowing Span<UInt8>) -> Bool { delegate?.received(body: body) ?? true }
 
-  private func received(headerLine line: String) {
+  /// False ends the transfer.
+  private func received(headerLine line: String) -> Bool {
     let line = line.trimmingNewline
-    if line.isEmpty {
-      var status = 0
-      unsafe ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &status)
-      // A 1xx response is followed by the one that counts.
-      if status >= 200 { delegate?.received(status: status, contentType: contentType, retryAfter: retryAfter) }
+    if line.hasPrefix("HTTP/") {
+      // Every response begins anew: what a 1xx says is not about the one that counts.
+      head = CurlResponseHead()
+    } else if line.isEmpty {
+      unsafe ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &head.status)
+      guard head.status >= 200, !hasHead else { return true }
+      hasHead = true
+      releaseUpload()
+      return delegate?.received(head: head) ?? true
     } else if let colon = line.firstIndex(of: ":") {
       let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
-      switch line[..<colon].lowercased() {
-      case "content-type": contentType = value.lowercased()
-      case "retry-after": retryAfter = String(value)
-      default: break
-      }
+      head.take(name: line[..<colon].lowercased(), value: value)
     }
+    return true
   }
 
   private func set(_ option: CURLoption, _ value: Int) {

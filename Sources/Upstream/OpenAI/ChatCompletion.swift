@@ -9,7 +9,7 @@ final class ChatCompletion: CurlTransferDelegate {
     case waitingForHead
     case streaming
     /// A status other than 2xx, or a body that is not a stream: kept for the log, up to a limit.
-    case refused(status: Int, retryAfter: String)
+    case refused(CurlResponseHead)
     case over
   }
 
@@ -63,17 +63,24 @@ final class ChatCompletion: CurlTransferDelegate {
 
   // MARK: From the transfer
 
-  func received(status: Int, contentType: String, retryAfter: String) {
-    guard case .waitingForHead = phase else { return }
-    if (200..<300).contains(status), contentType.isEmpty || contentType.hasPrefix("text/event-stream") {
+  func received(head: CurlResponseHead) -> Bool {
+    guard case .waitingForHead = phase else { return true }
+    if head.isEncoded {
+      // libcurl would unpack it, whatever it becomes.
+      fail(GeneratorError(.failed, "The model server's response has an encoding that was not requested."))
+      return false
+    }
+    let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
+    if (200..<300).contains(head.status), isStream {
       phase = .streaming
       isMultiplexed = transfer.isMultiplexed
       answer.accept()
     } else {
-      phase = .refused(status: status, retryAfter: retryAfter)
+      phase = .refused(head)
       // The rest of the body is wanted for its words only.
       startGrace(Self.grace)
     }
+    return true
   }
 
   func received(body: borrowing Span<UInt8>) -> Bool {
@@ -97,7 +104,7 @@ final class ChatCompletion: CurlTransferDelegate {
         }
       }
       do throws(GeneratorError) {
-        try reader.feed(body) { answer.post($0) }
+        try reader.feed(body, emit: { answer.post($0) }, onActivity: { answer.noteActivity() })
         if reader.isComplete { try finish() }
       } catch {
         fail(error)
@@ -110,7 +117,7 @@ final class ChatCompletion: CurlTransferDelegate {
   func ended(_ result: CURLcode, _ message: String) {
     switch phase {
     case .over: break
-    case .refused(let status, let retryAfter): fail(refusalError(status: status, retryAfter: retryAfter))
+    case .refused(let head): fail(refusalError(head))
     case .streaming where result == CURLE_OK || reader.hasFinishReason:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
     case .streaming:
@@ -144,7 +151,7 @@ final class ChatCompletion: CurlTransferDelegate {
     deadline = reactor.schedule(after: time) { [unowned self] in
       switch phase {
       case .streaming: try? finish()
-      case .refused(let status, let retryAfter): fail(refusalError(status: status, retryAfter: retryAfter))
+      case .refused(let head): fail(refusalError(head))
       case .waitingForHead, .over: break
       }
       stop()
@@ -164,19 +171,20 @@ final class ChatCompletion: CurlTransferDelegate {
     answer.drained = nil
   }
 
-  private func refusalError(status: Int, retryAfter: String) -> GeneratorError {
-    let bytes = refusal
+  private func refusalError(_ head: CurlResponseHead) -> GeneratorError {
+    let (bytes, status) = (refusal, head.status)
     // Its kind only: the words of an error may repeat what the user said.
     let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""
     let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
     if status == 429 {
-      let seconds = Int(retryAfter).map { Duration.seconds(min(max($0, 0), 86_400)) }
-      return GeneratorError(.rateLimited, "The model's server asks for patience.", detail: detail, retryAfter: seconds)
+      return GeneratorError(
+        .rateLimited, "The model's server asks for patience.", detail: detail, retryAfter: head.retryAfter)
     }
     if (200..<300).contains(status) {
       return GeneratorError(.failed, "The model's server did not stream its answer.", detail: detail)
     }
-    var error = GeneratorError(.failed, "The model's server answered with status \(status).", detail: detail)
+    var error = GeneratorError(
+      .failed, "The model's server answered with status \(status).", detail: detail, retryAfter: head.retryAfter)
     // What it does not like now it will not like later; but 408 and 409 are about the moment.
     error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
     return error

@@ -1,11 +1,13 @@
 import CSimdJSON
 
-/// What one `chat.completion.chunk` says.
+/// One `chat.completion.chunk`, or what a server sends in its place.
 struct Chunk: Equatable {
   var content: String?
   var finishReason: String?
-  /// Set when it reports an error: the error's `type` or `code`, as far as that is a plain word. Empty without.
+  /// Set when it reports an error or is not a chunk: the error's `type` or `code` if that is a plain word, else empty.
   var errorKind: String?
+  /// Whether the model works without having text: it reasons, or calls tools.
+  var isActive = false
   var usage: Usage?
 }
 
@@ -30,12 +32,8 @@ final class ChunkParser {
         return nil
       }
       var chunk = unsafe Chunk(content: text(raw.content), finishReason: text(raw.finish_reason))
-      if unsafe raw.has_error {
-        let kind = unsafe text(raw.error_kind) ?? ""
-        let isPlain =
-          kind.utf8.count <= 64 && kind.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
-        chunk.errorKind = isPlain ? kind : ""
-      }
+      chunk.isActive = unsafe raw.is_active
+      if unsafe raw.has_error { chunk.errorKind = unsafe (text(raw.error_kind) ?? "").plainWord }
       if unsafe raw.has_usage {
         chunk.usage = unsafe Usage(
           promptTokens: Int(raw.prompt_tokens), completionTokens: Int(raw.completion_tokens),
@@ -48,5 +46,13 @@ final class ChunkParser {
   @unsafe private func text(_ raw: csimdjson_text) -> String? {
     guard let bytes = unsafe raw.bytes else { return nil }
     return unsafe String(decoding: UnsafeBufferPointer(start: bytes, count: raw.count), as: UTF8.self)
+  }
+}
+
+extension String {
+  /// The text if it is a plain word, which may go into the log; else nothing.
+  var plainWord: String {
+    let isPlain = utf8.count <= 64 && allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+    return isPlain ? self : ""
   }
 }

@@ -21,16 +21,21 @@ struct CompletionReader {
 
   /// Takes in a piece of the body.
   ///
+  /// - Parameters:
+  ///   - emit: called with each delta of the text. None is empty.
+  ///   - onActivity: called when the model works without having text.
   /// - Throws: what the upstream reports in mid-stream, or that it does not speak the protocol. Text that came
   ///   before has been given to `emit`.
-  mutating func feed(_ bytes: borrowing Span<UInt8>, emit: (String) -> Void) throws(GeneratorError) {
-    try Self.feed(bytes, to: &parser, &state, chunks, emit)
+  mutating func feed(
+    _ bytes: borrowing Span<UInt8>, emit: (String) -> Void, onActivity: () -> Void = {}
+  ) throws(GeneratorError) {
+    try Self.feed(bytes, to: &parser, &state, chunks, emit, onActivity)
   }
 
   /// Apart, so that the parser and what it calls can each change their own part of the reader.
   private static func feed(
     _ bytes: borrowing Span<UInt8>, to parser: inout EventStreamParser, _ state: inout State, _ chunks: ChunkParser,
-    _ emit: (String) -> Void
+    _ emit: (String) -> Void, _ onActivity: () -> Void
   ) throws(GeneratorError) {
     do {
       try parser.feed(bytes) { _, data, _ in
@@ -39,6 +44,7 @@ struct CompletionReader {
           state.isDone = true
         } else if let chunk = chunks.read(data) {
           state.take(chunk, emit)
+          if chunk.isActive { onActivity() }
         } else {
           state.failure = GeneratorError(.failed, "The model's server sent something that is not JSON.")
         }
@@ -77,7 +83,14 @@ struct CompletionReader {
         return
       }
       if let content = chunk.content, !content.isEmpty { emit(content) }
-      if let reason = chunk.finishReason { finishReason = FinishReason(rawValue: String(reason.prefix(64))) }
+      if let reason = chunk.finishReason {
+        finishReason = FinishReason(rawValue: reason)
+        if finishReason?.isCompletion == false {
+          failure = GeneratorError(
+            .failed, "The model server ended the response before it was complete.",
+            detail: "finish_reason \(reason.plainWord)")
+        }
+      }
       if let usage = chunk.usage { self.usage = usage }
     }
   }

@@ -8,7 +8,9 @@ import JSON
 /// (libcurl-env(3)); a file of other certificates to trust from `CURL_CA_BUNDLE` or `SSL_CERT_FILE`, as by curl(1).
 public final class OpenAIGenerator: Generator {
   private let url: String
-  private let key: @Sendable () -> String?
+  private let key: @Sendable () throws -> String?
+  /// Where large requests are encoded, few at a time.
+  private let encoding = BlockingPool(maximumThreads: 2)
   private let certificateFile: String?
   private let maximumIdleConnections: Int
 
@@ -16,10 +18,11 @@ public final class OpenAIGenerator: Generator {
   ///   - baseURL: with the version and without an end slash: `https://api.openai.com/v1`.
   ///   - certificateFile: certificates to trust, in PEM form, instead of the system's.
   ///   - maximumIdleConnections: connections that each loop keeps open without using them.
-  ///   - key: gives the API key for each request; nil sends none. Called on a loop's thread.
+  ///   - key: gives the API key for each request; nil sends none. Called on a loop's thread. What it throws fails the
+  ///     request as ``GeneratorError/Code/misconfigured`` and goes into the log.
   public init(
     baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
-    key: @escaping @Sendable () -> String? = { nil }
+    key: @escaping @Sendable () throws -> String? = { nil }
   ) {
     self.url = (baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL) + "/chat/completions"
     self.certificateFile = certificateFile
@@ -35,16 +38,38 @@ public final class OpenAIGenerator: Generator {
           on: reactor, isPlain: url.hasPrefix("http://"), maximumIdleConnections: maximumIdleConnections),
         chunks: ChunkParser())
     }
-    let key = key()
     var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
-    if let key { headers.append("Authorization: Bearer \(key)") }
-    let request = CurlRequest(url: url, headers: headers, body: Self.body(of: prompt), certificateFile: certificateFile)
+    do {
+      if let key = try key() { headers.append("Authorization: Bearer \(key)") }
+    } catch let error as GeneratorError {
+      answer.fail(error)
+      return answer
+    } catch {
+      answer.fail(
+        GeneratorError(.misconfigured, "The server's configuration is incomplete.", detail: "\(error)"))
+      return answer
+    }
+    var request = CurlRequest(url: url, headers: headers, body: [], certificateFile: certificateFile)
+    guard prompt.isLarge else {
+      request.body = Self.body(of: prompt)
+      begin(request, answer, connections, reactor)
+      return answer
+    }
+    reactor.spawn { [encoding] in
+      request.body = await encoding.run { Self.body(of: prompt) }
+      self.begin(request, answer, connections, reactor)
+    }
+    return answer
+  }
+
+  private func begin(_ request: CurlRequest, _ answer: Answer, _ connections: Connections, _ reactor: Reactor) {
+    // It may have been cancelled while the request was encoded.
+    guard !answer.isOver else { return }
     if let transfer = CurlTransfer(request) {
       ChatCompletion(transfer, answer, connections, reactor: reactor).begin()
     } else {
       answer.fail(GeneratorError(.failed, "The model's URL is not valid."))
     }
-    return answer
   }
 
   /// What one loop keeps for this generator.

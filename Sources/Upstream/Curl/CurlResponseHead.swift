@@ -1,0 +1,35 @@
+import CCurl
+import Glibc
+
+/// The head of a response, as far as it is of interest.
+struct CurlResponseHead: Sendable {
+  var status = 0
+  /// In lower case.
+  var contentType = ""
+  /// How long the server wants to be left alone: `Retry-After` in either of its forms (RFC 9110, 10.2.3).
+  var retryAfter: Duration?
+  /// Whether the body has a coding besides `chunked`. None was requested.
+  var isEncoded = false
+
+  mutating func take(name: String, value: Substring) {
+    switch name {
+    case "content-type": contentType = value.lowercased()
+    case "retry-after": retryAfter = Self.delay(String(value))
+    case "transfer-encoding", "content-encoding":
+      let codings = value.lowercased().split { $0 == "," || $0 == " " || $0 == "\t" }
+      if !codings.allSatisfy({ $0 == "chunked" || $0 == "identity" }) { isEncoded = true }
+    default: break
+    }
+  }
+
+  /// At most a day: what is longer is no advice to a client.
+  private static func delay(_ text: String) -> Duration? {
+    var seconds = Int(text)
+    if seconds == nil {
+      // curl_getdate(3) reads all forms of HTTP dates.
+      let date = unsafe curl_getdate(text, nil)
+      if date >= 0 { seconds = date - time(nil) }
+    }
+    return seconds.map { .seconds(min(max($0, 0), 86_400)) }
+  }
+}
