@@ -31,12 +31,22 @@ public struct Request: Sendable {
   /// The value of the first query item called `name`, decoded as a form (`+` is a space), or nil.
   public func query(_ name: String) -> String? {
     guard let query = parameters["QUERY_STRING"] else { return nil }
-    for item in query.split(separator: "&") {
-      let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-      guard let key = parts.first, String(key).percentDecoded(plusIsSpace: true) == name else { continue }
-      return parts.count == 2 ? String(parts[1]).percentDecoded(plusIsSpace: true) : ""
+    var rest = query.utf8[...]
+    while true {
+      let item = rest.prefix { $0 != UInt8(ascii: "&") }
+      let key = item.prefix { $0 != UInt8(ascii: "=") }
+      if key.elementsEqual(name.utf8) || (key.contains(where: Self.isEscape) && Self.decoded(key) == name) {
+        return Self.decoded(item.dropFirst(key.count + 1))
+      }
+      guard item.endIndex < rest.endIndex else { return nil }
+      rest = rest[rest.index(after: item.endIndex)...]
     }
-    return nil
+  }
+
+  private static func isEscape(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "%") || byte == UInt8(ascii: "+") }
+
+  private static func decoded(_ text: Substring.UTF8View) -> String {
+    String(decoding: text, as: UTF8.self).percentDecoded(plusIsSpace: true)
   }
 
   /// The value of a header field of the client's, by its HTTP name in any case: `header("Last-Event-ID")`.

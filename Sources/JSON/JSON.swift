@@ -13,6 +13,11 @@ public enum JSON: Sendable, Equatable {
   /// The members of an object.
   public struct Members: Sendable, Equatable, ExpressibleByDictionaryLiteral {
     public private(set) var all: [Member] = []
+    /// The places of the names, where there are many of them: the last one of each.
+    private var places: [String: Int] = [:]
+
+    /// Up to so many members, looking through them is as quick as hashing a name.
+    private static let maximumUnindexed = 16
 
     public struct Member: Sendable, Equatable {
       public var name: String
@@ -25,10 +30,15 @@ public enum JSON: Sendable, Equatable {
     }
 
     public init(dictionaryLiteral elements: (String, JSON)...) {
-      for (name, value) in elements { all.append(Member(name: name, value: value)) }
+      self.init(elements.map { Member(name: $0, value: $1) })
     }
 
-    public init(_ members: [Member] = []) { all = members }
+    public init(_ members: [Member] = []) {
+      all = members
+      index()
+    }
+
+    public static func == (a: Members, b: Members) -> Bool { a.all == b.all }
 
     /// Adds those of `other`, in their order; a name that is there already gets the other's value.
     public mutating func merge(_ other: Members) {
@@ -36,18 +46,35 @@ public enum JSON: Sendable, Equatable {
     }
 
     /// Adds those of `other` behind, whatever their names are: for many, of which none is there already.
-    public mutating func append(_ other: Members) { all += other.all }
+    public mutating func append(_ other: Members) {
+      all += other.all
+      index()
+    }
 
     public subscript(name: String) -> JSON? {
-      get { all.last { $0.name == name }?.value }
+      get { place(of: name).map { all[$0].value } }
       set {
-        if let newValue, let index = all.firstIndex(where: { $0.name == name }) {
-          all[index].value = newValue
-        } else {
+        if let newValue, let place = place(of: name) {
+          all[place].value = newValue
+        } else if let newValue {
+          all.append(Member(name: name, value: newValue))
+          if !places.isEmpty { places[name] = all.count - 1 } else { index() }
+        } else if place(of: name) != nil {
           all.removeAll { $0.name == name }
-          if let newValue { all.append(Member(name: name, value: newValue)) }
+          index()
         }
       }
+    }
+
+    private func place(of name: String) -> Int? {
+      places.isEmpty ? all.lastIndex { $0.name == name } : places[name]
+    }
+
+    private mutating func index() {
+      places.removeAll()
+      guard all.count > Self.maximumUnindexed else { return }
+      places.reserveCapacity(all.count)
+      for (place, member) in all.enumerated() { places[member.name] = place }
     }
   }
 

@@ -77,7 +77,7 @@ private func query(_ bytes: [UInt8]) {
   let text = String(decoding: bytes, as: UTF8.self)
   let request = Request(parameters: ["QUERY_STRING": text, "REQUEST_URI": text, "HTTP_ORIGIN": text])
   _ = (request.path, request.query("message"), request.header(text), try? Page(request))
-  _ = PathPattern("/a/{b}").match(text)
+  _ = PathPattern("/a/{b}").match(RequestPath(text, maximumSegments: 4))
   if let user = User(text) { precondition(!user.folder.contains("/") && !user.folder.contains(".")) }
   if let value = FieldValue(text) { precondition(!value.description.contains("\n")) }
 }
@@ -85,7 +85,7 @@ private func query(_ bytes: [UInt8]) {
 private func token(_ bytes: [UInt8]) {
   let keys = JWTKeys(parsing: Array(bytes.prefix(bytes.count / 2)))
   let verifier = JWTVerifier(keys: WatchedFile("/dev/null") { _ in keys }, issuer: nil, audience: nil)
-  _ = try? verifier.user(of: String(decoding: bytes.suffix(bytes.count - bytes.count / 2), as: UTF8.self))
+  _ = try? verifier.user(of: String(decoding: bytes.suffix(bytes.count - bytes.count / 2), as: UTF8.self), keys: keys)
 }
 
 private func redaction(_ bytes: [UInt8]) {

@@ -1,3 +1,4 @@
+import EventLoop
 import FastCGI
 import Foundation
 import JSON
@@ -136,22 +137,101 @@ struct TokensTests {
     #expect(throws: (any Error).self) { try file.content() }
   }
 
+  @Test("of a hundred thousand are parsed once, beside the loop, and looked up in no time")
+  func many() async throws {
+    let lines = (0..<100_000).map { "user\($0):\(String(repeating: "0", count: 59))\(String($0 + 0x10000, radix: 16))" }
+    let path = folder.file("many", (lines + ["alice:\(Digest(of: "a").hex)"]).joined(separator: "\n"))
+    let file = WatchedFile(path) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
+    let pool = BlockingPool()
+    let (longest, found) = try await onLoop { reactor -> (Duration, Int) in
+      // What else the loop does goes on meanwhile.
+      var longest = Duration.zero
+      var last = ContinuousClock.now
+      var isOver = false
+      let ticks = reactor.spawn {
+        while !isOver {
+          try? await reactor.sleep(for: .milliseconds(1))
+          longest = max(longest, ContinuousClock.now - last)
+          last = .now
+        }
+      }
+      var found = try await file.content(on: pool).user(of: "a")?.name == "alice" ? 1 : 0
+      isOver = true
+      await ticks.value
+      let tokens = try await file.content(on: pool)
+      for _ in 0..<1000 where tokens.user(of: "b") == nil { found += 1 }
+      return (longest, found)
+    }
+    #expect(found == 1001)
+    #expect(longest < .milliseconds(300), "\(longest)")
+  }
+
+  @Test("are not needed from a page of the site itself, while foreign pages and images speak for nobody")
+  func foreignPages() async throws {
+    let configuration = try Configuration(environment: [
+      "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_CORS_ORIGINS": "https://app.example.com",
+    ])
+    let authenticator = Authenticator(configuration, log: Log(level: .error), pool: BlockingPool())
+    func isLetIn(_ method: String, asksModel: Bool, _ fields: [(String, String)]) async -> Bool {
+      var parameters: Parameters = [
+        "REMOTE_USER": "ada", "REQUEST_METHOD": method, "HTTP_HOST": "chat.example.com:8080",
+      ]
+      for (name, value) in fields { parameters[name] = value }
+      return
+        (try? await authenticator.authenticate(
+          Request(parameters: parameters), trustsRemoteUser: true, asksModel: asksModel)) != nil
+    }
+    let good = [
+      [("HTTP_SEC_FETCH_SITE", "same-origin")], [("HTTP_SEC_FETCH_SITE", "none")],
+      [("HTTP_ORIGIN", "http://chat.example.com:8080")], [("HTTP_REFERER", "http://CHAT.example.com:8080/a?b=//c")],
+      [("HTTP_ORIGIN", "https://app.example.com")],
+      [("HTTP_ORIGIN", "https://app.example.com"), ("HTTP_SEC_FETCH_SITE", "cross-site")],
+      // TLS ends at the web server.
+      [("HTTP_ORIGIN", "https://chat.example.com:8080")],
+    ]
+    let bad = [
+      [("HTTP_SEC_FETCH_SITE", "cross-site")], [("HTTP_SEC_FETCH_SITE", "same-site")],
+      [("HTTP_ORIGIN", "http://evil.example.com")], [("HTTP_ORIGIN", "null")],
+      [("HTTP_ORIGIN", "http://chat.example.com")],
+      [("HTTP_REFERER", "http://evil.example.com/chat.example.com:8080")], [("HTTP_REFERER", "about:blank")],
+      [("HTTP_REFERER", "http://chat.example.com:8080@evil.example.com/")],
+      [("HTTP_ORIGIN", "http://evil.example.com"), ("HTTP_REFERER", "http://chat.example.com:8080/")],
+    ]
+    for method in ["GET", "POST"] {
+      for fields in good {
+        #expect(await isLetIn(method, asksModel: true, fields), "\(method) \(fields)")
+        #expect(await isLetIn(method, asksModel: false, fields), "\(method) \(fields)")
+      }
+      for fields in bad {
+        #expect(await !isLetIn(method, asksModel: true, fields), "\(method) \(fields)")
+        #expect(await !isLetIn(method, asksModel: false, fields), "\(method) \(fields)")
+      }
+    }
+    // A program sends neither, and so does an image that was told not to.
+    #expect(await !isLetIn("GET", asksModel: true, []))
+    #expect(await !isLetIn("HEAD", asksModel: true, []))
+    #expect(await isLetIn("GET", asksModel: false, []))
+    #expect(await isLetIn("POST", asksModel: true, []))
+  }
+
   @Test("come from the header, else from the query; REMOTE_USER counts only where the web server is trusted with it")
-  func sources() throws {
+  func sources() async throws {
     let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])
-    let authenticator = Authenticator(configuration, log: Log(level: .error))
-    func user(_ parameters: Parameters, trusting: Bool = false) -> String? {
-      try? authenticator.authenticate(Request(parameters: parameters), trustsRemoteUser: trusting).name
+    let authenticator = Authenticator(configuration, log: Log(level: .error), pool: BlockingPool())
+    func user(_ parameters: Parameters, trusting: Bool = false) async -> String? {
+      try? await authenticator.authenticate(
+        Request(parameters: parameters), trustsRemoteUser: trusting, asksModel: false
+      ).name
     }
-    #expect(user(["HTTP_AUTHORIZATION": "Bearer a"]) == "alice")
-    #expect(user(["HTTP_AUTHORIZATION": "bearer  a "]) == "alice")
-    #expect(user(["QUERY_STRING": "x=1&token=a"]) == "alice")
-    #expect(user(["HTTP_AUTHORIZATION": "Basic a"]) == nil)
-    #expect(user(["HTTP_AUTHORIZATION": "Bearer b", "QUERY_STRING": "token=a"]) == nil)
-    #expect(user(["REMOTE_USER": "root"]) == nil)
-    #expect(user(["HTTP_REMOTE_USER": "root"], trusting: true) == nil)
-    #expect(user(["REMOTE_USER": "root"], trusting: true) == "root")
-    #expect(user(["REMOTE_USER": ""], trusting: true) == nil)
+    #expect(await user(["HTTP_AUTHORIZATION": "Bearer a"]) == "alice")
+    #expect(await user(["HTTP_AUTHORIZATION": "bearer  a "]) == "alice")
+    #expect(await user(["QUERY_STRING": "x=1&token=a"]) == "alice")
+    #expect(await user(["HTTP_AUTHORIZATION": "Basic a"]) == nil)
+    #expect(await user(["HTTP_AUTHORIZATION": "Bearer b", "QUERY_STRING": "token=a"]) == nil)
+    #expect(await user(["REMOTE_USER": "root"]) == nil)
+    #expect(await user(["HTTP_REMOTE_USER": "root"], trusting: true) == nil)
+    #expect(await user(["REMOTE_USER": "root"], trusting: true) == "root")
+    #expect(await user(["REMOTE_USER": ""], trusting: true) == nil)
   }
 }

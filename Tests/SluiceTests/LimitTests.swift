@@ -103,16 +103,25 @@ struct LimitTests {
     let store = Store(root: folder.path, pool: BlockingPool())
     let start = 1_000_000_000_000
     for index in 0..<5 {
-      #expect(try await store.countMessage(of: user, limit: 5, clock: { start + index * 1000 }) == nil)
+      #expect(
+        try await store.countMessage(of: user, limit: 5, clock: { start + index * 1000 })
+          == .counted(at: start + index * 1000))
     }
     let other = Store(root: folder.path, pool: BlockingPool())
-    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 10_000 }) == .milliseconds(3_590_000))
-    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_000 }) == nil)
-    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .milliseconds(500))
+    #expect(
+      try await other.countMessage(of: user, limit: 5, clock: { start + 10_000 }) == .full(.milliseconds(3_590_000)))
+    #expect(
+      try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_000 }) == .counted(at: start + 3_600_000))
+    #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .full(.milliseconds(500)))
     // A limit that was lowered waits for as many as are too many.
-    #expect(try await other.countMessage(of: user, limit: 2, clock: { start + 3_600_500 }) == .milliseconds(3_500))
+    #expect(
+      try await other.countMessage(of: user, limit: 2, clock: { start + 3_600_500 }) == .full(.milliseconds(3_500)))
+    // One that turned out to be none makes room again.
+    try await other.uncountMessage(of: user, at: start + 3_600_000)
+    #expect(
+      try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .counted(at: start + 3_600_500))
     // A clock that was set back locks nobody out.
-    #expect(try await other.countMessage(of: user, limit: 5, clock: { start - 1000 }) == nil)
+    #expect(try await other.countMessage(of: user, limit: 5, clock: { start - 1000 }) == .counted(at: start - 1000))
   }
 
   @Test("slots of processes are taken and given back one by one, and no two get the same", arguments: [1, 3, 50])
@@ -138,7 +147,7 @@ struct LimitTests {
     let folder = TemporaryFolder()
     let user = try #require(User("ada"))
     let store = Store(root: folder.path, pool: BlockingPool())
-    func claim() async throws -> ReplayState { try await store.claimReplay(of: "k", by: "s1", user) }
+    func claim() async throws -> ReplayState { try await store.claimReplay(of: "k", request: "r", by: "s1", user) }
     var held: ReplayClaim?
     if case .free(let claim) = try await claim() { held = claim }
     #expect(held != nil)
@@ -168,7 +177,7 @@ struct LimitTests {
     #expect(kept == replay)
     // After an hour it is asked anew.
     let name = try #require(
-      try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays").first)
+      try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays").first { $0 != "swept" })
     try FileManager.default.setAttributes(
       [.modificationDate: Date(timeIntervalSinceNow: -3700)], ofItemAtPath: folder.path + "/users/ada/replays/" + name)
     guard case .free(let late) = try await claim() else {
@@ -176,6 +185,6 @@ struct LimitTests {
       return
     }
     await store.abandon(late)
-    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays").isEmpty)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays") == ["swept"])
   }
 }

@@ -105,7 +105,7 @@ struct SessionFileTests {
     try file.append(turn(0))
     try file.append(turn(1))
     let whole = Array(text.utf8)
-    let firstEnd = turn(0).line.count
+    let firstEnd = turn(0).line(number: 1).count
     for cut in firstEnd..<whole.count {
       try Data(whole[..<cut]).write(to: URL(fileURLWithPath: file.path))
       #expect(try file.turns(newest: 5).map(\.id) == ["id-0"], "cut at \(cut)")
@@ -122,12 +122,35 @@ struct SessionFileTests {
     #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-1"])
   }
 
+  @Test("does not take a turn twice that may be there behind others, and says how many it has at its end")
+  func ifAbsent() throws {
+    for number in 0..<20 { try file.append(turn(number), ifAbsent: true) }
+    for number in 0..<20 { try file.append(turn(number), ifAbsent: true) }
+    #expect(try file.turns(newest: 100).count == 20 && file.count() == 20)
+    #expect(text.hasSuffix(",\"turn\":20}\n"))
+    // What somebody said is not taken for the number, and lines of an older file are counted.
+    let said = Turn(id: "x", at: "t", user: "u", assistant: ",\"turn\":7}", completion: .init(), model: ",\"turn\":9")
+    try Data(said.line() + said.line()).write(to: URL(fileURLWithPath: file.path))
+    #expect(try file.count() == 2)
+    try file.append(turn(3))
+    #expect(try file.count() == 3)
+  }
+
+  @Test("that is gone is not begun again by a turn that must not")
+  func creates() throws {
+    #expect(try !file.append(turn(0), creates: false))
+    #expect(!FileManager.default.fileExists(atPath: file.path))
+    try file.append(turn(0))
+    #expect(try file.append(turn(1), creates: false))
+    #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-1"])
+  }
+
   @Test("takes the turns of many writers whole, each once")
   func concurrency() async throws {
     let file = file
     await withTaskGroup { group in
       for writer in 0..<8 {
-        group.addTask { for number in 0..<25 { try? file.append(turn(writer * 100 + number)) } }
+        group.addTask { for number in 0..<25 { _ = try? file.append(turn(writer * 100 + number)) } }
       }
     }
     let ids = try file.turns(newest: 1000).map(\.id)
@@ -203,10 +226,10 @@ struct NameTests {
   @Test("of paths match their placeholders, never an empty one")
   func paths() {
     let pattern: PathPattern = "/api/streams/{id}"
-    #expect(pattern.match("/api/streams/x") == ["id": "x"])
-    #expect(pattern.match("/api/streams/") == nil)
-    #expect(pattern.match("/api/streams/x/") == nil)
-    #expect(pattern.match("/api/streams") == nil)
+    #expect(pattern.match(RequestPath("/api/streams/x", maximumSegments: 9)) == ["id": "x"])
+    #expect(pattern.match(RequestPath("/api/streams/", maximumSegments: 9)) == nil)
+    #expect(pattern.match(RequestPath("/api/streams/x/", maximumSegments: 9)) == nil)
+    #expect(pattern.match(RequestPath("/api/streams", maximumSegments: 9)) == nil)
   }
 }
 
@@ -230,11 +253,11 @@ struct UnsavedTurnsTests {
     // A folder where a session's file would be.
     let blocked = folder.path + "/state/users/ada/sessions/s1.jsonl"
     try FileManager.default.createDirectory(atPath: blocked, withIntermediateDirectories: true)
-    unsaved.add(turn("a"), to: "s1", of: ada, key: nil)
-    unsaved.add(turn("b"), to: "s2", of: ada, key: nil)
-    unsaved.add(turn("c"), to: "s3", of: ada, key: "k")
-    unsaved.add(turn("d"), to: "s3", of: eve, key: "k")
-    unsaved.forget(key: "k", of: ada)
+    unsaved.add(turn("a"), to: "s1", of: ada)
+    unsaved.add(turn("b"), to: "s2", of: ada)
+    unsaved.add(turn("c"), to: "s3", of: ada)
+    unsaved.add(turn("d"), to: "s3", of: eve)
+    unsaved.forget(session: "s3", of: ada)
     #expect(unsaved.retry() == 1)
     #expect(try await store.turns(of: "s2", user: ada, Page())?.map(\.id) == ["b"])
     #expect(try await store.turns(of: "s3", user: ada, Page()) == nil)
@@ -256,9 +279,46 @@ struct UnsavedTurnsTests {
     #expect(unsaved.retry() == 0)
     #expect(try await store.turns(of: "s1", user: ada, Page())?.count == 1)
 
-    unsaved.add(turn("e"), to: "s4", of: ada, key: nil)
+    unsaved.add(turn("e"), to: "s4", of: ada)
     unsaved.forget(session: "s4", of: ada)
     #expect(unsaved.count == 0)
+  }
+
+  @Test("are the answer to their Idempotency-Key as soon as they are stored, by the next process too")
+  func keys() async throws {
+    let store = Store(root: folder.path + "/state", pool: BlockingPool())
+    let ada = try #require(User("ada"))
+    for isRestarted in [false, true] {
+      let key = "key-\(isRestarted)"
+      var unsaved = unsaved(store)
+      guard case .free(let claim) = try await store.claimReplay(of: key, request: "r", by: "s", ada) else {
+        Issue.record("not free")
+        return
+      }
+      unsaved.add(turn("t-\(isRestarted)"), to: "s", of: ada, claim: claim)
+      #expect(unsaved.store(key: "other", of: ada) == nil)
+      if isRestarted {
+        let blocked = folder.path + "/state/users/ada/sessions"
+        try FileManager.default.moveItem(atPath: blocked, toPath: blocked + "2")
+        _ = folder.file("state/users/ada/sessions", "no folder")
+        #expect(unsaved.store(key: key, of: ada) == false)
+        unsaved.writeOut()
+        try FileManager.default.removeItem(atPath: blocked)
+        try FileManager.default.moveItem(atPath: blocked + "2", toPath: blocked)
+        unsaved = self.unsaved(store)
+        unsaved.takeUp()
+      } else {
+        #expect(unsaved.store(key: key, of: ada) == true)
+      }
+      #expect(unsaved.count == 0)
+      guard case .complete(let replay) = try await store.claimReplay(of: key, request: "r", by: "s", ada) else {
+        Issue.record("not complete")
+        return
+      }
+      #expect(replay.turn == turn("t-\(isRestarted)") && replay.request == "r")
+      _ = claim
+    }
+    #expect(try await store.turns(of: "s", user: ada, Page())?.map(\.id) == ["t-false", "t-true"])
   }
 }
 

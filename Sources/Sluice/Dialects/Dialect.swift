@@ -29,6 +29,11 @@ public final class Finish: Sendable {
     self.completion = completion
     self.more = more
   }
+
+  /// The same with other further members.
+  func with(more: JSON.Members) -> Finish {
+    Finish(messageID: messageID, sessionID: sessionID, at: at, completion: completion, more: more)
+  }
 }
 
 /// What can happen in a stream: one vocabulary for all wire formats.

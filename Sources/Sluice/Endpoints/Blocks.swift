@@ -6,12 +6,14 @@ extension Services {
       throw Failure(
         .notFound, "There is no block \"\(name.prefix(64))\"; there are: \(prompts.blocks.joined(separator: ", ")).")
     }
-    let fields = try await RequestFields.read(call, on: parsing)
-    let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
+    let limit = call.configuration.maximumMessageBytes
+    let input = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+      try fields.text("input", limit: limit)
+    }
     return Question(
       message: input, model: call.configuration.model, keepsText: false,
       answer: { stream in
-        let answer = try await self.ask(input, of: nil, instructions: instructions, call, stream)
+        let answer = try self.ask(input, instructions: instructions, call, stream)
         return Finish(completion: try await stream.relay(answer))
       })
   }

@@ -1,3 +1,4 @@
+import EventLoop
 import FastCGI
 import JSON
 import Upstream
@@ -5,15 +6,20 @@ import Upstream
 extension Services {
   /// POST /v1/chat/completions: OpenAI's API, streamed or not, with the conversation in the client's hands.
   nonisolated(nonsending) func complete(_ call: Call) async throws -> Question {
-    let fields = try await RequestFields.read(call, on: parsing)
-    let request = try CompletionRequest(fields, call.configuration)
-    let model = request.prompt.model ?? modelNames(call.configuration).first ?? "default"
+    let configuration = call.configuration
+    let instructions = try prompts.systemPrompt(call)
+    let request = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+      try CompletionRequest(fields, configuration, instructions: instructions)
+    }
+    let model = request.model ?? modelNames(call.configuration).first ?? "default"
     let created = Timestamp.seconds
     return Question(
-      message: request.prompt.messages.last?.content ?? "", model: model, wantsWhole: !request.isStreamed,
+      message: request.message, model: model, wantsWhole: !request.isStreamed,
       wantsUsage: request.includesUsage, keepsText: false,
       answer: { stream in
-        let completion = try await stream.relay(try self.start(request.prompt, call, stream))
+        // Taken out: it may be large, and the stream live long.
+        guard let prompt = request.prompt.withLock({ $0.take() }) else { throw StreamEnded() }
+        let completion = try await stream.relay(try self.start(prompt, call, stream))
         return Finish(messageID: stream.messageID, completion: completion)
       },
       whole: { finish, text in
@@ -52,16 +58,21 @@ extension Services {
 }
 
 /// What a client of OpenAI's asks: the parts that matter here, and the rest as it came.
-private struct CompletionRequest {
-  let prompt: Prompt
+private struct CompletionRequest: Sendable {
+  let prompt: Locked<Prompt?>
+  let model: String?
+  /// The last message.
+  let message: String
   let isStreamed: Bool
   let includesUsage: Bool
 
-  init(_ fields: RequestFields, _ configuration: Configuration) throws(Failure) {
+  /// - Parameter instructions: the location's, which go before the client's own.
+  init(_ fields: RequestFields, _ configuration: Configuration, instructions: String?) throws(Failure) {
     guard case .array(let values)? = fields["messages"], !values.isEmpty else {
       throw Failure(.badRequest, "\"messages\" must be an array of messages that is not empty.")
     }
     var messages: [Message] = []
+    if let instructions, !instructions.isEmpty { messages.append(Message(.system, instructions)) }
     for (index, value) in values.enumerated() {
       let message = try Self.message(value, at: index)
       guard message.role == .assistant || message.content.utf8.count <= configuration.maximumMessageBytes else {
@@ -79,7 +90,9 @@ private struct CompletionRequest {
     prompt.parameters = JSON.Members(
       fields.members.all.filter { !Self.known.contains($0.name) && $0.value != .null })
     try Self.setMaximumTokens(of: &prompt, fields, configuration.maximumTokens)
-    self.prompt = prompt
+    model = prompt.model
+    message = prompt.messages.last?.content ?? ""
+    self.prompt = Locked(prompt)
   }
 
   /// What is read here. Everything else, `temperature`, `stop` and whatever a model's server knows besides, is passed

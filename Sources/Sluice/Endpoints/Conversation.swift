@@ -47,46 +47,54 @@ extension Services {
   /// complete, and only then, the turn is stored.
   func converse(_ words: Conversation) -> StreamingEndpoint.Ask {
     { call in
-      let fields = try await RequestFields.read(call, on: self.parsing)
-      let message = try fields.text(words.message, limit: call.configuration.maximumMessageBytes)
-      let named = try fields.identifier(words.session)
-      guard named != nil || !words.needsSession else {
+      let limit = call.configuration.maximumMessageBytes
+      let asked = try await RequestFields.parse(call, on: self.parsing) { (fields) throws(Failure) in
+        (
+          message: try fields.text(words.message, limit: limit), session: try fields.identifier(words.session),
+          wantsWhole: words.hasStreamField ? try !fields.flag("stream", default: true) : false
+        )
+      }
+      guard asked.session != nil || !words.needsSession else {
         throw Failure(.badRequest, "\"\(words.session)\" must name the conversation: any id that you choose.")
       }
-      let session = named ?? Identifier.make()
+      let session = asked.session ?? Identifier.make()
       return Question(
-        message: message, model: call.configuration.model,
-        wantsWhole: words.hasStreamField ? try !fields.flag("stream", default: true) : false,
+        message: asked.message, model: call.configuration.model, session: session, wantsWhole: asked.wantsWhole,
         answer: { stream in
-          let answer = try await self.ask(
-            message, of: named, instructions: try self.prompts.text("chat"), call, stream)
+          let history = try await self.history(of: asked.session, call)
+          let answer = try self.ask(
+            asked.message, after: history ?? [], instructions: try self.prompts.text("chat"), call, stream)
           let completion = try await stream.relay(answer)
-          let at = try await self.keep(stream, message, in: session, completion, call)
-          return Finish(messageID: stream.messageID, sessionID: session, at: at, completion: completion)
+          return try await self.keep(stream, asked.message, in: session, isNew: history == nil, completion, call)
         }, whole: words.whole)
     }
   }
 
-  /// Asks the model. The turns of `session`, where there is one, go with the question.
+  /// The earlier turns of a session that go with a question; nil when there is none, or it is not looked for.
+  nonisolated(nonsending) func history(of session: String?, _ call: Call) async throws(Failure) -> [Message]? {
+    let page = Page.history(turns: call.configuration.historyTurns)
+    guard let session, page.limit > 0 else { return nil }
+    do {
+      return try await store.turns(of: session, user: call.user, page)?.flatMap {
+        [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
+      }
+    } catch {
+      throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
+    }
+  }
+
+  /// Asks the model.
   ///
-  /// - Parameter instructions: the endpoint's own, which follow the location's system prompt.
-  nonisolated(nonsending) func ask(
-    _ message: String, of session: String?, instructions: String?, _ call: Call, _ stream: ResponseStream
-  ) async throws -> Answer {
+  /// - Parameters:
+  ///   - history: what was said before, oldest first.
+  ///   - instructions: the endpoint's own, which follow the location's system prompt.
+  func ask(
+    _ message: String, after history: [Message] = [], instructions: String?, _ call: Call, _ stream: ResponseStream
+  ) throws -> Answer {
     var messages: [Message] = []
     let system = [try prompts.systemPrompt(call), instructions].compactMap { $0 }.filter { !$0.isEmpty }
     if !system.isEmpty { messages.append(Message(.system, system.joined(separator: "\n\n"))) }
-    if let session {
-      do {
-        let page = Page.history(turns: call.configuration.historyTurns)
-        for turn in page.limit > 0 ? try await store.turns(of: session, user: call.user, page) ?? [] : [] {
-          messages.append(Message(.user, turn.user.content))
-          messages.append(Message(.assistant, turn.assistant.content))
-        }
-      } catch {
-        throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
-      }
-    }
+    messages += history
     messages.append(Message(.user, message))
     return try start(
       Prompt(messages: messages, model: call.configuration.model, maximumTokens: call.configuration.maximumTokens),
@@ -104,23 +112,57 @@ extension Services {
 
   /// Stores a turn that is complete. Its id is the stream's.
   ///
-  /// - Returns: when it was complete.
+  /// What its Idempotency-Key is answered with is kept first, and tells all that the turn needs: whichever of the two is
+  /// missing later, because the process was killed or the store took no more, the next request with the key makes up for.
+  ///
+  /// - Parameter isNew: whether the session may be begun by it. One that was there and is not any more was deleted.
   nonisolated(nonsending) func keep(
-    _ stream: ResponseStream, _ message: String, in session: String, _ completion: Completion, _ call: Call
-  ) async throws -> String {
+    _ stream: ResponseStream, _ message: String, in session: String, isNew: Bool, _ completion: Completion, _ call: Call
+  ) async throws -> Finish {
     let turn = Turn(
       id: stream.messageID, at: Timestamp.now, user: message, assistant: stream.text, completion: completion,
       model: call.configuration.model)
+    let finish = Finish(messageID: turn.id, sessionID: session, at: turn.at, completion: completion)
+    guard streams.beginStoring(stream.id) else { throw StreamEnded() }
+    defer { streams.endStoring(stream.id) }
+    let isStored: Bool
     do throws(Failure) {
-      try await storing("The answer is complete, but it could not be stored.") {
-        try await store.append(turn, to: session, user: call.user)
+      isStored = try await storing("The answer is complete, but it could not be stored.") {
+        if let claim = stream.claim {
+          try await store.complete(
+            claim,
+            with: Replay(
+              request: claim.request, messageID: turn.id, text: turn.assistant.content, finish: finish, user: message,
+              model: turn.model))
+        }
+        return try await store.append(
+          turn, to: session, user: call.user, creates: isNew, ifAbsent: stream.claim != nil)
       }
     } catch {
       // The client is told; what it has seen is kept all the same, as soon as that can be.
-      unsaved.add(turn, to: session, of: call.user, key: call.request.header("Idempotency-Key"))
+      unsaved.add(turn, to: session, of: call.user, claim: stream.claim)
       throw error
     }
-    return turn.at
+    guard isStored else {
+      if let claim = stream.claim { await store.discard(claim) }
+      stream.end(.stopped)
+      throw StreamEnded()
+    }
+    return finish
+  }
+
+  /// Stores what a kept answer says was to be stored, if that is not there. It is, unless the process that gave the answer
+  /// was killed or its store failed.
+  nonisolated(nonsending) func finishStoring(_ replay: Replay, for user: User) async throws(Failure) {
+    let turn = replay.turn
+    let report = replay.report
+    guard turn != nil || report != nil else { return }
+    try await storing("The answer is complete, but it could not be stored.") {
+      if let turn, let session = replay.finish.sessionID {
+        _ = try await store.append(turn, to: session, user: user, ifAbsent: true)
+      }
+      if let report { try await store.saveIfAbsent(report, of: user) }
+    }
   }
 
   /// Does what writes to the store, and counts how that went.

@@ -5,26 +5,28 @@ extension Services {
   /// GET /chat/onboarding-stream: leads a new user through the steps of `onboarding.txt`. A completed stream stores the
   /// turn and takes the message as the answer to the present step; any other changes nothing.
   nonisolated(nonsending) func onboard(_ call: Call) async throws -> Question {
-    let fields = try await RequestFields.read(call, on: parsing)
-    let message = try fields.text("message", limit: call.configuration.maximumMessageBytes)
+    let limit = call.configuration.maximumMessageBytes
+    let message = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+      try fields.text("message", limit: limit)
+    }
     guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
       throw Failure.incompleteConfiguration("onboarding.txt has no step: a line that begins with #")
     }
     return Question(
-      message: message, model: call.configuration.model,
+      message: message, model: call.configuration.model, session: Self.onboardingSession,
       answer: { stream in
         let before: OnboardingState
         do { before = try await self.store.onboarding(of: call.user) } catch {
           throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
         }
-        let answer = try await self.ask(
-          message, of: Self.onboardingSession, instructions: script.instructions(after: before.answers), call, stream)
+        let history = try await self.history(of: Self.onboardingSession, call)
+        let answer = try self.ask(
+          message, after: history ?? [], instructions: script.instructions(after: before.answers), call, stream)
         let completion = try await stream.relay(answer)
-        let at = try await self.keep(stream, message, in: Self.onboardingSession, completion, call)
+        let finish = try await self.keep(
+          stream, message, in: Self.onboardingSession, isNew: history == nil, completion, call)
         let state = try await self.advance(from: before, message, script, call)
-        return Finish(
-          messageID: stream.messageID, sessionID: Self.onboardingSession, at: at, completion: completion,
-          more: state.progress(of: script))
+        return finish.with(more: state.progress(of: script))
       })
   }
 

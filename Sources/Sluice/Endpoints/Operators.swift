@@ -19,7 +19,7 @@ extension Services {
 
   /// GET /healthz: whether new streams are welcome.
   nonisolated(nonsending) func health(_ call: Call) async throws -> Response {
-    if isDraining { throw Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5)) }
+    if isDraining { throw Failure.draining }
     return .json(["status": "ok", "streams": .integer(streams.count)])
   }
 

@@ -6,23 +6,24 @@ extension Services {
   /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. The model's text is streamed; the end
   /// carries the JSON object that it is, read strictly.
   nonisolated(nonsending) func makeReport(_ call: Call) async throws -> Question {
-    let fields = try await RequestFields.read(call, on: parsing)
-    let input = try fields.text("input", limit: call.configuration.maximumMessageBytes)
-    let title = try fields.title()
-    let isSaved = try fields.flag("save", default: false)
+    let limit = call.configuration.maximumMessageBytes
+    let asked = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+      (
+        input: try fields.text("input", limit: limit), title: try fields.title(),
+        isSaved: try fields.flag("save", default: false)
+      )
+    }
     return Question(
-      message: input, model: call.configuration.model,
+      message: asked.input, model: call.configuration.model,
       answer: { stream in
-        let answer = try await self.ask(input, of: nil, instructions: try self.prompts.text("report"), call, stream)
+        let answer = try self.ask(asked.input, instructions: try self.prompts.text("report"), call, stream)
         let completion = try await stream.relay(answer)
-        let text = stream.text
+        let (text, rules) = (stream.text, stream.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in
-          try self.redacted(
-            try ReportText.object(in: text, finishReason: completion.finishReason), for: call.configuration)
+          try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)
         }
-        var more: JSON.Members = ["report": report]
-        if isSaved { more["reportId"] = .string(try await self.save(report, title: title, call)) }
-        return Finish(completion: completion, more: more)
+        guard asked.isSaved else { return Finish(completion: completion, more: ["report": report]) }
+        return try await self.save(report, title: asked.title, stream, completion, call)
       },
       whole: { finish, _ in
         var members: JSON.Members = ["report": finish.more["report"] ?? .null]
@@ -33,14 +34,22 @@ extension Services {
 
   /// POST /api/reports: `{"report","title"?}`, stored as it is.
   nonisolated(nonsending) func addReport(_ call: Call) async throws -> Response {
-    let fields = try await RequestFields.read(call, on: parsing)
-    guard let report = fields["report"], case .object = report else {
-      throw Failure(.badRequest, "\"report\" must be a JSON object.")
-    }
-    let title = try fields.title()
     // It costs no model, but the disk.
-    try await limiter.countMessage(of: call.user, call.configuration)
-    return .json(["id": .string(try await save(report, title: title, call))], status: 201)
+    let message = try await limiter.countMessage(of: call.user, call.configuration)
+    let stored: StoredReport
+    do {
+      stored = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+        guard let report = fields["report"], case .object = report else {
+          throw Failure(.badRequest, "\"report\" must be a JSON object.")
+        }
+        return StoredReport(id: Identifier.make(), title: try fields.title(), at: Timestamp.now, report: report)
+      }
+    } catch {
+      await limiter.uncount(message, of: call.user)
+      throw error
+    }
+    try await storing("The report could not be stored.") { try await store.save(stored, of: call.user) }
+    return .json(["id": .string(stored.id)], status: 201)
   }
 
   /// GET /api/reports: the user's, newest first, without the reports themselves.
@@ -56,13 +65,28 @@ extension Services {
     guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: call.user) }) else {
       throw Failure(.notFound, "There is no such report.")
     }
-    return await pool.run { .json(report.json) }
+    let rules = try await redactionRules(for: call.configuration)
+    return try await pool.run { () throws(Failure) in .json(try report.redacted(by: rules).json) }
   }
 
-  private nonisolated(nonsending) func save(_ report: JSON, title: String?, _ call: Call) async throws -> String {
-    let stored = StoredReport(id: Identifier.make(), title: title, at: Timestamp.now, report: report)
-    try await storing("The report could not be stored.") { try await store.save(stored, of: call.user) }
-    return stored.id
+  /// Saves the report of a stream under the stream's id, so that the same request sent again saves it once.
+  private nonisolated(nonsending) func save(
+    _ report: JSON, title: String?, _ stream: ResponseStream, _ completion: Completion, _ call: Call
+  ) async throws -> Finish {
+    let stored = StoredReport(id: stream.messageID, title: title, at: Timestamp.now, report: report)
+    let finish = Finish(
+      messageID: nil, sessionID: nil, at: stored.at, completion: completion,
+      more: ["report": report, "reportId": .string(stored.id)])
+    try await storing("The report could not be stored.") {
+      if let claim = stream.claim {
+        try await store.complete(
+          claim,
+          with: Replay(
+            request: claim.request, messageID: stream.messageID, text: stream.text, finish: finish, title: title))
+      }
+      try await store.save(stored, of: call.user)
+    }
+    return finish
   }
 }
 

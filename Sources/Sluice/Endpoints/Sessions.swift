@@ -22,53 +22,57 @@ extension Services {
   nonisolated(nonsending) func session(_ call: Call) async throws -> Response {
     let id = call.pathParameters["id"] ?? ""
     let turns = try await turns(of: id, try Page(call.request), call)
+    let rules = try await redactionRules(for: call.configuration)
     // Some megabytes are not encoded on the loop.
-    return await pool.run {
-      .json([
-        "id": .string(id),
-        "turns": .array(
-          turns.map {
-            [
-              "id": .string($0.id), "at": .string($0.at), "user": ["content": .string($0.user.content)],
-              "assistant": ["content": .string($0.assistant.content)],
-            ]
-          }),
-      ])
+    return try await pool.run { () throws(Failure) in
+      let list = try turns.map { (turn) throws(Failure) -> JSON in
+        [
+          "id": .string(turn.id), "at": .string(turn.at), "user": ["content": .string(turn.user.content)],
+          "assistant": ["content": .string(try Redactor.redact(turn.assistant.content, by: rules))],
+        ]
+      }
+      return .json(["id": .string(id), "turns": .array(list)])
     }
   }
 
   /// DELETE /api/sessions/{id}.
   nonisolated(nonsending) func deleteSession(_ call: Call) async throws -> Response {
     let id = call.pathParameters["id"] ?? ""
+    guard Identifier.isValid(id) else { throw Self.noSession }
+    // A stream that would store its turn would begin the session again.
+    let hadStreams = await streams.endSession(id, of: call.user)
     unsaved.forget(session: id, of: call.user)
-    guard Identifier.isValid(id),
-      try await storing("The session could not be deleted.", { try await store.deleteSession(id, of: call.user) })
-    else { throw Self.noSession }
+    let isDeleted = try await storing("The session could not be deleted.") {
+      try await store.deleteSession(id, of: call.user)
+    }
+    guard isDeleted || hadStreams else { throw Self.noSession }
     return Response(ResponseHead(status: 204))
   }
 
   /// GET /messages/?chat_id=: the same turns, a message each for what was asked and what was answered.
   nonisolated(nonsending) func messages(_ call: Call) async throws -> Response {
-    let fields = try await RequestFields.read(call, on: parsing)
-    guard let chat = try fields.identifier("chat_id") else {
+    let named = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+      try fields.identifier("chat_id")
+    }
+    guard let chat = named else {
       throw Failure(.badRequest, "\"chat_id\" must name the conversation: /messages/?chat_id=ID.")
     }
     let given = try Page(call.request)
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
     // A conversation begins with its first message: before that it is empty, not missing.
     let turns = try await reading { try await store.turns(of: chat, user: call.user, page) } ?? []
-    return await pool.run {
-      .json([
-        "messages": .array(
-          turns.flatMap {
-            [
-              StoredMessage(
-                id: $0.id + StoredMessage.userSuffix, chat: chat, role: .user, content: $0.user.content, at: $0.at
-              ).json,
-              StoredMessage(id: $0.id, chat: chat, role: .assistant, content: $0.assistant.content, at: $0.at).json,
-            ]
-          })
-      ])
+    let rules = try await redactionRules(for: call.configuration)
+    return try await pool.run { () throws(Failure) in
+      var messages: [JSON] = []
+      for turn in turns {
+        let question = StoredMessage(
+          id: turn.id + StoredMessage.userSuffix, chat: chat, role: .user, content: turn.user.content, at: turn.at)
+        let answer = StoredMessage(
+          id: turn.id, chat: chat, role: .assistant, content: try Redactor.redact(turn.assistant.content, by: rules),
+          at: turn.at)
+        messages += [question.json, answer.json]
+      }
+      return .json(["messages": .array(messages)])
     }
   }
 

@@ -29,3 +29,8 @@ extension Failure {
     }
   }
 }
+
+extension Failure {
+  /// The server takes no further requests.
+  static let draining = Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))
+}

@@ -1,3 +1,4 @@
+import EventLoop
 import FastCGI
 
 /// Finds out who asks, before anything is answered.
@@ -7,8 +8,11 @@ struct Authenticator: Sendable {
   private let asksNobody: Bool
   private let corsOrigins: [String]
   private let log: Log
+  /// Where the files are read when they have changed.
+  private let pool: BlockingPool
 
-  init(_ configuration: Configuration, log: Log) {
+  init(_ configuration: Configuration, log: Log, pool: BlockingPool) {
+    self.pool = pool
     tokens = configuration.tokensFile.map { path in
       WatchedFile(path) {
         let file = TokensFile(parsing: String(decoding: $0, as: UTF8.self))
@@ -34,26 +38,51 @@ struct Authenticator: Sendable {
 
   /// The user, by the first of these that the request has: REMOTE_USER if the web server is trusted with it, the
   /// header `Authorization: Bearer`, the query's `token`.
-  func authenticate(_ request: Request, trustsRemoteUser: Bool) throws(Failure) -> User {
+  ///
+  /// - Parameter asksModel: whether the request, whatever its method is, has a model generate and counts as a message.
+  func authenticate(
+    _ request: Request, trustsRemoteUser: Bool, asksModel: Bool
+  ) async throws(Failure) -> User {
     if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
-      try refuseForeignPages(request)
+      try refuseCrossSiteRequests(request, asksModel: asksModel)
       if let user = User(name) { return user }
       throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no folder can be named after it.")
     }
     if let token = bearerToken(request) ?? request.query("token") {
-      if let user = try user(of: token) { return user }
+      if let user = try await user(of: token) { return user }
       throw Failure(.unauthorized, "The token is not valid.")
     }
     if asksNobody, let user = User("anonymous") { return user }
     throw Failure(.unauthorized, "A token is needed: send the header \"Authorization: Bearer TOKEN\".")
   }
 
-  /// What the web server has authenticated the browser sends by itself, whichever page asks: an image on a foreign page
-  /// must not speak in the user's name (W3C Fetch Metadata, 2.4).
-  private func refuseForeignPages(_ request: Request) throws(Failure) {
-    guard ["cross-site", "same-site"].contains(request.header("Sec-Fetch-Site")) else { return }
-    if let origin = request.header("Origin"), corsOrigins.contains(origin) { return }
-    throw Failure(.forbidden, "A page of another origin may not ask in your name.")
+  /// A browser sends the web server's credentials by itself, whichever page makes the request: an image on a foreign
+  /// page must not act in the user's name.
+  ///
+  /// `Sec-Fetch-Site` decides where the browser sends it (W3C Fetch Metadata, 2.4), which over plain http it does not;
+  /// then `Origin`, which it sends with every POST, or `Referer`. An image can be made to send neither, and so can a
+  /// program: a GET that has a model generate is refused then.
+  private func refuseCrossSiteRequests(_ request: Request, asksModel: Bool) throws(Failure) {
+    let origin = request.header("Origin")
+    if let origin, corsOrigins.contains(origin) { return }
+    let isSameSite: Bool
+    if let site = request.header("Sec-Fetch-Site") {
+      isSameSite = site == "same-origin" || site == "none"
+    } else if let page = origin ?? request.header("Referer") {
+      isSameSite = Self.authority(of: page).map { $0 == request.header("Host")?.lowercased() } ?? false
+    } else {
+      isSameSite = !(asksModel && request.method != "POST")
+    }
+    guard isSameSite else {
+      throw Failure(.forbidden, "Requests from pages of other origins are not allowed.")
+    }
+  }
+
+  /// Host and port of a URL or an origin, in lower case; nil when it has none, as the origin `null`.
+  private static func authority(of url: String) -> String? {
+    guard let start = url.firstRange(of: "://")?.upperBound else { return nil }
+    let authority = url[start...].prefix { $0 != "/" && $0 != "?" && $0 != "#" }
+    return authority.isEmpty ? nil : authority.lowercased()
   }
 
   private func bearerToken(_ request: Request) -> String? {
@@ -63,11 +92,11 @@ struct Authenticator: Sendable {
     return String(parts[1].trimmed)
   }
 
-  private func user(of token: String) throws(Failure) -> User? {
+  private func user(of token: String) async throws(Failure) -> User? {
     if asksNobody { return User("anonymous") }
     do {
-      if let jwt, JWTVerifier.isToken(token) { return try jwt.user(of: token) }
-      return try tokens?.content().user(of: token)
+      if let jwt, JWTVerifier.isToken(token) { return try await jwt.user(of: token, on: pool) }
+      return try await tokens?.content(on: pool).user(of: token)
     } catch {
       // Without the file nobody can be let in; that is not the client's fault.
       log.error("tokens cannot be checked", ["error": .string("\(error)")])

@@ -1,7 +1,7 @@
 import CCrypto
 
 /// A SHA-256 digest (FIPS 180-4). Two are compared in constant time.
-struct Digest: Sendable, Equatable {
+struct Digest: Sendable, Hashable {
   private let bytes: [UInt8]
 
   init(of text: String) { self.init(of: Array(text.utf8)) }
@@ -22,6 +22,8 @@ struct Digest: Sendable, Equatable {
   }
 
   var hex: String { bytes.map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined() }
+
+  func hash(into hasher: inout Hasher) { hasher.combine(bytes) }
 
   static func == (a: Digest, b: Digest) -> Bool { unsafe CRYPTO_memcmp(a.bytes, b.bytes, 32) == 0 }
 }

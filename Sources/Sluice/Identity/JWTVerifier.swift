@@ -19,22 +19,29 @@ struct JWTVerifier: Sendable {
   /// Whether a bearer token looks like one: three parts.
   static func isToken(_ text: String) -> Bool { text.utf8.count { $0 == UInt8(ascii: ".") } == 2 }
 
-  /// The user (`sub`), or nil when the token is not valid.
+  /// The user (`sub`), or nil when the token is not valid. Keys that have changed are read on a thread of `pool`.
   ///
   /// - Throws: when the keys cannot be read.
-  func user(of token: String, now: Date = Date()) throws -> User? {
+  func user(of token: String, on pool: BlockingPool) async throws(SystemError) -> User? {
+    try user(of: token, keys: try await keys.content(on: pool))
+  }
+
+  /// The user (`sub`), or nil when the token is not valid.
+  ///
+  /// - Throws: when there is no key.
+  func user(of token: String, keys content: JWTKeys, now: Date = Date()) throws(SystemError) -> User? {
     guard token.utf8.count <= Self.maximumBytes, let header = Self.header(of: token),
       let name = header["alg"]?.string, let algorithm = JWTKeys.Algorithm(rawValue: name),
       // What must be understood, and is not (RFC 7515, 4.1.11).
       header["crit"] == nil
     else { return nil }
-    let content = try keys.content()
     // Keys that are being written, or were emptied: that is not the client's fault.
     guard !content.keys.isEmpty else { throw SystemError("find a key in \(keys.path)", code: EINVAL) }
     let all = content.keys
     let id = header["kid"]?.string
-    // A key that is named must be there. Without a name each key of that algorithm may be meant.
-    for key in all where key.algorithm == algorithm && (id == nil || key.id == id) {
+    // A key that is named must be there, unless the one that is there has no name: a bare secret never has. Without a
+    // name each key of that algorithm may be meant.
+    for key in all where key.algorithm == algorithm && (id == nil || key.id == nil || key.id == id) {
       guard let payload = key.payload(of: token) else { continue }
       guard let claims = try? JSON(parsing: payload), isValid(claims, at: now) else { return nil }
       return claims["sub"]?.string.flatMap(User.init)

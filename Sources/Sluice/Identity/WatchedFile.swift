@@ -21,24 +21,44 @@ final class WatchedFile<Content: Sendable>: Sendable {
   let path: String
   private let parse: @Sendable ([UInt8]) -> Content
   private let state = Locked(State())
+  private let loading = Locked(())
 
   init(_ path: String, parse: @escaping @Sendable ([UInt8]) -> Content) {
     self.path = path
     self.parse = parse
   }
 
-  /// What the file says now.
+  /// What the file says now. Reads it on the calling thread when it has changed.
   ///
   /// - Throws: why it cannot be read, for as long as it cannot.
   func content() throws(SystemError) -> Content {
-    let result: Result<Content, SystemError> = state.withLock { state in
+    if let current = current() { return current }
+    // One thread reads and parses; those that wait for it find the result.
+    let result: Result<Content, SystemError> = loading.withLock { _ in
+      if let current = current() { return .success(current) }
       let version = version()
-      if let content = state.content, version != nil, version == state.version { return content }
       let content = Result { () throws(SystemError) in parse(try readFile(path)) }
-      state = State(version: version, content: content)
+      state.withLock { $0 = State(version: version, content: content) }
       return content
     }
     return try result.get()
+  }
+
+  /// What the file says now. Reads it on a thread of `pool` when it has changed: for files that may be large.
+  ///
+  /// - Throws: why it cannot be read, for as long as it cannot.
+  func content(on pool: BlockingPool) async throws(SystemError) -> Content {
+    if let current = current() { return current }
+    return try await pool.run { () throws(SystemError) in try self.content() }
+  }
+
+  /// What was read last, if the file has not changed since.
+  private func current() -> Content? {
+    guard let version = version() else { return nil }
+    return state.withLock { state in
+      guard version == state.version, case .success(let content)? = state.content else { return nil }
+      return content
+    }
   }
 
   private func version() -> Version? {
@@ -57,17 +77,27 @@ final class WatchedFiles<Content: Sendable>: Sendable {
 
   init(parse: @escaping @Sendable ([UInt8]) -> Content) { self.parse = parse }
 
-  /// What the file at `path` says now.
+  /// What the file at `path` says now. Reads it on the calling thread when it has changed.
   ///
   /// - Throws: ``Failure/Code/internalError``, with the reason for the log, as long as it cannot be read.
   func content(_ path: String) throws(Failure) -> Content {
-    let file = files.withLock { files in
+    do { return try file(path).content() } catch { throw Failure.incompleteConfiguration("\(error)") }
+  }
+
+  /// What the file at `path` says now. Reads it on a thread of `pool` when it has changed.
+  ///
+  /// - Throws: ``Failure/Code/internalError``, with the reason for the log, as long as it cannot be read.
+  func content(_ path: String, on pool: BlockingPool) async throws(Failure) -> Content {
+    do { return try await file(path).content(on: pool) } catch { throw Failure.incompleteConfiguration("\(error)") }
+  }
+
+  private func file(_ path: String) -> WatchedFile<Content> {
+    files.withLock { files in
       if let file = files[path] { return file }
       let file = WatchedFile(path, parse: parse)
       files[path] = file
       return file
     }
-    do { return try file.content() } catch { throw Failure.incompleteConfiguration("\(error)") }
   }
 }
 

@@ -9,6 +9,14 @@ final class StreamSlot: Sendable {
   deinit { giveBack() }
 }
 
+/// A message that was counted, for taking it out of the count again.
+enum CountedMessage: Sendable {
+  case notLimited
+  case inMemory
+  /// With the time under which the store has it, in milliseconds since 1970.
+  case inStore(Int)
+}
+
 /// How many streams there may be, of a user's and of all, and how many messages a user may send in an hour. Use it on
 /// any thread.
 final class Limiter: Sendable {
@@ -56,18 +64,36 @@ final class Limiter: Sendable {
 
   /// Counts a message, in a window of an hour that slides.
   ///
+  /// - Returns: what ``uncount(_:of:)`` takes when the request turns out not to be one.
   /// - Throws: ``Failure/Code/rateLimited``, with the time after which there is room again.
-  func countMessage(of user: User, _ configuration: Configuration) async throws(Failure) {
+  func countMessage(of user: User, _ configuration: Configuration) async throws(Failure) -> CountedMessage {
     let limit = configuration.messagesPerHour
-    guard limit > 0 else { return }
-    let wait: Duration?
-    do { wait = try await store.countMessage(of: user, limit: limit) } catch {
+    guard limit > 0 else { return .notLimited }
+    let wait: Duration
+    do {
+      switch try await store.countMessage(of: user, limit: limit) {
+      case .counted(let time): return .inStore(time)
+      case .full(let time): wait = time
+      }
+    } catch {
       // A disk that takes nothing is no reason to refuse, nor to let everything in: this process counts.
       log.warning("a message could not be counted in the store", ["error": .string("\(error)")])
-      wait = countHere(user, limit)
+      guard let time = countHere(user, limit) else { return .inMemory }
+      wait = time
     }
-    guard let wait else { return }
     throw Failure(.rateLimited, "No more than \(limit) messages may be sent in an hour.", retryAfter: wait)
+  }
+
+  /// Takes a message out of the count again: the request was not valid, or was answered before.
+  func uncount(_ message: CountedMessage, of user: User) async {
+    switch message {
+    case .notLimited: break
+    case .inMemory: uncounted.withLock { _ = $0[user]?.popLast() }
+    case .inStore(let time):
+      do { try await store.uncountMessage(of: user, at: time) } catch {
+        log.warning("a message could not be taken out of the count", ["error": .string("\(error)")])
+      }
+    }
   }
 
   private func countHere(_ user: User, _ limit: Int) -> Duration? {

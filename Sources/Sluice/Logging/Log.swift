@@ -56,14 +56,18 @@ public final class Log: Sendable {
     if mustWrite { thread.submit { self.drain() } }
   }
 
-  /// Writes what waits, on the calling thread: before the program ends.
+  /// Writes what waits, on the calling thread: before the program ends. What nobody reads is given up after a second.
   public func flush() {
-    // The pool's thread, if it is at it, has taken its lines already and needs a moment for them.
-    for _ in 0..<1000 where state.withLock({ $0.isWriting }) { usleep(1000) }
-    drain()
+    let end = ContinuousClock.now + .seconds(1)
+    // The log's thread, if it is writing, has taken its lines already and needs a moment for them.
+    while state.withLock({ $0.isWriting }) {
+      guard ContinuousClock.now < end else { return }
+      usleep(1000)
+    }
+    drain(until: end)
   }
 
-  private func drain() {
+  private func drain(until end: ContinuousClock.Instant? = nil) {
     while true {
       let lines: [UInt8]? = state.withLock { state in
         if state.dropped > 0 {
@@ -81,12 +85,26 @@ public final class Log: Sendable {
       guard let lines else { return }
       var sent = 0
       while sent < lines.count {
-        let count = unsafe lines[sent...].withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
+        guard isWritable(until: end) else { return }
+        // No more than a pipe takes without blocking when it polls writable (PIPE_BUF, pipe(7)).
+        let part = lines[sent...].prefix(4096)
+        let count = unsafe part.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
         if count < 0, errno == EINTR { continue }
         // Nobody reads the log any more: that is no reason to stop serving.
         guard count > 0 else { break }
         sent += count
       }
+    }
+  }
+
+  /// Waits until the descriptor takes something. False when `end` comes before.
+  private func isWritable(until end: ContinuousClock.Instant?) -> Bool {
+    var request = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    while true {
+      let timeout = end.map { CInt(clamping: max(0, ($0 - .now).roundedUpMilliseconds)) } ?? -1
+      let count = unsafe poll(&request, 1, timeout)
+      if count < 0, errno == EINTR { continue }
+      return count != 0
     }
   }
 

@@ -60,36 +60,53 @@ struct Redactions: Sendable {
 }
 
 extension Services {
-  /// A redactor for one text, where the request's location has patterns.
+  /// The rules for what the model says at a request's location; none where it has no patterns.
   ///
   /// - Throws: when they cannot be used: nothing may go out unredacted.
-  func redactor(for configuration: Configuration) throws(Failure) -> Redactor? {
-    guard let path = configuration.redactFile else { return nil }
-    let redactions = try redactions.content(path)
+  func redactionRules(for configuration: Configuration) async throws(Failure) -> [Redactions.Rule] {
+    guard let path = configuration.redactFile else { return [] }
+    let redactions = try await redactions.content(path, on: pool)
     if let mistake = redactions.mistakes.first {
       throw Failure.incompleteConfiguration("\(path) has a mistake in \(mistake)")
     }
-    return Redactor(redactions.rules)
+    return redactions.rules
   }
 
+  /// A redactor for one text, where the request's location has patterns.
+  func redactor(for configuration: Configuration) async throws(Failure) -> Redactor? {
+    let rules = try await redactionRules(for: configuration)
+    return rules.isEmpty ? nil : Redactor(rules)
+  }
+
+  /// What was kept, by the rules of today. It may be large, so a thread of the pool does it.
+  func redacted(_ replay: Replay, for configuration: Configuration) async throws(Failure) -> Replay {
+    let rules = try await redactionRules(for: configuration)
+    if rules.isEmpty { return replay }
+    return try await pool.run { () throws(Failure) in
+      var replay = replay
+      replay.text = try Redactor.redact(replay.text, by: rules)
+      guard case .object(let more) = try Redactor.redact(.object(replay.finish.more), by: rules) else { return replay }
+      replay.finish = replay.finish.with(more: more)
+      return replay
+    }
+  }
+}
+
+extension Redactor {
   /// Every string in `json`, names included, redacted as a whole text of its own: what an escape hid in the text of a
   /// report is plain there.
-  func redacted(_ json: JSON, for configuration: Configuration) throws(Failure) -> JSON {
-    guard let path = configuration.redactFile else { return json }
-    return try Self.redacted(json, by: try redactions.content(path).rules)
-  }
-
-  private static func redacted(_ json: JSON, by rules: [Redactions.Rule]) throws(Failure) -> JSON {
+  static func redact(_ json: JSON, by rules: [Redactions.Rule]) throws(Failure) -> JSON {
+    if rules.isEmpty { return json }
     switch json {
-    case .string(let text): return .string(try Redactor.redact(text, by: rules))
+    case .string(let text): return .string(try redact(text, by: rules))
     case .array(let values):
-      return .array(try values.map { (value) throws(Failure) in try redacted(value, by: rules) })
+      return .array(try values.map { (value) throws(Failure) in try redact(value, by: rules) })
     case .object(let members):
       return .object(
         JSON.Members(
           try members.all.map { (member) throws(Failure) in
             JSON.Members.Member(
-              name: try Redactor.redact(member.name, by: rules), value: try redacted(member.value, by: rules))
+              name: try redact(member.name, by: rules), value: try redact(member.value, by: rules))
           }))
     default: return json
     }

@@ -1,24 +1,34 @@
 import EventLoop
 import FastCGI
 
+/// The body of a request, apart from the rest of it: an open stream does not keep it.
+final class RequestBody: Sendable {
+  private let content: Locked<[UInt8]>
+  let isTooLarge: Bool
+
+  init(_ request: Request) {
+    content = Locked(request.body)
+    isTooLarge = request.isBodyTooLarge
+  }
+
+  var bytes: [UInt8] { content.withLock { $0 } }
+
+  func release() { content.withLock { $0 = [] } }
+}
+
 /// A request whose sender is known: what every handler gets.
 public final class Call: Sendable {
-  private struct Body: Sendable {
-    var bytes: [UInt8]
-    let isTooLarge: Bool
-  }
-
   /// The request, whole.
   public var request: Request {
-    body.withLock { body in
-      var request = Request(parameters: parameters, body: body.bytes)
-      request.isBodyTooLarge = body.isTooLarge
-      return request
-    }
+    var request = Request(parameters: parameters, body: body.bytes)
+    request.isBodyTooLarge = body.isTooLarge
+    return request
   }
 
-  private let parameters: Parameters
-  private let body: Locked<Body>
+  let parameters: Parameters
+  let body: RequestBody
+  /// The request method, in upper case.
+  let method: String
   /// Who asks. For routes that ask nobody, `anonymous`.
   public let user: User
   /// What the placeholders of the route's path stand for: `{id}`.
@@ -28,17 +38,20 @@ public final class Call: Sendable {
   /// The settings for the location that the request came through.
   let configuration: Configuration
 
+  /// - Parameter request: without its body.
   init(
-    request: Request, user: User, pathParameters: [String: String], correlationID: String, configuration: Configuration
+    request: Request, body: RequestBody, user: User, pathParameters: [String: String], correlationID: String,
+    configuration: Configuration
   ) {
     self.parameters = request.parameters
-    self.body = Locked(Body(bytes: request.body, isTooLarge: request.isBodyTooLarge))
+    self.body = body
+    self.method = request.method
     self.user = user
     self.pathParameters = pathParameters
     self.correlationID = correlationID
     self.configuration = configuration
   }
 
-  /// Lets the body go, once it was read: a stream may live long, and a body be large.
-  func dropBody() { body.withLock { $0.bytes = [] } }
+  /// The request without its body.
+  var head: Request { Request(parameters: parameters) }
 }

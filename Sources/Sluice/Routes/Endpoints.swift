@@ -40,7 +40,7 @@ extension RouteTable {
       .answer("GET", at: "/v1/models", s.models),
 
       // For clients and operators.
-      .answer("DELETE", at: "/api/streams/{id}", s.stopStream),
+      .answer("DELETE", at: "/api/streams/{id}", isServedWhileDraining: true, s.stopStream),
       .answer("GET", at: "/api/features", isOpen: true, s.features),
       .answer("GET", at: "/healthz", isOpen: true, s.health),
       .answer("GET", at: "/metrics", isOpen: true, s.exposeMetrics),

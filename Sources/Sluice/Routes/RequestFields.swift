@@ -12,30 +12,36 @@ struct RequestFields: Sendable {
 
   private let source: Source
 
-  /// Reads a request's fields, those of a large body on a thread of the pool.
+  /// Parses a request's fields and makes of them what its endpoint needs. A large body is parsed, and let go again, on
+  /// a thread of `pool`.
   ///
-  /// - Throws: ``Failure`` when the body is too large, is not declared as JSON, or is no JSON object.
-  static func read(_ call: Call, on pool: BlockingPool) async throws(Failure) -> RequestFields {
-    let request = call.request
-    if request.method == "GET" || request.method == "HEAD" { return RequestFields(source: .query(request)) }
-    let limit = call.configuration.maximumBodyBytes
-    guard request.body.count > 16 * 1024 else {
-      return RequestFields(source: .body(try members(of: request, limit: limit)))
+  /// - Parameter make: takes what it needs of the fields. It may run on another thread.
+  /// - Throws: ``Failure`` when the body is too large, is not declared as JSON, or is no JSON object; what `make` throws.
+  static func parse<Value: Sendable>(
+    _ call: Call, on pool: BlockingPool, _ make: @escaping @Sendable (RequestFields) throws(Failure) -> Value
+  ) async throws(Failure) -> Value {
+    if call.method == "GET" || call.method == "HEAD" { return try make(RequestFields(source: .query(call.head))) }
+    let body = call.body
+    guard !body.isTooLarge else {
+      throw Failure(.payloadTooLarge, "The body is longer than \(call.configuration.maximumBodyBytes) bytes.")
     }
-    return try await pool.run { () throws(Failure) in
-      RequestFields(source: .body(try members(of: request, limit: limit)))
-    }
-  }
-
-  private static func members(of request: Request, limit: Int) throws(Failure) -> JSON.Members {
-    guard !request.isBodyTooLarge else {
-      throw Failure(.payloadTooLarge, "The body is longer than \(limit) bytes.")
-    }
-    let type = (request.header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased()
+    let type = (call.head.header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased()
     guard type == "application/json" else {
       throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
     }
-    guard let json = try? JSON(parsing: request.body) else {
+    let bytes = body.bytes
+    guard bytes.count > maximumBytesOnLoop else {
+      return try make(RequestFields(source: .body(try members(of: bytes))))
+    }
+    return try await pool.run { () throws(Failure) in
+      try make(RequestFields(source: .body(try members(of: bytes))))
+    }
+  }
+
+  private static let maximumBytesOnLoop = 4 * 1024
+
+  private static func members(of body: [UInt8]) throws(Failure) -> JSON.Members {
+    guard let json = try? JSON(parsing: body) else {
       throw Failure(
         .badRequest, "The body is not valid JSON, or is nested more than \(JSON.maximumDepth) deep: send a JSON object."
       )

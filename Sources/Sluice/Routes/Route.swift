@@ -20,12 +20,23 @@ struct Route: Sendable {
   let path: PathPattern
   /// Whether it answers without asking who asks.
   let isOpen: Bool
+  /// Whether it is served while the server waits for its streams to end.
+  let isServedWhileDraining: Bool
   let action: Action
 
-  private init(_ methods: [String], _ path: PathPattern, isOpen: Bool = false, _ action: Action) {
+  /// Whether it has a model generate.
+  var asksModel: Bool {
+    if case .stream = action { true } else { false }
+  }
+
+  private init(
+    _ methods: [String], _ path: PathPattern, isOpen: Bool = false, isServedWhileDraining: Bool = false,
+    _ action: Action
+  ) {
     self.methods = methods
     self.path = path
     self.isOpen = isOpen
+    self.isServedWhileDraining = isServedWhileDraining || isOpen
     self.action = action
   }
 
@@ -50,9 +61,10 @@ struct Route: Sendable {
 
   /// A row that asks no model.
   static func answer(
-    _ methods: String..., at path: PathPattern, isOpen: Bool = false, _ handler: @escaping AnswerHandler
+    _ methods: String..., at path: PathPattern, isOpen: Bool = false, isServedWhileDraining: Bool = false,
+    _ handler: @escaping AnswerHandler
   ) -> Route {
-    Route(methods, path, isOpen: isOpen, .answer(handler))
+    Route(methods, path, isOpen: isOpen, isServedWhileDraining: isServedWhileDraining, .answer(handler))
   }
 }
 
@@ -68,12 +80,14 @@ struct PathPattern: Sendable, ExpressibleByStringLiteral {
 
   init(stringLiteral text: String) { self.init(text) }
 
+  /// The number of segments.
+  var count: Int { segments.count }
+
   /// The values of the placeholders, or nil when `path` is another one. A placeholder is never empty.
-  func match(_ path: String) -> [String: String]? {
-    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-    guard parts.count == segments.count else { return nil }
+  func match(_ path: RequestPath) -> [String: String]? {
+    guard path.segments.count == segments.count else { return nil }
     var values: [String: String] = [:]
-    for (segment, part) in zip(segments, parts) {
+    for (segment, part) in zip(segments, path.segments) {
       if segment.first == "{" {
         guard !part.isEmpty else { return nil }
         values[String(segment.dropFirst().dropLast())] = String(part)
@@ -85,6 +99,18 @@ struct PathPattern: Sendable, ExpressibleByStringLiteral {
   }
 }
 
+/// The path of a request, split once for all the patterns that it is compared with.
+struct RequestPath: Sendable {
+  let text: String
+  fileprivate let segments: [Substring]
+
+  /// - Parameter maximumSegments: the most that a pattern has. The rest of a longer path is not looked at.
+  init(_ text: String, maximumSegments: Int) {
+    self.text = text
+    segments = text.split(separator: "/", maxSplits: maximumSegments, omittingEmptySubsequences: false)
+  }
+}
+
 /// The table of endpoints.
 struct RouteTable: Sendable {
   private(set) var routes: [Route]
@@ -93,12 +119,17 @@ struct RouteTable: Sendable {
 
   mutating func add(_ route: Route) { routes.append(route) }
 
+  private func split(_ path: String) -> RequestPath {
+    RequestPath(path, maximumSegments: routes.reduce(0) { max($0, $1.path.count) })
+  }
+
   /// The row for a request, which also answers HEAD where it answers GET.
   func find(_ method: String, _ path: String) throws(Failure) -> (route: Route, parameters: [String: String]) {
+    let segments = split(path)
     for route in routes where route.methods.contains(method == "HEAD" ? "GET" : method) {
-      if let parameters = route.path.match(path) { return (route, parameters) }
+      if let parameters = route.path.match(segments) { return (route, parameters) }
     }
-    let methods = try self.methods(at: path)
+    let methods = try self.methods(at: segments)
     var failure = Failure(
       .methodNotAllowed,
       "\(path.prefix(200)) does not take \(method.prefix(20)) but \(methods.joined(separator: ", ")).")
@@ -109,12 +140,14 @@ struct RouteTable: Sendable {
   /// The methods that a path has, HEAD and OPTIONS among them.
   ///
   /// - Throws: ``Failure/Code/notFound`` when no row has the path.
-  func methods(at path: String) throws(Failure) -> [String] {
+  func methods(at path: String) throws(Failure) -> [String] { try methods(at: split(path)) }
+
+  private func methods(at path: RequestPath) throws(Failure) -> [String] {
     var methods: [String] = []
     for route in routes where route.path.match(path) != nil {
       methods += route.methods + (route.methods.contains("GET") ? ["HEAD"] : [])
     }
-    guard !methods.isEmpty else { throw Failure(.notFound, "There is nothing at \(path.prefix(200)).") }
+    guard !methods.isEmpty else { throw Failure(.notFound, "There is nothing at \(path.text.prefix(200)).") }
     return methods + ["OPTIONS"]
   }
 }

@@ -35,6 +35,8 @@ final class Question: Sendable {
   let message: String
   /// The model, as far as it is known.
   let model: String?
+  /// The session that the turn will be stored in, where it is to be stored.
+  let session: String?
   /// Whether the client wants the answer in one piece.
   let wantsWhole: Bool
   /// Whether the client wants to be told what the answer cost, where the dialect leaves that to it.
@@ -47,11 +49,13 @@ final class Question: Sendable {
   let whole: Whole
 
   init(
-    message: String, model: String? = nil, wantsWhole: Bool = false, wantsUsage: Bool = false, keepsText: Bool = true,
+    message: String, model: String? = nil, session: String? = nil, wantsWhole: Bool = false, wantsUsage: Bool = false,
+    keepsText: Bool = true,
     answer: @escaping Answering, whole: @escaping Whole = { _, text in ["message": .string(text)] }
   ) {
     self.message = message
     self.model = model
+    self.session = session
     self.wantsWhole = wantsWhole
     self.wantsUsage = wantsUsage
     self.keepsText = keepsText

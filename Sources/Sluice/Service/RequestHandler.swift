@@ -15,30 +15,67 @@ final class RequestHandler {
     self.reactor = reactor
   }
 
+  /// The task of one request, for cancelling it.
+  final class RequestTask {
+    fileprivate var task: Task<Void, Never>?
+
+    func cancel() { task?.cancel() }
+  }
+
   /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
+    let body = RequestBody(request)
+    // The task lives as long as the response, and the body must not.
+    var head = request
+    head.body = []
     let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
     writer.fields = services.cors.fields(
       for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
-    do throws(Failure) {
-      if request.method == "OPTIONS" { return tellMethods(of: request, try routes.methods(at: request.path), writer) }
-      let (route, parameters) = try routes.find(request.method, request.path)
-      let call = try call(request, route, parameters)
-      switch route.action {
-      case .answer(let handler): answer(call, handler, isLimited: !route.isOpen, writer)
-      case .stream where request.lacksDescriptor:
-        throw Failure(
-          .overloaded, "The server has no descriptor left to connect to a model.", retryAfter: .seconds(5))
-      case .stream(let endpoint): stream(call, route, endpoint, writer)
-      }
-    } catch {
-      refuse(request, error, writer)
+    var writer: ResponseWriter? = consume writer
+    let task = RequestTask()
+    task.task = reactor.spawn { [head] in
+      if let writer = writer.take() { await self.serve(head, body, writer, task) }
     }
   }
 
+  private func serve(
+    _ request: Request, _ body: RequestBody, _ writer: consuming ResponseWriter, _ task: RequestTask
+  ) async {
+    let decision: Decision
+    do throws(Failure) { decision = try await decide(request, body) } catch {
+      services.note(
+        error, ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
+      await writer.respond(error.response(to: request))
+      return
+    }
+    switch decision {
+    case .respond(let response): await writer.respond(response)
+    case .call(let call, let route):
+      switch route.action {
+      case .answer(let handler): await answer(call, handler, isLimited: !route.isOpen, writer)
+      case .stream(let endpoint):
+        await StreamRun(call, route: route.path.text, endpoint, services, reactor, task).run(writer)
+      }
+    }
+  }
+
+  private enum Decision {
+    case respond(Response)
+    case call(Call, Route)
+  }
+
+  /// - Throws: why the request is refused before its handler sees it.
+  private func decide(_ request: Request, _ body: RequestBody) async throws(Failure) -> Decision {
+    let path = request.path
+    if request.method == "OPTIONS" { return .respond(options(of: request, try routes.methods(at: path))) }
+    let (route, parameters) = try routes.find(request.method, path)
+    if services.isDraining, !route.isServedWhileDraining { throw Failure.draining }
+    return .call(try await call(request, body, route, parameters), route)
+  }
+
   private func call(
-    _ request: Request, _ route: Route, _ parameters: [String: String]
-  ) throws(Failure) -> Call {
+    _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String]
+  ) async throws(Failure) -> Call {
     let configuration: Configuration
     do { configuration = try services.configuration.applying(request.parameters) } catch {
       throw Failure(
@@ -46,13 +83,16 @@ final class RequestHandler {
     }
     var user = User("anonymous")
     if !route.isOpen {
-      user = try services.authenticator.authenticate(
-        request, trustsRemoteUser: configuration.trustsRemoteUser)
+      user = try await services.authenticator.authenticate(
+        request, trustsRemoteUser: configuration.trustsRemoteUser, asksModel: route.asksModel)
     }
     guard let user else { throw Failure(.unauthorized, "The user has no name.") }
+    if route.asksModel, request.lacksDescriptor {
+      throw Failure(.overloaded, "The server has no descriptor left to connect to a model.", retryAfter: .seconds(5))
+    }
     return Call(
-      request: request, user: user, pathParameters: parameters, correlationID: Self.correlationID(request),
-      configuration: configuration)
+      request: request, body: body, user: user, pathParameters: parameters,
+      correlationID: Self.correlationID(request), configuration: configuration)
   }
 
   /// nginx's `$request_id`, if it looks like one: it goes into the log as it is.
@@ -61,58 +101,32 @@ final class RequestHandler {
     return Identifier.isValid(given) ? given : Identifier.make()
   }
 
-  // MARK: Ways to answer
-
-  private func refuse(_ request: Request, _ failure: Failure, _ writer: consuming ResponseWriter) {
-    services.note(
-      failure, ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
-    send(failure.response(to: request), writer)
-  }
-
-  private func send(_ response: Response, _ writer: consuming ResponseWriter) {
-    var writer: ResponseWriter? = consume writer
-    reactor.spawn { await writer.take()?.respond(response) }
-  }
-
-  /// OPTIONS asks nobody who asks: a browser's preflight carries no token.
-  private func tellMethods(of request: Request, _ methods: [String], _ writer: consuming ResponseWriter) {
+  /// OPTIONS is not authenticated: a CORS preflight carries no token.
+  private func options(of request: Request, _ methods: [String]) -> Response {
     var head = ResponseHead(status: 204)
     if let list = FieldValue(methods.joined(separator: ", ")) {
       head.set("Allow", list)
       for field in services.cors.preflightFields(for: request, methods: list) { head.set(field.name, field.value) }
     }
-    send(Response(head), writer)
+    return Response(head)
   }
 
   private func answer(
     _ call: Call, _ handler: @escaping AnswerHandler, isLimited: Bool, _ writer: consuming ResponseWriter
-  ) {
-    var writer: ResponseWriter? = consume writer
-    reactor.spawn { [services] in
-      let response: Response
-      var slot: StreamSlot?
-      do {
-        if isLimited { slot = try await services.answers.slot(for: call.user, call.configuration) }
-        response = try await handler(call)
-      } catch {
-        let failure = Failure(cause: error)
-        services.note(
-          failure, ["correlationId": .string(call.correlationID), "user": .string(call.user.name)])
-        response = failure.response(to: call.request)
-      }
-      await writer.take()?.respond(response)
-      // Held until the web server has taken all of it: what a slow reader leaves lying is memory.
-      withExtendedLifetime(slot) {}
+  ) async {
+    let response: Response
+    var slot: StreamSlot?
+    do {
+      if isLimited { slot = try await services.answers.slot(for: call.user, call.configuration) }
+      response = try await handler(call)
+    } catch {
+      let failure = Failure(cause: error)
+      services.note(
+        failure, ["correlationId": .string(call.correlationID), "user": .string(call.user.name)])
+      response = failure.response(to: call.head)
     }
-  }
-
-  private func stream(
-    _ call: Call, _ route: Route, _ endpoint: StreamingEndpoint, _ writer: consuming ResponseWriter
-  ) {
-    let run = StreamRun(call, route: route.path.text, endpoint, services, reactor)
-    var writer: ResponseWriter? = consume writer
-    run.task = reactor.spawn {
-      if let writer = writer.take() { await run.run(writer) }
-    }
+    await writer.respond(response)
+    // Held until the web server has taken all of it: what a slow reader leaves lying is memory.
+    withExtendedLifetime(slot) {}
   }
 }

@@ -16,6 +16,7 @@ final class Server {
   private var nextWorker = 0
   private var drainTimer: Timer?
   private var watchdogTimer: Timer?
+  private var watchdog: Watchdog?
   private var unsavedTimer: Timer?
   private var tidyTimer: Timer?
   private var isEnding = false
@@ -99,12 +100,11 @@ final class Server {
     }
   }
 
-  /// Accepts nothing further and waits for the streams that run.
+  /// Begins no further stream and waits for those that run. Requests that still come are told so at once.
   private func drain() {
     ServiceManager.notify("STOPPING=1")
     services.log.info("draining", ["streams": .integer(services.streams.count)])
     services.beginDraining()
-    for listener in listeners { listener.stop() }
     for worker in workers {
       let slot = worker.connections
       worker.loop.execute { _ in unsafe slot.server?.drain() }
@@ -123,12 +123,25 @@ final class Server {
     drainTimer = reactor.schedule(after: .seconds(5)) { [unowned self] in finish() }
   }
 
-  /// Not before a moment has passed: a request may be on its way on a connection that was just accepted.
+  /// Waits until nothing is answered any more that was begun before.
   private func waitUntilIdle() {
+    // Not before a moment has passed: a request may be on its way on a connection that was just accepted.
     _ = reactor.schedule(after: .milliseconds(100)) { [weak self] in
       guard let self else { return }
-      if services.activity.count == 0 { finish() } else { waitUntilIdle() }
+      let isIdle = services.streams.count == 0 && services.limiter.streams == 0 && services.answers.streams == 0
+      if isIdle { closeListeners() } else { waitUntilIdle() }
     }
+  }
+
+  /// What waits in the sockets' queues is the next process's, and what was accepted is still refused.
+  private func closeListeners() {
+    for listener in listeners { listener.stop() }
+    waitForRefusals(until: reactor.now + .seconds(1))
+  }
+
+  private func waitForRefusals(until end: LoopClock.Instant) {
+    if services.activity.count == 0 || reactor.now >= end { return finish() }
+    _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in self?.waitForRefusals(until: end) }
   }
 
   private func finish() {
@@ -138,6 +151,7 @@ final class Server {
         "stream ended",
         ["stream": .string(id), "user": .string(user.name), "outcome": .string(Outcome.shutdown.rawValue)])
     }
+    for listener in listeners { listener.stop() }
     services.log.info("stopped", ["streams": .integer(services.streams.count)])
     for worker in workers { worker.thread?.stop() }
     services.unsaved.writeOut()
@@ -163,8 +177,11 @@ final class Server {
 
   private func startWatchdog() {
     guard let interval = ServiceManager.watchdogInterval else { return }
+    let watchdog = watchdog ?? Watchdog(workers.map(\.loop))
+    self.watchdog = watchdog
     watchdogTimer = reactor.schedule(after: interval) { [unowned self] in
-      ServiceManager.notify("WATCHDOG=1")
+      // A loop that stands still is for systemd to notice: it restarts the service.
+      if watchdog.beat() { ServiceManager.notify("WATCHDOG=1") }
       startWatchdog()
     }
   }

@@ -36,7 +36,7 @@ final class Services: Sendable {
     self.configuration = configuration
     self.log = log
     self.pool = pool
-    self.authenticator = Authenticator(configuration, log: log)
+    self.authenticator = Authenticator(configuration, log: log, pool: pool)
     self.store = Store(root: configuration.state, pool: pool)
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     self.unsaved = UnsavedTurns(store, folder: runtime.map { $0 + "/unsaved" }, log: log)

@@ -12,19 +12,30 @@ struct SessionFile: Sendable {
   /// It is one write(2) to a file opened for append, under flock(2), so several processes may do it. A torn last line
   /// is cut off before. After a failure the file is as it was; calling again with the same turn never stores it
   /// twice.
-  func append(_ turn: Turn) throws(SystemError) {
-    let descriptor = try openLocked()
+  ///
+  /// - Parameters:
+  ///   - creates: whether the file is made when it is not there.
+  ///   - ifAbsent: whether the turn may be anywhere in the file already, and not only at its end.
+  /// - Returns: false when the file is not there and is not to be made.
+  @discardableResult
+  func append(_ turn: Turn, creates: Bool = true, ifAbsent: Bool = false) throws(SystemError) -> Bool {
+    guard let descriptor = try openLocked(creates: creates) else { return false }
     var size = try self.size(descriptor)
     let tail = try lastLine(descriptor, size: size)
     if tail.isTorn {
       size -= tail.bytes.count
       try truncate(descriptor, to: size)
-    } else if Turn(line: tail.bytes)?.id == turn.id {
-      // A try before this one failed only after it had written.
-      try sync(descriptor)
-      return try syncFolder(above: path)
     }
-    let line = turn.line
+    // A try before this one may have failed only after it had written.
+    let isLast = !tail.isTorn && tail.bytes.starts(with: turn.lineStart)
+    var isThere = isLast
+    if !isThere, ifAbsent { isThere = try contains(turn, descriptor, size: size) }
+    if isThere {
+      try sync(descriptor)
+      try syncFolder(above: path)
+      return true
+    }
+    let line = turn.line(number: try count(descriptor, size: size) + 1)
     let written = unsafe write(descriptor.number, line, line.count)
     guard written == line.count else {
       let error = SystemError("write \(path)", code: written < 0 ? errno : ENOSPC)
@@ -38,6 +49,19 @@ struct SessionFile: Sendable {
       throw error
     }
     if size == 0 { try syncFolder(above: path) }
+    return true
+  }
+
+  private func contains(
+    _ turn: Turn, _ descriptor: borrowing Descriptor, size: Int
+  ) throws(SystemError) -> Bool {
+    let start = turn.lineStart
+    var isThere = false
+    try linesFromEnd(descriptor, size: size) { line, isTorn in
+      isThere = !isTorn && line.starts(with: start)
+      return !isThere
+    }
+    return isThere
   }
 
   /// The newest turns of a page, oldest first, as many as its bytes allow, one at least. A line that is no turn is
@@ -62,10 +86,16 @@ struct SessionFile: Sendable {
     return turns.reversed()
   }
 
-  /// How many lines there are. 0 when there is no file.
+  /// How many turns there are. 0 when there is no file.
   func count() throws(SystemError) -> Int {
     guard let descriptor = try openIfThere(path, O_RDONLY) else { return 0 }
-    let size = try size(descriptor)
+    return try count(descriptor, size: try size(descriptor))
+  }
+
+  /// The last line says how many turns there are. In a file that was written otherwise the lines are counted.
+  private func count(_ descriptor: borrowing Descriptor, size: Int) throws(SystemError) -> Int {
+    let end = try readBytes(descriptor, max(0, size - Self.maximumNumberBytes)..<size)
+    if end.last == 0x0A, let number = Turn.number(atEndOf: end.dropLast()) { return number }
     var count = 0
     for start in stride(from: 0, to: size, by: Self.blockBytes) {
       for byte in try readBytes(descriptor, start..<min(size, start + Self.blockBytes)) where byte == 0x0A {
@@ -74,6 +104,9 @@ struct SessionFile: Sendable {
     }
     return count
   }
+
+  /// More than the last member of a line takes.
+  private static let maximumNumberBytes = 64
 
   /// Removes the file. False when there is none.
   func remove() throws(SystemError) -> Bool {
@@ -90,15 +123,21 @@ struct SessionFile: Sendable {
 
   // MARK: Parts
 
-  /// The file, open for append and locked. One that was removed while the lock was waited for is made anew.
-  private func openLocked() throws(SystemError) -> Descriptor {
+  /// The file, open for append and locked. One that was removed while the lock was waited for is made anew. Nil when it
+  /// is not there and is not to be made.
+  private func openLocked(creates: Bool) throws(SystemError) -> Descriptor? {
     while true {
-      let descriptor = try openOrMake(path, O_APPEND)
+      guard let descriptor = try open(creates: creates) else { return nil }
       try lock(descriptor, path)
       var status = stat()
       guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("stat \(path)") }
       if status.st_nlink > 0 { return descriptor }
     }
+  }
+
+  private func open(creates: Bool) throws(SystemError) -> Descriptor? {
+    if creates { return try openOrMake(path, O_APPEND) }
+    return try openIfThere(path, O_RDWR | O_APPEND | O_NOFOLLOW)
   }
 
   private func size(_ descriptor: borrowing Descriptor) throws(SystemError) -> Int {

@@ -30,32 +30,61 @@ extension Store {
     }
   }
 
+  enum MessageCount: Sendable, Equatable {
+    /// With the time under which it was counted.
+    case counted(at: Int)
+    /// With the time until there is room for one more.
+    case full(Duration)
+  }
+
   /// Counts a message of a user's, if fewer than `limit` were counted in the hour before: `messages`, a line each with
   /// the time in milliseconds.
   ///
   /// - Parameter clock: milliseconds since 1970.
-  /// - Returns: nil when it was counted, else how long until there is room for one more.
   func countMessage(
     of user: User, limit: Int, clock: @escaping @Sendable () -> Int = currentMilliseconds
-  ) async throws(SystemError) -> Duration? {
+  ) async throws(SystemError) -> MessageCount {
     let folder = folder(of: user)
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
-      let path = folder + "/messages"
-      let descriptor = try openOrMake(path)
-      try lock(descriptor, path)
-      let times = String(decoding: try readFile(path), as: UTF8.self).split(separator: "\n").compactMap { Int($0) }
-      // Asked under the lock: whoever had it before has noted an earlier time.
-      let now = clock()
-      // A clock that was set back must not lock anybody out.
-      let recent = times.filter { $0 > now - hour && $0 <= now }
-      if recent.count >= limit { return .milliseconds(recent[recent.count - limit] + hour - now) }
-      let text = Array((recent + [now]).map { "\($0)\n" }.joined().utf8)
+      return try Self.changingMessages(folder + "/messages") { times in
+        // Asked under the lock: whoever had it before has noted an earlier time.
+        let now = clock()
+        // A clock that was set back must not lock anybody out.
+        times.removeAll { $0 <= now - hour || $0 > now }
+        if times.count >= limit { return .full(.milliseconds(times[times.count - limit] + hour - now)) }
+        times.append(now)
+        return .counted(at: now)
+      }
+    }
+  }
+
+  /// Takes a message that was counted at `time` out of the count.
+  func uncountMessage(of user: User, at time: Int) async throws(SystemError) {
+    let path = folder(of: user) + "/messages"
+    try await pool.run { () throws(SystemError) in
+      try Self.changingMessages(path) { times in
+        if let index = times.lastIndex(of: time) { times.remove(at: index) }
+      }
+    }
+  }
+
+  /// Changes the times in a file of messages, under its lock (flock(2)). Blocks.
+  private static func changingMessages<Result>(
+    _ path: String, _ change: (inout [Int]) -> Result
+  ) throws(SystemError) -> Result {
+    let descriptor = try openOrMake(path)
+    try lock(descriptor, path)
+    let before = String(decoding: try readFile(path), as: UTF8.self).split(separator: "\n").compactMap { Int($0) }
+    var times = before
+    let result = change(&times)
+    if times != before {
+      let text = Array(times.map { "\($0)\n" }.joined().utf8)
       guard unsafe pwrite(descriptor.number, text, text.count, 0) == text.count,
         ftruncate(descriptor.number, text.count) == 0
       else { throw SystemError("write \(path)") }
-      return nil
     }
+    return result
   }
 }
 

@@ -3,15 +3,37 @@ import Glibc
 import JSON
 import Upstream
 
-/// A complete answer that was given to a request with an `Idempotency-Key`, kept to be given again.
+/// A complete answer to a request with an `Idempotency-Key`, kept to be given again.
+///
+/// It is kept before what it answers with is stored, and says all that is stored: a process that is killed between the
+/// two, or a store that takes only the one, leaves what the next request with the key finishes.
 struct Replay: Sendable, Equatable {
   /// The digest of the request that it answers.
   let request: String
   let messageID: String
-  let text: String
-  let finish: Finish
+  var text: String
+  var finish: Finish
+  /// What the user said and the model that was asked, where a turn is stored.
+  var user: String?
+  var model: String?
+  /// The title, where a report is stored.
+  var title: String?
 
   static func == (a: Replay, b: Replay) -> Bool { a.file == b.file }
+
+  /// The turn that is to be in the session's file.
+  var turn: Turn? {
+    guard let user, finish.sessionID != nil, let at = finish.at else { return nil }
+    return Turn(id: messageID, at: at, user: user, assistant: text, completion: finish.completion, model: model)
+  }
+
+  /// The report that is to be a file.
+  var report: StoredReport? {
+    guard let id = finish.more["reportId"]?.string, let report = finish.more["report"], let at = finish.at else {
+      return nil
+    }
+    return StoredReport(id: id, title: title, at: at, report: report)
+  }
 
   var file: [UInt8] {
     var members: JSON.Members = [
@@ -21,16 +43,25 @@ struct Replay: Sendable, Equatable {
     members["storedAs"] = finish.messageID.map(JSON.string)
     members["sessionId"] = finish.sessionID.map(JSON.string)
     members["at"] = finish.at.map(JSON.string)
+    members["user"] = user.map(JSON.string)
+    members["model"] = model.map(JSON.string)
+    members["title"] = title.map(JSON.string)
     members["usage"] = finish.completion.usage?.json
     members["more"] = .object(finish.more)
     return JSON.object(members).encoded + [0x0A]
   }
 
-  init(request: String, messageID: String, text: String, finish: Finish) {
+  init(
+    request: String, messageID: String, text: String, finish: Finish, user: String? = nil, model: String? = nil,
+    title: String? = nil
+  ) {
     self.request = request
     self.messageID = messageID
     self.text = text
     self.finish = finish
+    self.user = user
+    self.model = model
+    self.title = title
   }
 
   /// Nil when the file holds no complete answer.
@@ -46,18 +77,40 @@ struct Replay: Sendable, Equatable {
       finish: Finish(
         messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string, at: json["at"]?.string,
         completion: Completion(FinishReason(rawValue: reason), usage: json["usage"].flatMap(Usage.init(json:))),
-        more: more))
+        more: more), user: json["user"]?.string, model: json["model"]?.string, title: json["title"]?.string)
   }
+
+  /// Sends it again: in parts, so that a large one does not hold the loop.
+  func send(to stream: ResponseStream) async throws -> Finish {
+    var rest = text[...]
+    while !rest.isEmpty {
+      let part = rest.prefix(Self.maximumPartCharacters)
+      try await stream.send(String(part))
+      rest = rest[part.endIndex...]
+      if !rest.isEmpty { await Task.yield() }
+    }
+    return finish
+  }
+
+  private static let maximumPartCharacters = 4096
 }
 
 /// The one right to answer the requests that carry a certain key, for as long as it is kept: a locked file, so it holds
 /// across processes, and a process that is killed gives it back.
 final class ReplayClaim: Sendable {
+  /// The digest of the request that it was acquired for.
+  let request: String
+  /// The digest of the key.
+  let key: String
   fileprivate let path: String
   private let descriptor: Descriptor
+  /// Whether a complete answer is kept in its file: then it stays.
+  fileprivate let isCompleted = Locked(false)
 
-  fileprivate init(_ path: String, _ descriptor: consuming Descriptor) {
+  fileprivate init(_ path: String, key: String, request: String, _ descriptor: consuming Descriptor) {
     self.path = path
+    self.key = key
+    self.request = request
     self.descriptor = descriptor
   }
 }
@@ -75,12 +128,17 @@ extension Store {
   static let replaySeconds = 3600
 
   /// Looks a key up, and takes it for `stream` when it is free.
-  func claimReplay(of key: String, by stream: String, _ user: User) async throws(SystemError) -> ReplayState {
-    let folder = folder(of: user) + "/replays"
-    let path = "\(folder)/\(Digest(of: key).hex).json"
+  ///
+  /// - Parameter request: the digest of the request.
+  func claimReplay(
+    of key: String, request: String, by stream: String, _ user: User
+  ) async throws(SystemError) -> ReplayState {
+    let folder = replays(of: user)
+    let digest = Digest(of: key).hex
+    let path = "\(folder)/\(digest).json"
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
-      Self.removeOld(in: folder)
+      Self.sweep(folder)
       while true {
         // Once it is complete it changes no more, and any number may read it.
         if let replay = Self.complete(path) { return .complete(replay) }
@@ -98,20 +156,37 @@ extension Store {
         guard ftruncate(descriptor.number, 0) == 0,
           unsafe pwrite(descriptor.number, line, line.count, 0) == line.count
         else { throw SystemError("write \(path)") }
-        return .free(ReplayClaim(path, descriptor))
+        return .free(ReplayClaim(path, key: digest, request: request, descriptor))
       }
     }
   }
 
   /// Keeps a complete answer. The claim is given back when its last user lets it go.
   func complete(_ claim: ReplayClaim, with replay: Replay) async throws(SystemError) {
-    try await pool.run { () throws(SystemError) in try replaceFile(claim.path, with: replay.file) }
+    if claim.isCompleted.withLock({ $0 }) { return }
+    try await retrying { () throws(SystemError) in try replaceFile(claim.path, with: replay.file) }
+    claim.isCompleted.withLock { $0 = true }
   }
 
-  /// Gives a claim up: the next request with its key is answered anew.
+  /// Keeps a complete answer under the digest of its key. Blocks.
+  func keep(_ replay: Replay, under key: String, of user: User) throws(SystemError) {
+    try makeFolders(replays(of: user))
+    try replaceFile("\(replays(of: user))/\(key).json", with: replay.file)
+  }
+
+  /// Gives a claim up: the next request with its key is answered anew, unless a complete answer is kept.
   func abandon(_ claim: ReplayClaim) async {
+    if claim.isCompleted.withLock({ $0 }) { return }
     await pool.run { _ = unsafe unlink(claim.path) }
   }
+
+  /// Gives a claim up, its complete answer too: what it answers with is not to be stored any more.
+  func discard(_ claim: ReplayClaim) async {
+    claim.isCompleted.withLock { $0 = false }
+    await abandon(claim)
+  }
+
+  private func replays(of user: User) -> String { folder(of: user) + "/replays" }
 
   /// The complete answer in a file, as long as it is to be kept.
   private static func complete(_ path: String) -> Replay? {
@@ -135,20 +210,35 @@ extension Store {
 
   /// Removes what is older than an hour, of all users. Blocks.
   func removeOldReplays() {
-    for user in (try? fileNames(in: root + "/users")) ?? [] { Self.removeOld(in: "\(root)/users/\(user)/replays") }
+    for user in (try? fileNames(in: root + "/users")) ?? [] {
+      let folder = "\(root)/users/\(user)/replays"
+      if unsafe access(folder, F_OK) == 0 { Self.removeOld(in: folder) }
+    }
   }
 
   /// Removes the answers that belong to a session. Blocks.
   static func removeReplays(of session: String, in folder: String) {
-    for name in (try? fileNames(in: folder + "/replays")) ?? [] {
+    for name in (try? fileNames(in: folder + "/replays")) ?? [] where name != sweepMarker {
       let path = "\(folder)/replays/\(name)"
       if complete(path)?.finish.sessionID == session { unsafe unlink(path) }
     }
   }
 
+  /// Removes what is old, if that was not done in the last ten minutes: a CGI program has nobody else to do it.
+  private static func sweep(_ folder: String) {
+    let marker = folder + "/" + sweepMarker
+    var status = stat()
+    if unsafe stat(marker, &status) == 0, status.st_mtim.tv_sec > time(nil) - sweepSeconds { return }
+    removeOld(in: folder)
+  }
+
+  private static let sweepMarker = "swept"
+  private static let sweepSeconds = 600
+
   private static func removeOld(in folder: String) {
+    if let marker = try? openOrMake(folder + "/" + sweepMarker, O_TRUNC) { futimens(marker.number, nil) }
     let oldest = time(nil) - replaySeconds
-    for name in (try? fileNames(in: folder)) ?? [] {
+    for name in (try? fileNames(in: folder)) ?? [] where name != sweepMarker {
       let path = "\(folder)/\(name)"
       var status = stat()
       guard let descriptor = try? Descriptor(unsafe open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW), from: "open \(path)"),

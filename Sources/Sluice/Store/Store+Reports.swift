@@ -38,6 +38,11 @@ struct StoredReport: Sendable {
     self.report = report
   }
 
+  /// The same by the rules of today: those of its time may have let something through.
+  func redacted(by rules: [Redactions.Rule]) throws(Failure) -> StoredReport {
+    StoredReport(id: id, title: title, at: at, report: try Redactor.redact(report, by: rules))
+  }
+
   /// More than id, title and time take at the beginning of a file.
   static let maximumHeadBytes = 4096
 
@@ -67,6 +72,13 @@ extension Store {
       try makeFolders(folder)
       try replaceFile("\(folder)/\(report.id).json", with: report.file)
     }
+  }
+
+  /// Saves a report, unless it is there.
+  func saveIfAbsent(_ report: StoredReport, of user: User) async throws(SystemError) {
+    let path = "\(reports(of: user))/\(report.id).json"
+    if await pool.run({ unsafe access(path, F_OK) == 0 }) { return }
+    try await save(report, of: user)
   }
 
   /// Nil when the user has no such report.

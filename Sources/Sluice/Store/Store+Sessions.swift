@@ -18,21 +18,25 @@ extension Store {
   }
 
   /// Appends a turn.
-  func append(_ turn: Turn, to session: String, user: User) async throws(SystemError) {
+  ///
+  /// - Parameters:
+  ///   - creates: whether the session is begun when it is not there.
+  ///   - ifAbsent: whether the turn may be there already, behind others.
+  /// - Returns: false when the session is not there and is not to be begun.
+  func append(
+    _ turn: Turn, to session: String, user: User, creates: Bool = true, ifAbsent: Bool = false
+  ) async throws(SystemError) -> Bool {
     let (folder, file) = (sessions(of: user), file(of: session, user))
-    try await retrying { () throws(SystemError) in
-      try makeFolders(folder)
-      try file.append(turn)
+    return try await retrying { () throws(SystemError) in
+      if creates { try makeFolders(folder) }
+      return try file.append(turn, creates: creates, ifAbsent: ifAbsent)
     }
   }
 
   /// Appends a turn that may be there already. Blocks.
-  func appendOnce(_ turn: Turn, to session: String, user: User) throws(SystemError) {
-    let file = file(of: session, user)
-    let newest = try file.turns(Page(limit: Page.maximumLimit)) ?? []
-    if newest.contains(where: { $0.id == turn.id }) { return }
+  func appendIfAbsent(_ turn: Turn, to session: String, user: User) throws(SystemError) {
     try makeFolders(sessions(of: user))
-    try file.append(turn)
+    try file(of: session, user).append(turn, ifAbsent: true)
   }
 
   /// The user's sessions, that with the newest turn first. A page goes on after the session named in it; nil when that

@@ -18,7 +18,10 @@ struct Turn: Sendable, Equatable {
   var usage: Usage?
 
   /// The line, with its end. The order of the members is fixed, for whoever reads it with `less`.
-  var line: [UInt8] {
+  ///
+  /// - Parameter number: how many turns the session has with this one. It stands last, so that the end of a file tells
+  ///   how many there are.
+  func line(number: Int? = nil) -> [UInt8] {
     var members: JSON.Members = [
       "v": .integer(1), "id": .string(id), "at": .string(at), "user": ["content": .string(user.content)],
       "assistant": ["content": .string(assistant.content)],
@@ -31,8 +34,25 @@ struct Turn: Sendable, Equatable {
         "totalTokens": .integer($0.totalTokens),
       ]
     }
+    members["turn"] = number.map(JSON.integer)
     return JSON.object(members).encoded + [0x0A]
   }
+
+  /// The number at the end of a line, or of the last part of one; nil when it has none.
+  static func number(atEndOf line: some BidirectionalCollection<UInt8>) -> Int? {
+    let start = Array(#","turn":"#.utf8)
+    guard line.last == UInt8(ascii: "}") else { return nil }
+    let digits = line.dropLast().suffix(while: { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
+    // No string holds a quote that is not escaped, so this is the last member and nothing that somebody said.
+    guard line[..<digits.startIndex].suffix(start.count).elementsEqual(start) else { return nil }
+    return Int(String(decoding: digits, as: UTF8.self))
+  }
+
+  /// What a line of this turn begins with.
+  var lineStart: [UInt8] { Array(#"{"v":1,"id":""#.utf8) + Array(id.utf8) + [UInt8(ascii: "\"")] }
+
+  /// How the answer was completed.
+  var completion: Completion { Completion(finishReason.map(FinishReason.init(rawValue:)) ?? .stop, usage: usage) }
 
   /// Nil when the line is not a whole turn: torn by a power cut, or not ours.
   init?(line: some Collection<UInt8>) {
@@ -61,5 +81,14 @@ struct Turn: Sendable, Equatable {
     self.finishReason = completion.finishReason.rawValue
     self.model = model
     self.usage = completion.usage
+  }
+}
+
+extension BidirectionalCollection {
+  /// The longest end of which every element satisfies `isMeant`.
+  fileprivate func suffix(while isMeant: (Element) -> Bool) -> SubSequence {
+    var start = endIndex
+    while start > startIndex, isMeant(self[index(before: start)]) { start = index(before: start) }
+    return self[start...]
   }
 }

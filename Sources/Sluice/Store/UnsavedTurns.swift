@@ -9,25 +9,39 @@ final class UnsavedTurns: Sendable {
     let user: String
     let session: String
     let turn: Turn
-    /// The Idempotency-Key that it came with.
+    /// The digest of the Idempotency-Key that it came with, and that of the request.
     var key: String?
+    var request: String?
     /// The file in which an earlier process has left it.
     var path: String?
 
     /// As a file keeps it.
     var file: [UInt8] {
-      let json: JSON = [
+      var members: JSON.Members = [
         "v": .integer(1), "user": .string(user), "session": .string(session),
-        "line": .string(String(decoding: turn.line, as: UTF8.self)),
+        "line": .string(String(decoding: turn.line(), as: UTF8.self)),
       ]
-      return json.encoded + [0x0A]
+      members["key"] = key.map(JSON.string)
+      members["request"] = request.map(JSON.string)
+      return JSON.object(members).encoded + [0x0A]
     }
 
-    init(user: String, session: String, turn: Turn, key: String? = nil) {
+    /// What the request is answered with when it is sent again.
+    var replay: Replay? {
+      request.map { request in
+        Replay(
+          request: request, messageID: turn.id, text: turn.assistant.content,
+          finish: Finish(messageID: turn.id, sessionID: session, at: turn.at, completion: turn.completion),
+          user: turn.user.content, model: turn.model)
+      }
+    }
+
+    init(user: String, session: String, turn: Turn, key: String? = nil, request: String? = nil) {
       self.user = user
       self.session = session
       self.turn = turn
       self.key = key
+      self.request = request
     }
 
     /// Nil when the file is none of ours.
@@ -36,7 +50,9 @@ final class UnsavedTurns: Sendable {
         let session = json["session"]?.string, Identifier.isValid(session), let line = json["line"]?.string,
         let turn = Turn(line: Array(line.utf8))
       else { return nil }
-      self.init(user: user, session: session, turn: turn)
+      // A key becomes the name of a file.
+      let key = json["key"]?.string.flatMap { Digest(hex: $0)?.hex }
+      self.init(user: user, session: session, turn: turn, key: key, request: json["request"]?.string)
     }
   }
 
@@ -64,9 +80,9 @@ final class UnsavedTurns: Sendable {
 
   var count: Int { state.withLock { $0.entries.count } }
 
-  /// - Parameter key: the Idempotency-Key of the request, by which ``forget(key:of:)`` finds it.
-  func add(_ turn: Turn, to session: String, of user: User, key: String?) {
-    if add(Entry(user: user.name, session: session, turn: turn, key: key)) {
+  /// - Parameter claim: that of the request's Idempotency-Key: as soon as the turn is stored, the key is answered with it.
+  func add(_ turn: Turn, to session: String, of user: User, claim: ReplayClaim? = nil) {
+    if add(Entry(user: user.name, session: session, turn: turn, key: claim?.key, request: claim?.request)) {
       log.error("a turn is not stored yet", ["messageId": .string(turn.id), "sessionId": .string(session)])
     } else {
       log.error("a turn is lost: too many wait to be stored", ["messageId": .string(turn.id)])
@@ -82,8 +98,16 @@ final class UnsavedTurns: Sendable {
     }
   }
 
-  /// Drops what a request with this key has left: it is asked again.
-  func forget(key: String, of user: User) { remove { $0.key == key && $0.user == user.name } }
+  /// Tries to store the turn that a request with this key has left. Blocks.
+  ///
+  /// - Returns: whether it is stored now; nil when there is none.
+  func store(key: String, of user: User) -> Bool? {
+    let digest = Digest(of: key).hex
+    guard let entry = state.withLock({ $0.entries.first { $0.key == digest && $0.user == user.name } }) else {
+      return nil
+    }
+    return store(entry)
+  }
 
   /// Drops what belongs to a session that was deleted.
   func forget(session: String, of user: User) { remove { $0.session == session && $0.user == user.name } }
@@ -109,12 +133,15 @@ final class UnsavedTurns: Sendable {
   func retry() -> Int {
     guard state.withLock({ !exchange(&$0.isRetrying, with: true) }) else { return count }
     defer { state.withLock { $0.isRetrying = false } }
-    for entry in state.withLock({ $0.entries }) {
-      do throws(SystemError) { try save(entry) } catch { continue }
-      remove { $0.turn.id == entry.turn.id }
-      log.info("a turn that waited is stored", ["messageId": .string(entry.turn.id)])
-    }
+    for entry in state.withLock({ $0.entries }) { _ = store(entry) }
     return count
+  }
+
+  private func store(_ entry: Entry) -> Bool {
+    do throws(SystemError) { try save(entry) } catch { return false }
+    remove { $0.turn.id == entry.turn.id }
+    log.info("a turn that waited is stored", ["messageId": .string(entry.turn.id)])
+    return true
   }
 
   /// Takes up what an earlier process has left, and removes each file once its turn is stored. Blocks.
@@ -151,6 +178,7 @@ final class UnsavedTurns: Sendable {
 
   private func save(_ entry: Entry) throws(SystemError) {
     guard let user = User(entry.user) else { throw SystemError("store the turn of \(entry.user)", code: EINVAL) }
-    try store.appendOnce(entry.turn, to: entry.session, user: user)
+    if let key = entry.key, let replay = entry.replay { try store.keep(replay, under: key, of: user) }
+    try store.appendIfAbsent(entry.turn, to: entry.session, user: user)
   }
 }

@@ -10,6 +10,8 @@ extension ResponseStream {
     var keepsText = true
     /// Takes out what nobody may see, before anything else is done with the text.
     var redactor: Redactor?
+    /// The right to answer the requests with an Idempotency-Key, of which this is one.
+    var claim: ReplayClaim?
     /// Whether the stream's id is sent as an event's: an EventSource that reconnects then tells it.
     var sendsID = false
   }

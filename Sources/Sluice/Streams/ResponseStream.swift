@@ -30,6 +30,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private let keepsText: Bool
   private let sendsID: Bool
   private let redactor: Redactor?
+  /// The right to answer the requests with an Idempotency-Key, of which this is one.
+  let claim: ReplayClaim?
   private let whole: Question.Whole?
   private var dialect: any Dialect
   private var state = StreamState()
@@ -42,7 +44,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   /// Whether there is one: asked at every token.
   private(set) var mustEnd = false
   /// Whether the handler was told of the end: what it returns then is no whole answer, whatever it does.
-  private var wasTold = false
+  private(set) var wasTold = false
   private var cancelTask: (() -> Void)?
   /// The answer that is being relayed: its reader is woken for what could not be sent at once.
   var relayed: Answer?
@@ -61,6 +63,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     let (whole, keepsText) = (form.whole, form.keepsText)
     self.sendsID = form.sendsID
     self.redactor = form.redactor
+    self.claim = form.claim
     self.whole = whole
     self.keepsText = keepsText || whole != nil
     self.limits = limits
@@ -148,6 +151,9 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     waitTimer?.cancel()
     totalTimer?.cancel()
   }
+
+  /// The rules that were in force when the stream began. What is made of its text is redacted by the same.
+  var redactionRules: [Redactions.Rule] { redactor?.rules ?? [] }
 
   // MARK: For the one who runs it
 

@@ -7,100 +7,110 @@ extension StreamRun {
   enum Plan {
     /// There is nothing to stream.
     case answer(Response)
-    case stream(Question, ResponseStream.Form, ReplayClaim?)
+    case stream(Question, ResponseStream.Form)
     /// It was answered before.
     case replay(Replay, ResponseStream.Form)
   }
 
   /// - Throws: why the request is refused.
   func prepare() async throws -> Plan {
-    if services.isDraining { throw Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5)) }
     let isOff = endpoint.feature.map { !call.configuration.has($0) } ?? false
     if isOff, case .refusal(let twin) = endpoint.alternative { throw Self.disabled(twin) }
     // What answers in one piece has no dialect to choose.
-    let dialect = try endpoint.dialect.map { own in try call.request.query("dialect").map(Dialects.named) ?? own }
-    let question = try await endpoint.ask(call)
-    let method = call.request.method
-    // An EventSource reconnects when a stream is over, however it ended. A model must not answer again for that.
-    if method != "POST", call.request.header("Last-Event-ID") != nil {
-      return .answer(Response(ResponseHead(status: 204)))
+    let dialect = try endpoint.dialect.map { own in try call.head.query("dialect").map(Dialects.named) ?? own }
+    if let response = try await responseWithoutModel(dialect) { return .answer(response) }
+    // A conflict needs no slot. All else needs one before the body is parsed, which costs more than a user without room
+    // may cost.
+    let earlier = try await lookUpKey()
+    try await takeSlot()
+    if let earlier { return try await plan(earlier, dialect, isOff: isOff) }
+    let message = try await services.limiter.countMessage(of: call.user, call.configuration)
+    do {
+      let question = try await endpoint.ask(call)
+      var form = form(question, dialect, messageID: id, isOff: isOff)
+      form.redactor = try await services.redactor(for: call.configuration)
+      form.claim = claim
+      return .stream(question, form)
+    } catch {
+      await services.limiter.uncount(message, of: call.user)
+      throw error
     }
-    var description = StreamDescription(messageID: id)
+  }
+
+  /// HEAD, and an EventSource that reconnects when its stream is over, however it ended: no model generates for them.
+  private func responseWithoutModel(_ dialect: (any Dialect.Type)?) async throws -> Response? {
+    let isReconnection = call.method != "POST" && call.head.header("Last-Event-ID") != nil
+    guard isReconnection || call.method == "HEAD" else { return nil }
+    let question = try await endpoint.ask(call)
+    if isReconnection { return Response(ResponseHead(status: 204)) }
+    var head = ResponseHead.eventStream
+    dialect?.init(description(question, messageID: id)).addFields(to: &head)
+    return Response(head)
+  }
+
+  /// What was answered before is answered the same, less what today's patterns take out. It is no message.
+  private func plan(_ replay: Replay, _ dialect: (any Dialect.Type)?, isOff: Bool) async throws -> Plan {
+    guard replay.request == requestDigest else {
+      throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
+    }
+    let question = try await endpoint.ask(call)
+    try await services.finishStoring(replay, for: call.user)
+    var form = form(question, dialect, messageID: replay.messageID, isOff: isOff)
+    form.keepsText = form.whole != nil
+    return .replay(try await services.redacted(replay, for: call.configuration), form)
+  }
+
+  private func form(
+    _ question: Question, _ dialect: (any Dialect.Type)?, messageID: String, isOff: Bool
+  ) -> ResponseStream.Form {
+    let isWhole = dialect == nil || isOff || question.wantsWhole
+    let dialect = dialect ?? EventsDialect.self
+    let isEventSource = call.method == "GET" && call.head.header("Accept")?.contains("text/event-stream") == true
+    return ResponseStream.Form(
+      dialect: dialect.init(description(question, messageID: messageID)), whole: isWhole ? question.whole : nil,
+      keepsText: question.keepsText || claim != nil, sendsID: isEventSource && dialect.allowsEventID)
+  }
+
+  private func description(_ question: Question, messageID: String) -> StreamDescription {
+    var description = StreamDescription(messageID: messageID)
     description.message = question.message
     description.model = question.model ?? description.model
     description.wantsUsage = question.wantsUsage
-    if method == "HEAD" {
-      var head = ResponseHead.eventStream
-      dialect?.init(description).addFields(to: &head)
-      return .answer(Response(head))
-    }
-    let isWhole = dialect == nil || isOff || question.wantsWhole
-    if endpoint.keepsAnswers, method == "POST", let key = call.request.header("Idempotency-Key") {
-      return try await plan(question, dialect, description, isWhole: isWhole, key: key)
-    }
-    var form = form(question, dialect, description, isWhole: isWhole)
-    form.redactor = try services.redactor(for: call.configuration)
-    try await admit()
-    return .stream(question, form, nil)
+    return description
   }
 
-  /// What is done about a request that may have been sent before.
-  private func plan(
-    _ question: Question, _ dialect: (any Dialect.Type)?, _ description: StreamDescription, isWhole: Bool, key: String
-  ) async throws -> Plan {
-    switch try await claim(key) {
-    case .free(let claim):
-      _ = requestDigest
-      // An earlier answer that waits to be stored would be there twice.
-      services.unsaved.forget(key: key, of: call.user)
-      var form = form(question, dialect, description, isWhole: isWhole)
-      form.keepsText = true
-      do {
-        form.redactor = try services.redactor(for: call.configuration)
-        try await admit()
-      } catch {
-        await services.store.abandon(claim)
-        throw error
-      }
-      return .stream(question, form, claim)
+  /// Acquires the request's Idempotency-Key, where it has one that counts.
+  ///
+  /// - Returns: the answer that was given to the same request before.
+  private func lookUpKey() async throws -> Replay? {
+    guard endpoint.keepsAnswers, call.method == "POST", let key = call.head.header("Idempotency-Key") else { return nil }
+    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    }
+    // Of a large body that takes milliseconds.
+    let (body, path) = (call.body, call.head.path)
+    requestDigest = await services.pool.run { Digest(of: Array("\(path)\n".utf8) + body.bytes).hex }
+    // A complete answer may wait to be stored: it is the answer to this request too, as soon as it is.
+    let (unsaved, user) = (services.unsaved, call.user)
+    if await services.pool.run({ unsaved.store(key: key, of: user) }) == false {
+      throw Failure(.storeFailed, "The answer is complete, but it could not be stored.")
+    }
+    let state: ReplayState
+    do {
+      state = try await services.store.claimReplay(of: key, request: requestDigest, by: id, call.user)
+    } catch {
+      throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
+    }
+    switch state {
+    case .free(let claim): self.claim = claim
     case .running(let stream):
       var failure = Failure(
         .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.", retryAfter: .seconds(1))
       failure.streamID = stream
       throw failure
-    case .complete(let replay):
-      guard replay.request == requestDigest else {
-        throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
-      }
-      var description = description
-      description.messageID = replay.messageID
-      var form = form(question, dialect, description, isWhole: isWhole)
-      form.keepsText = false
-      // Patterns may have been added since.
-      form.redactor = try services.redactor(for: call.configuration)
-      try await takeSlot()
-      return .replay(replay, form)
+    case .complete(let replay): return replay
     }
-  }
-
-  private func form(
-    _ question: Question, _ dialect: (any Dialect.Type)?, _ description: StreamDescription, isWhole: Bool
-  ) -> ResponseStream.Form {
-    let dialect = dialect ?? EventsDialect.self
-    let request = call.request
-    let isEventSource = request.method == "GET" && request.header("Accept")?.contains("text/event-stream") == true
-    return ResponseStream.Form(
-      dialect: dialect.init(description), whole: isWhole ? question.whole : nil, keepsText: question.keepsText,
-      sendsID: isEventSource && dialect.allowsEventID)
-  }
-
-  private func claim(_ key: String) async throws -> ReplayState {
-    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
-      throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    }
-    do { return try await services.store.claimReplay(of: key, by: id, call.user) } catch {
-      throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
-    }
+    return nil
   }
 
   private static func disabled(_ twin: String?) -> Failure {

@@ -6,25 +6,30 @@ import Upstream
 /// One run of a streaming endpoint, from the authenticated request to the one line in the log that says how it ended.
 final class StreamRun {
   let services: Services
-  /// The task that ``run(_:)`` runs in, for cancelling it.
-  var task: Task<Void, Never>?
 
   let call: Call
   private let route: String
   let endpoint: StreamingEndpoint
   private let reactor: Reactor
+  private let task: RequestHandler.RequestTask
   let id = Identifier.make()
-  /// The right to stream, from the moment in which the request is known to be valid until this run is over.
+  /// The right to stream, until this run is over.
   private var slot: StreamSlot?
-  /// Two requests with one key must be the same. Asked for while the body is there.
-  lazy var requestDigest: String = Digest(of: Array("\(call.request.path)\n".utf8) + call.request.body).hex
+  /// The right to answer the requests with its Idempotency-Key, where it has one.
+  var claim: ReplayClaim?
+  /// Two requests with one key must be the same. Empty without a key.
+  var requestDigest = ""
 
-  init(_ call: Call, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor) {
+  init(
+    _ call: Call, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor,
+    _ task: RequestHandler.RequestTask
+  ) {
     self.call = call
     self.route = route
     self.endpoint = endpoint
     self.services = services
     self.reactor = reactor
+    self.task = task
   }
 
   func run(_ writer: consuming ResponseWriter) async {
@@ -33,74 +38,73 @@ final class StreamRun {
     do { plan = try await prepare() } catch {
       let failure = Failure(cause: error)
       services.note(failure, fields)
-      await writer.respond(failure.response(to: call.request))
+      await releaseClaim()
+      await writer.respond(failure.response(to: call.head))
       return
     }
     switch plan {
     case .answer(let response): await writer.respond(response)
-    case .stream(let question, let form, let claim):
-      if !endpoint.keepsBody { call.dropBody() }
-      await stream(question.answer, form, claim, messageID: id, writer)
+    case .stream(let question, let form):
+      if !endpoint.keepsBody { call.body.release() }
+      await stream(question.answer, form, messageID: id, session: question.session, writer)
     case .replay(let replay, let form):
-      await stream(
-        { stream in
-          try await stream.send(replay.text)
-          return replay.finish
-        }, form, nil, messageID: replay.messageID, writer)
+      call.body.release()
+      await stream({ try await replay.send(to: $0) }, form, messageID: replay.messageID, session: nil, writer)
     }
-  }
-
-  /// Within the limits, or not at all.
-  func admit() async throws(Failure) {
-    try await takeSlot()
-    try await services.limiter.countMessage(of: call.user, call.configuration)
   }
 
   /// What is replayed asks no model and is no message, but a stream.
   func takeSlot() async throws(Failure) { slot = try await services.limiter.slot(for: call.user, call.configuration) }
 
+  /// The next request with the key is answered anew, unless an answer to this one is kept.
+  private func releaseClaim() async {
+    if let claim { await services.store.abandon(claim) }
+    claim = nil
+  }
+
   // MARK: The stream
 
   private func stream(
-    _ answer: Question.Answering, _ form: consuming ResponseStream.Form, _ claim: ReplayClaim?, messageID: String,
+    _ answer: Question.Answering, _ form: consuming ResponseStream.Form, messageID: String, session: String?,
     _ writer: consuming ResponseWriter
   ) async {
     let stream = ResponseStream(
       id: id, messageID: messageID, form: form, limits: call.configuration.streamLimits, reactor: reactor,
       writer: writer)
-    register(stream)
+    register(stream, session: session)
     log(.info, "stream started", ["stream": .string(id)])
     var ending: Ending
     do {
       let finish = try await answer(stream)
       try await stream.finishText()
-      if let claim { await keep(stream, finish, claim) }
+      await keep(stream, finish)
       ending = .finished(finish)
     } catch {
-      if let claim { await services.store.abandon(claim) }
       ending = .failed(Failure(cause: error))
     }
-    ending = await stream.close(ending, for: call.request)
+    await releaseClaim()
+    ending = await stream.close(ending, for: call.head)
     services.streams.remove(id)
     report(stream, ending)
   }
 
-  /// Keeps an answer for the same request sent again. That it cannot be kept is no reason to fail it.
-  private func keep(_ stream: ResponseStream, _ finish: Finish, _ claim: ReplayClaim) async {
+  /// Keeps an answer for the same request sent again, where storing it has not done that already. That it cannot be kept
+  /// is no reason to fail it.
+  private func keep(_ stream: ResponseStream, _ finish: Finish) async {
     // A handler that goes on after its stream was ended has no whole answer, whatever it returns.
-    guard !stream.mustEnd else { return await services.store.abandon(claim) }
-    let replay = Replay(request: requestDigest, messageID: stream.messageID, text: stream.text, finish: finish)
+    guard let claim, !stream.wasTold else { return }
+    let replay = Replay(request: claim.request, messageID: stream.messageID, text: stream.text, finish: finish)
     do { try await services.store.complete(claim, with: replay) } catch {
       services.log.warning("an answer could not be kept for its Idempotency-Key", ["error": .string("\(error)")])
     }
   }
 
-  private func register(_ stream: ResponseStream) {
-    stream.start { [unowned self] in task?.cancel() }
+  private func register(_ stream: ResponseStream, session: String?) {
+    stream.start { [task] in task.cancel() }
     // Safe: the closure given to `execute` runs on the loop to which the stream belongs.
     let bound = unsafe LoopBound(stream)
     let loop = reactor.loop
-    services.streams.add(stream.id, of: call.user) { ending in
+    services.streams.add(stream.id, of: call.user, session: session) { ending in
       loop.execute { _ in bound.value.end(ending) }
     }
   }

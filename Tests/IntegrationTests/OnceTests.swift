@@ -1,0 +1,252 @@
+import EventLoop
+import EventStream
+import Foundation
+import JSON
+import SluiceTesting
+import Testing
+
+/// The C library's calls that make a file durable, under a test's control: each looks at a file of the test's before it
+/// goes on, and at the path that it is about.
+private final class DiskControl: Sendable {
+  let folder: String
+  var library: String { folder + "/control.so" }
+
+  init() async throws {
+    folder = FileManager.default.temporaryDirectory.path + "/sluice-control-\(UUID().uuidString.prefix(8))"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    try """
+    #define _GNU_SOURCE
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <signal.h>
+    #include <stdio.h>
+    #include <string.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    /* Whether the control file `name` names a call and a part of the path that `file` has. */
+    static int matches(const char *name, const char *call, int file) {
+      char control[256], link[64], path[512], words[2][64];
+      snprintf(control, sizeof control, "\(folder)/%s", name);
+      FILE *stream = fopen(control, "r");
+      if (!stream) return 0;
+      int count = fscanf(stream, "%63s %63s", words[0], words[1]);
+      fclose(stream);
+      snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+      ssize_t length = readlink(link, path, sizeof path - 1);
+      if (count != 2 || length < 0) return 0;
+      path[length] = 0;
+      return !strcmp(words[0], call) && strstr(path, words[1]);
+    }
+    static int controlled(const char *call, int file) {
+      if (matches("kill", call, file)) kill(getpid(), SIGKILL);
+      if (matches("hold", call, file)) {
+        close(open("\(folder)/held", O_CREAT | O_WRONLY, 0600));
+        while (matches("hold", call, file)) usleep(1000);
+      }
+      if (matches("break", call, file)) { errno = EIO; return -1; }
+      return 0;
+    }
+    int fdatasync(int file) { return controlled("sync", file) ? -1 : syscall(SYS_fdatasync, file); }
+    int flock(int file, int operation) {
+      return controlled("lock", file) ? -1 : syscall(SYS_flock, file, operation);
+    }
+    """.write(toFile: folder + "/control.c", atomically: true, encoding: .utf8)
+    let compiler = try Program("/usr/bin/env", ["clang", "-shared", "-fPIC", "-o", library, folder + "/control.c"])
+    #expect(await compiler.exitCode() == 0, "\(compiler.errors)")
+  }
+
+  /// Has the next `call` on a path with `part` in it do `what`.
+  func set(_ what: String, _ call: String, _ part: String) throws {
+    try "\(call) \(part)".write(toFile: folder + "/" + what, atomically: true, encoding: .utf8)
+  }
+
+  func clear(_ what: String) { unsafe unlink(folder + "/" + what) }
+
+  /// Waits until a call is held.
+  func isHeld() async -> Bool { await eventually { FileManager.default.fileExists(atPath: self.folder + "/held") } }
+
+  deinit { try? FileManager.default.removeItem(atPath: folder) }
+}
+
+extension Integration {
+  @Suite("A request with an Idempotency-Key")
+  struct OnceTests {
+    private func post(
+      _ sluice: Sluice, _ path: String, _ body: String, key: String = "k"
+    ) throws -> FastCGIClient {
+      let client = try FastCGIClient(path: sluice.socket)
+      client.send(
+        FastCGIClient.request(
+          [
+            ("REQUEST_METHOD", "POST"), ("REQUEST_URI", path), ("CONTENT_TYPE", "application/json"),
+            ("CONTENT_LENGTH", "\(body.utf8.count)"), ("HTTP_IDEMPOTENCY_KEY", key),
+          ], body: Array(body.utf8)))
+      return client
+    }
+
+    private func get(_ sluice: Sluice, _ path: String, _ method: String = "GET") throws -> String {
+      let client = try FastCGIClient(path: sluice.socket)
+      let parts = path.split(separator: "?", maxSplits: 1)
+      client.send(
+        FastCGIClient.request([
+          ("REQUEST_METHOD", method), ("REQUEST_URI", path), ("QUERY_STRING", parts.count == 2 ? String(parts[1]) : ""),
+        ]))
+      return client.answer().text
+    }
+
+    private func stored(_ sluice: Sluice, _ ending: String) -> [String] {
+      let state = sluice.folder + "/state"
+      let files = FileManager.default.enumerator(atPath: state)?.compactMap { $0 as? String } ?? []
+      return files.filter { $0.hasSuffix(ending) }.flatMap { file in
+        ((try? String(contentsOfFile: state + "/" + file, encoding: .utf8)) ?? "").split(separator: "\n").map(
+          String.init)
+      }
+    }
+
+    private static let chat = ("/api/chat", #"{"message":"Hi","sessionId":"s"}"#, "sessions", ".jsonl")
+    private static let fresh = ("/api/chat", #"{"message":"Hi"}"#, "sessions", ".jsonl")
+    private static let report = ("/api/ai/stream-report", #"{"input":"Hi","save":true}"#, "reports", ".json")
+
+    private static let script: ScriptedUpstream.Script = { exchange in
+      exchange.stream(exchange.request.body.contains("assessment") ? [#"{"a":"#, "1}"] : ["Hel", "lo"])
+    }
+
+    @Test(
+      "is answered once though its client leaves, or stops it, while the answer is being stored",
+      arguments: [chat, fresh, report], [false, true])
+    func leaves(_ what: (path: String, body: String, part: String, ending: String), stops: Bool) async throws {
+      let disk = try await DiskControl()
+      let upstream = try ScriptedUpstream(Self.script)
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_UPSTREAM_URL": upstream.baseURL])
+      try disk.set("hold", "sync", what.part)
+      do {
+        let client = try post(sluice, what.path, what.body)
+        #expect(await disk.isHeld())
+        if stops {
+          let id = sluice.program.log("stream started").first?["stream"] as? String ?? ""
+          #expect(try get(sluice, "/api/streams/\(id)", "DELETE").hasPrefix("Status: 204"))
+        }
+        withExtendedLifetime(client) {}
+      }
+      disk.clear("hold")
+      #expect(await eventually { sluice.program.log("stream ended").count == 1 })
+      let again = try post(sluice, what.path, what.body).answer().text
+      #expect(again.contains("event: done"), "\(again)")
+      #expect(upstream.requests.count == 1)
+      let items = stored(sluice, what.ending).filter { !$0.contains("\"request\"") }
+      #expect(items.count == 1, "\(items)")
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test(
+      "is answered once though its process is killed at any moment of storing",
+      arguments: [chat, fresh, report],
+      [("sync", "replays"), ("lock", "sessions"), ("sync", "sessions"), ("sync", "reports")])
+    func killed(
+      _ what: (path: String, body: String, part: String, ending: String), moment: (call: String, part: String)
+    ) async throws {
+      let disk = try await DiskControl()
+      let upstream = try ScriptedUpstream(Self.script)
+      let environment = ["LD_PRELOAD": disk.library, "SLUICE_UPSTREAM_URL": upstream.baseURL]
+      let first = try await Sluice(environment)
+      try disk.set("kill", moment.call, moment.part)
+      let text = try post(first, what.path, what.body).answer(timeout: .seconds(5)).text
+      let wasKilled = !text.contains("event: done")
+      disk.clear("kill")
+      if wasKilled { #expect(await first.program.exitCode() == 128 + SIGKILL) } else { first.program.signal(SIGTERM) }
+      _ = await first.program.exitCode()
+      let second = try await Sluice(environment.merging(["SLUICE_STATE": first.folder + "/state"]) { $1 })
+      for _ in 0..<2 {
+        let again = try post(second, what.path, what.body).answer().text
+        #expect(again.contains("event: done"), "\(again)")
+      }
+      let items = stored(first, what.ending).filter {
+        !$0.contains("\"request\"") && !$0.hasPrefix("{\"v\":1,\"stream\"")
+      }
+      #expect(items.count == 1, "\(moment): \(items)")
+      second.program.signal(SIGTERM)
+      #expect(await second.program.exitCode() == 0)
+    }
+
+    @Test(
+      "that was told store_failed is not asked again, and is answered when the turn is stored",
+      arguments: [false, true])
+    func storeFailed(inBackground: Bool) async throws {
+      let disk = try await DiskControl()
+      let upstream = try ScriptedUpstream(Self.script)
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_UPSTREAM_URL": upstream.baseURL])
+      try disk.set("break", "sync", "sessions")
+      #expect(try post(sluice, Self.chat.0, Self.chat.1).answer().text.contains("store_failed"))
+      let early = try post(sluice, Self.chat.0, Self.chat.1).answer().text
+      #expect(early.hasPrefix("Status: 500") && early.contains("store_failed"), "\(early)")
+      disk.clear("break")
+      if inBackground {
+        #expect(await eventually(within: .seconds(40)) { stored(sluice, ".jsonl").count == 1 })
+      }
+      let late = try post(sluice, Self.chat.0, Self.chat.1).answer().text
+      #expect(late.contains("event: done"), "\(late)")
+      #expect(upstream.requests.count == 1 && stored(sluice, ".jsonl").count == 1)
+      // The session goes on.
+      #expect(try sluice.chat("more", session: "s").answer().text.contains("event: done"))
+      #expect(stored(sluice, ".jsonl").count == 2)
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("is answered again without what the patterns of today take out, and so is everything that was stored")
+    func redactedLater() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        let isReport = exchange.request.body.contains("assessment")
+        exchange.stream(isReport ? [#"{"say":"the SEC"#, #"RET","n":1}"#] : ["the SEC", "RET word"])
+      }
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-later-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      try "other  OTHER\n".write(toFile: folder + "/patterns", atomically: true, encoding: .utf8)
+      let sluice = try await Sluice([
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": folder + "/patterns",
+      ])
+      let first = try post(sluice, Self.chat.0, Self.chat.1).answer().text
+      let report = try post(sluice, Self.report.0, Self.report.1, key: "r").answer().text
+      #expect(first.contains("RET word") && report.contains("SECRET"), "\(first)\(report)")
+      try "secret  SECRET\n".write(toFile: folder + "/patterns", atomically: true, encoding: .utf8)
+      let id = report.components(separatedBy: "\"reportId\":\"").dropFirst().first?.prefix { $0 != "\"" } ?? ""
+      for text in [
+        try post(sluice, Self.chat.0, Self.chat.1).answer().text,
+        try post(sluice, Self.report.0, Self.report.1, key: "r").answer().text,
+        try get(sluice, "/api/sessions/s"), try get(sluice, "/messages/?chat_id=s"),
+        try get(sluice, "/api/reports/\(id)"),
+      ] {
+        #expect(text.contains("[redacted]") && !text.contains("SECRET") && !text.contains("\"the SEC\""), "\(text)")
+      }
+      #expect(upstream.requests.count == 2)
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("gets a large answer again while the loop serves others")
+    func large() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.stream((0..<64).map { "\($0) " + String(repeating: "word é ", count: 6_000) })
+      }
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-large-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      try "mail  [a-z]{1,60}@[a-z]{1,60}\nkey  sk-[a-z]{10,40}\n".write(
+        toFile: folder + "/patterns", atomically: true, encoding: .utf8)
+      let sluice = try await Sluice([
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": folder + "/patterns",
+      ])
+      let first = try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text
+      let again = try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text
+      func words(_ text: String) -> String {
+        text.components(separatedBy: "event: token\ndata: {\"t\":\"").dropFirst().map { $0.prefix { $0 != "\"" } }
+          .joined()
+      }
+      #expect(words(first) == words(again) && words(first).utf8.count > 2_900_000)
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+  }
+}
