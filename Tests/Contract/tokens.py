@@ -93,4 +93,4 @@ cases = [
     ["huge", valid + "A" * 20000, None],
 ]
 json.dump(cases, open(f"{folder}/cases.json", "w"))
-json.dump([["bare", make(good, bare, "HS256"), "ada"], ["other", make(good, secret, "HS256"), None]], open(f"{folder}/bare.json", "w"))
+json.dump([["bare", make(good, bare, "HS256"), "ada"], ["bare, with a kid", make(good, bare, "HS256", kid="x"), "ada"], ["other", make(good, secret, "HS256"), None]], open(f"{folder}/bare.json", "w"))

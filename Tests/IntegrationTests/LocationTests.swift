@@ -33,6 +33,29 @@ extension Integration {
       await site.stop()
     }
 
+    @Test("may have a system prompt, which goes before all else, under /v1 too")
+    func systemPrompt() async throws {
+      let upstream = try ScriptedUpstream { $0.stream(["a"]) }
+      let site = try await Site(
+        ["SLUICE_UPSTREAM_URL": upstream.baseURL],
+        location: "    fastcgi_param SLUICE_SYSTEM_PROMPT_FILE FOLDER/system;", files: ["system": "Be brief.\n"])
+      _ = try await site.ask("/api/chat", #"{"message":"Hi"}"#)
+      _ = try await site.ask(
+        "/v1/chat/completions", #"{"messages":[{"role":"system","content":"Be kind."},{"role":"user","content":"Hi"}]}"#
+      )
+      #expect(upstream.requests.count == 2)
+      #expect(
+        upstream.requests.first?.body.contains(
+          #""messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]"#) == true,
+        "\(upstream.requests)")
+      #expect(
+        upstream.requests.last?.body.contains(
+          #""messages":[{"role":"system","content":"Be brief."},{"role":"system","content":"Be kind."},{"role":"user","#
+        )
+          == true, "\(upstream.requests)")
+      await site.stop()
+    }
+
     @Test("whose setting is a mistake refuses and says which in the log; STREAMING_BACKEND=websocket is one")
     func mistake() async throws {
       let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND websocket;")

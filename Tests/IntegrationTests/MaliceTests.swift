@@ -82,6 +82,93 @@ extension Integration {
       #expect(await program.exitCode() == 0)
     }
 
+    @Test("of large bodies from a user without room costs nothing but a refusal; what is not valid takes no room")
+    func costs() async throws {
+      let sluice = try await Sluice([
+        "SLUICE_ECHO_GAP": "5ms", "SLUICE_MESSAGES_PER_HOUR": "2", "SLUICE_STREAMS_PER_USER": "2",
+      ])
+      func post(_ path: String, _ body: String) throws -> FastCGIClient {
+        let client = try FastCGIClient(path: sluice.socket)
+        client.send(
+          FastCGIClient.request(
+            [
+              ("REQUEST_METHOD", "POST"), ("REQUEST_URI", path), ("CONTENT_TYPE", "application/json"),
+              ("CONTENT_LENGTH", "\(body.utf8.count)"),
+            ], body: Array(body.utf8)))
+        return client
+      }
+      let members = (0..<90_000).map { "\"m\($0)\":1" }.joined(separator: ",")
+      let large = "{\(members),\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"
+      let running = try sluice.chat(String(repeating: "word ", count: 400))
+      #expect(await eventually { sluice.program.log("stream started").count == 1 })
+      // Not valid: neither the message nor the slot is lost, over and over.
+      for _ in 0..<5 {
+        #expect(try post("/api/chat", "{").answer().text.hasPrefix("Status: 400 "))
+        #expect(try post("/api/reports", "{}").answer().text.hasPrefix("Status: 400 "))
+        #expect(try post("/v1/chat/completions", "{\(members)}").answer().text.hasPrefix("Status: 400 "))
+      }
+      #expect(try post("/v1/chat/completions", large).answer().text.hasPrefix("Status: 200 "))
+      // No message is left: nothing is parsed any more, valid or not.
+      for body in [large, "{", "{}"] {
+        #expect(try post("/v1/chat/completions", body).answer().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
+        #expect(try post("/api/reports", body).answer().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
+      }
+      #expect(running.answer(timeout: .seconds(20)).text.contains("event: done"))
+      let path = String(repeating: "/", count: 8000)
+      let client = try FastCGIClient(path: sluice.socket)
+      client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", path)]))
+      #expect(client.answer().text.hasPrefix("Status: 404 "))
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("of large histories and bodies is not kept in memory while the model answers")
+    func memory() async throws {
+      let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
+        exchange.head()
+        exchange.delta("a")
+        exchange.waitForClose(within: .seconds(60))
+      }
+      let sluice = try await Sluice(Self.calm.merging(["SLUICE_UPSTREAM_URL": upstream.baseURL]) { $1 })
+      let sessions = sluice.folder + "/state/users/anonymous/sessions"
+      try FileManager.default.createDirectory(atPath: sessions, withIntermediateDirectories: true)
+      let words = String(repeating: "word ", count: 2000)
+      let turns = (0..<25).map {
+        "{\"v\":1,\"id\":\"\($0)\",\"at\":\"t\",\"user\":{\"content\":\"\(words)\"},\"assistant\":{\"content\":\"\(words)\"}}\n"
+      }
+      for index in 0..<100 {
+        try turns.joined().write(toFile: "\(sessions)/s\(index).jsonl", atomically: true, encoding: .utf8)
+      }
+      let message = "{\"role\":\"user\",\"content\":\"\(String(repeating: "x", count: 60_000))\"}"
+      let body = Array(
+        "{\"stream\":true,\"messages\":[\(Array(repeating: message, count: 9).joined(separator: ","))]}".utf8)
+      var clients: [FastCGIClient] = []
+      func open(_ index: Int) throws {
+        if index % 2 == 0 {
+          clients.append(try sluice.chat("go on", session: "s\(index)"))
+        } else {
+          let client = try FastCGIClient(path: sluice.socket)
+          client.send(
+            FastCGIClient.request(
+              [
+                ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/v1/chat/completions"),
+                ("CONTENT_TYPE", "application/json"), ("CONTENT_LENGTH", "\(body.count)"),
+              ], body: body))
+          clients.append(client)
+        }
+      }
+      for index in 0..<10 { try open(index) }
+      for client in clients { #expect(client.waitForOutput()) }
+      let before = sluice.memory
+      for index in 10..<110 { try open(index % 100) }
+      for client in clients { #expect(client.waitForOutput()) }
+      #expect(
+        await eventually { (sluice.memory - before) / 100 < 200 }, "\((sluice.memory - before) / 100) KiB a stream")
+      clients = []
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
     @Test("of more streams than there are descriptors for: each is served to its end and stored, or waits, or gets 503")
     func scarcity() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a ", "b ", "c"], gap: .milliseconds(100)) }

@@ -121,6 +121,77 @@ extension Integration {
       _ = await servers.stop()
     }
 
+    @Test("that a report holds are taken out by the patterns of its start, though their file breaks meanwhile")
+    func patternsBreak() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.head()
+        exchange.delta(#"{"mail":"ada\u0040example.org","#)
+        exchange.pause(.milliseconds(300))
+        exchange.delta(#""b":"ada@example.org"}"#, finish: "stop")
+        exchange.done()
+      }
+      let file = FileManager.default.temporaryDirectory.path + "/sluice-redact-\(UUID().uuidString)"
+      defer { try? FileManager.default.removeItem(atPath: file) }
+      for broken in ["", "e-mail  (\n"] {
+        try "e-mail  ada@[a-z.]{1,60}\n".write(toFile: file, atomically: true, encoding: .utf8)
+        let sluice = try await Sluice(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": file])
+        let client = try FastCGIClient(path: sluice.socket)
+        let body = Array(#"{"input":"x","save":true}"#.utf8)
+        client.send(
+          FastCGIClient.request(
+            [
+              ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/ai/stream-report"),
+              ("CONTENT_TYPE", "application/json"), ("CONTENT_LENGTH", "\(body.count)"), ("HTTP_IDEMPOTENCY_KEY", "k"),
+            ], body: body))
+        #expect(client.waitForOutput())
+        try broken.write(toFile: file, atomically: true, encoding: .utf8)
+        let text = client.answer().text
+        let done = text.components(separatedBy: "event: done\n").last ?? ""
+        #expect(done.contains("[redacted]") && !done.contains("example.org"), "\(text)")
+        let files = FileManager.default.enumerator(atPath: sluice.folder + "/state")?.compactMap { $0 as? String } ?? []
+        for name in files where name.contains("/reports/") && name.hasSuffix(".json") {
+          let report = try String(contentsOfFile: sluice.folder + "/state/" + name, encoding: .utf8)
+          #expect(report.contains("[redacted]") && !report.contains("example.org"), "\(report)")
+        }
+        // Whoever asks for it again gets nothing, rather than what today's patterns cannot be tried on.
+        #expect(files.contains { $0.contains("/replays/") })
+        sluice.program.signal(SIGTERM)
+        #expect(await sluice.program.exitCode() == 0)
+      }
+    }
+
+    @Test("in a query are not in nginx's error log, whatever goes wrong; what else goes wrong is")
+    func errorLog() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.head()
+        exchange.delta("a")
+        exchange.waitForClose(within: .seconds(20))
+      }
+      let site = try await Site(
+        ["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_WRITE_TIMEOUT": "1s"],
+        location: "    fastcgi_read_timeout 1s;\n    fastcgi_param SLUICE_HEARTBEAT 0;",
+        replacing: [("    fastcgi_read_timeout 620s;\n", "")])
+      let large = String(repeating: "x", count: 3_000_000)
+      let body = site.sluice.folder + "/large"
+      try large.write(toFile: body, atomically: true, encoding: .utf8)
+      for query in ["?token=TOKEN1", "?a=b&%74o%6Ben=TOKEN1", "?TOKEN=TOKEN1&token=TOKEN1"] {
+        // Too large, too slow, broken off.
+        _ = try await site.ask("/api/chat" + query, nil, ["-H", "Content-Type: application/json", "-d", "@\(body)"])
+        _ = try await site.ask("/chat/stream" + query + "&message=x")
+      }
+      _ = try await site.ask("/chat/stream?message=x")
+      #expect(await eventually { site.nginx.errors.contains("upstream timed out") }, "\(site.nginx.errors)")
+      site.sluice.program.signal(SIGKILL)
+      _ = await site.sluice.program.exitCode()
+      _ = try await site.ask("/chat/stream?token=TOKEN1&message=x")
+      _ = try await site.ask("/chat/stream?message=x")
+      #expect(await eventually { site.nginx.errors.contains("connect() to unix:") }, "\(site.nginx.errors)")
+      #expect(!site.nginx.errors.contains("TOKEN1"), "\(site.nginx.errors)")
+      // The inner location is nobody's to ask for.
+      #expect(try await site.ask("/-sluice/api/sessions").status == 404)
+      await site.stop()
+    }
+
     @Test("heartbeats come from the request's start, in each dialect's own form, only while nothing else does")
     func heartbeats() async throws {
       let upstream = try ScriptedUpstream { exchange in

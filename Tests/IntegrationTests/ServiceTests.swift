@@ -18,6 +18,64 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
+    @Test("refuses new requests at once while it drains, and lets a stream that runs be stopped")
+    func refusals() async throws {
+      let sluice = try await Sluice()
+      let client = try sluice.chat(manyWords)
+      #expect(await eventually { !sluice.program.log("stream started").isEmpty })
+      sluice.program.signal(SIGTERM)
+      #expect(await eventually { !sluice.program.log("draining").isEmpty })
+      for path in ["/api/chat", "/api/sessions", "/healthz", "/v1/models"] {
+        let start = ContinuousClock.now
+        let other = try FastCGIClient(path: sluice.socket)
+        other.send(
+          FastCGIClient.request([("REQUEST_METHOD", path == "/api/chat" ? "POST" : "GET"), ("REQUEST_URI", path)]))
+        let text = other.answer().text
+        #expect(
+          text.hasPrefix("Status: 503 ") && text.contains("shutting_down") && text.contains("Retry-After: "), "\(text)")
+        #expect(ContinuousClock.now - start < .seconds(2))
+      }
+      let id = sluice.program.log("stream started").first?["stream"] as? String ?? ""
+      let stop = try FastCGIClient(path: sluice.socket)
+      stop.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/streams/\(id)")]))
+      #expect(stop.answer().text.hasPrefix("Status: 204 "))
+      #expect(client.answer().text.contains("event: cancelled"))
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("ends when it is told to though nobody reads its log")
+    func unreadLog() async throws {
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      // A pipe that is full before it starts: its own lines wait for ever.
+      let program = try Program(
+        "/usr/bin/env",
+        [
+          "python3", "-c",
+          """
+          import fcntl, os, subprocess, sys
+          read, write = os.pipe()
+          fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+          os.write(write, b"x" * 4096)
+          child = subprocess.Popen([sys.argv[1]], stderr=write)
+          print(child.pid, flush=True)
+          sys.exit(child.wait())
+          """, releaseFolder + "/sluice",
+        ],
+        environment: [
+          "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
+          "SLUICE_ECHO_GAP": "0", "SLUICE_LOG": "debug",
+        ])
+      #expect(await eventually { (try? FastCGIClient(path: folder + "/s")) != nil })
+      for _ in 0..<20 { #expect(try Sluice.chat("a b", at: folder + "/s").answer().text.contains("event: done")) }
+      let pid = try #require(Int32(program.output.trimmingCharacters(in: .whitespacesAndNewlines)))
+      kill(pid, SIGTERM)
+      let code = await program.exitCode(within: .seconds(10))
+      #expect(code == 0, "\(String(describing: code))")
+      if code == nil { kill(pid, SIGKILL) }
+    }
+
     @Test("ends streams that outlast the drain timeout with shutting_down, stored or not told")
     func drainTimeout() async throws {
       let sluice = try await Sluice(["SLUICE_DRAIN_TIMEOUT": "300ms"])

@@ -59,21 +59,24 @@ final class Sluice: Sendable {
 final class Site: Sendable {
   let url: String
   let sluice: Sluice
-  private let nginx: Program
+  let nginx: Program
 
   /// - Parameters:
   ///   - location: lines for the location of sluice.conf.
   ///   - server: lines for the server around it; FOLDER in it is a folder of the site's own.
   ///   - files: to be there, in that folder.
+  ///   - replacing: what else of the shipped configuration is replaced.
   init(
-    _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:]
+    _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:],
+    replacing: [(String, String)] = []
   ) async throws {
     sluice = try await Sluice(environment)
     let folder = sluice.folder
     for (name, text) in files { try text.write(toFile: "\(folder)/\(name)", atomically: true, encoding: .utf8) }
-    let shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
+    var shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
       .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:\(sluice.socket)")
       .replacingOccurrences(of: "    # Where sluice listens", with: location + "\n    # Where sluice listens")
+    for (old, new) in replacing { shipped = shipped.replacingOccurrences(of: old, with: new) }
     let socket = try Loopback.listen()
     let port = Loopback.port(of: socket)
     do { _ = consume socket }

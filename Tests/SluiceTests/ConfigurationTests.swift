@@ -71,6 +71,25 @@ struct ConfigurationTests {
     #expect(throws: ConfigurationError.self) { try base.applying(["SLUICE_IDLE_TIMEOUT": "soon"]) }
   }
 
+  @Test("names a key for the model's server that is there but cannot be read, is empty, or is no line of a header")
+  func upstreamKey() throws {
+    let folder = TemporaryFolder()
+    func mistakes(_ environment: [String: String]) -> [String] {
+      do {
+        _ = try Configuration(environment: environment.merging(["SLUICE_AUTH": "none"]) { $1 })
+        return []
+      } catch { return error.mistakes.map(\.description) }
+    }
+    // A credential that systemd has not passed is none; one that is a folder is a mistake.
+    #expect(mistakes(["CREDENTIALS_DIRECTORY": folder.path]).isEmpty)
+    try FileManager.default.createDirectory(atPath: folder.path + "/upstream-key", withIntermediateDirectories: true)
+    let unreadable = mistakes(["CREDENTIALS_DIRECTORY": folder.path])
+    #expect(unreadable.count == 1 && unreadable[0].contains("SLUICE_UPSTREAM_KEY_FILE cannot be read"), "\(unreadable)")
+    for (text, isRight) in [("sk-1\n", true), (" \n", false), ("sk-1\nsk-2\n", false)] {
+      #expect(mistakes(["SLUICE_UPSTREAM_KEY_FILE": folder.file("key", text)]).isEmpty == isRight, "\(text)")
+    }
+  }
+
   @Test("reads durations, sizes and switches as documented, and nothing else")
   func values() throws {
     #expect(try SettingValue.duration("500ms") == .milliseconds(500))

@@ -63,6 +63,21 @@ struct OpenAITests {
     #expect(error.detail == "status \(status.prefix(3)), auth_error")
   }
 
+  @Test("is not asked without its key: a key that cannot be had fails the request, and the log gets the reason")
+  func noKey() async throws {
+    struct Unreadable: Error {}
+    let upstream = try ScriptedUpstream { $0.stream(["a"]) }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL, key: { throw Unreadable() })
+    let error = try await onLoop { reactor -> GeneratorError? in
+      do throws(GeneratorError) {
+        try await generator.start(Prompt(messages: []), on: reactor).accepted()
+        return nil
+      } catch { return error }
+    }
+    #expect(error?.code == .misconfigured && error?.detail?.contains("Unreadable") == true)
+    #expect(upstream.connections == 0)
+  }
+
   @Test("that asks for patience says for how long")
   func rateLimited() async throws {
     let upstream = try ScriptedUpstream { $0.answer("429 Slow", "{}", more: "Retry-After: 7\r\n") }

@@ -3,6 +3,7 @@
 #define SLUICE_CLINUX_H
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>

@@ -13,12 +13,13 @@ extension Services {
     }
     let model = request.model ?? modelNames(call.configuration).first ?? "default"
     let created = Timestamp.seconds
+    let pending = request.prompt
     return Question(
       message: request.message, model: model, wantsWhole: !request.isStreamed,
       wantsUsage: request.includesUsage, keepsText: false,
       answer: { stream in
         // Taken out: it may be large, and the stream live long.
-        guard let prompt = request.prompt.withLock({ $0.take() }) else { throw StreamEnded() }
+        guard let prompt = pending.withLock({ $0.take() }) else { throw StreamEnded() }
         let completion = try await stream.relay(try self.start(prompt, call, stream))
         return Finish(messageID: stream.messageID, completion: completion)
       },

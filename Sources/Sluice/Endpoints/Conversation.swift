@@ -61,11 +61,10 @@ extension Services {
       return Question(
         message: asked.message, model: call.configuration.model, session: session, wantsWhole: asked.wantsWhole,
         answer: { stream in
-          let history = try await self.history(of: asked.session, call)
-          let answer = try self.ask(
-            asked.message, after: history ?? [], instructions: try self.prompts.text("chat"), call, stream)
+          let (answer, isNew) = try await self.ask(
+            asked.message, in: asked.session, instructions: try self.prompts.text("chat"), call, stream)
           let completion = try await stream.relay(answer)
-          return try await self.keep(stream, asked.message, in: session, isNew: history == nil, completion, call)
+          return try await self.keep(stream, asked.message, in: session, isNew: isNew, completion, call)
         }, whole: words.whole)
     }
   }
@@ -81,6 +80,18 @@ extension Services {
     } catch {
       throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
     }
+  }
+
+  /// Asks the model, with the earlier turns of a session. They are not kept while it answers.
+  ///
+  /// - Returns: the answer, and whether the session is, or may be, a new one.
+  nonisolated(nonsending) func ask(
+    _ message: String, in session: String?, instructions: String?, _ call: Call, _ stream: ResponseStream
+  ) async throws -> (Answer, isNew: Bool) {
+    let history = try await history(of: session, call)
+    return (
+      try ask(message, after: history ?? [], instructions: instructions, call, stream), isNew: history == nil
+    )
   }
 
   /// Asks the model.
@@ -107,6 +118,7 @@ extension Services {
     try Task.checkCancellation()
     var prompt = prompt
     prompt.echoGap = call.configuration.echoGap
+    freedMemory.note(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
     return generator(for: call.configuration).start(prompt, on: stream.reactor)
   }
 

@@ -19,12 +19,11 @@ extension Services {
         do { before = try await self.store.onboarding(of: call.user) } catch {
           throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
         }
-        let history = try await self.history(of: Self.onboardingSession, call)
-        let answer = try self.ask(
-          message, after: history ?? [], instructions: script.instructions(after: before.answers), call, stream)
+        let (answer, isNew) = try await self.ask(
+          message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), call, stream)
         let completion = try await stream.relay(answer)
         let finish = try await self.keep(
-          stream, message, in: Self.onboardingSession, isNew: history == nil, completion, call)
+          stream, message, in: Self.onboardingSession, isNew: isNew, completion, call)
         let state = try await self.advance(from: before, message, script, call)
         return finish.with(more: state.progress(of: script))
       })

@@ -19,6 +19,7 @@ final class Server {
   private var watchdog: Watchdog?
   private var unsavedTimer: Timer?
   private var tidyTimer: Timer?
+  private var memoryTimer: Timer?
   private var isEnding = false
 
   /// The connections of one loop, as seen from the main one.
@@ -60,6 +61,7 @@ final class Server {
     startWatchdog()
     retryUnsaved(after: .seconds(1))
     tidyUp()
+    giveMemoryBack()
     ServiceManager.notify("READY=1")
     services.log.info(
       "ready",
@@ -163,6 +165,13 @@ final class Server {
     let services = services
     services.pool.submit { services.store.removeOldReplays() }
     tidyTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in tidyUp() }
+  }
+
+  private func giveMemoryBack() {
+    memoryTimer = reactor.schedule(after: .seconds(1)) { [unowned self] in
+      if services.freedMemory.isDue() { services.pool.submit { FreedMemory.giveBack() } }
+      giveMemoryBack()
+    }
   }
 
   /// Tries to store what could not be, ever more seldom as long as it fails.

@@ -26,6 +26,7 @@ final class Services: Sendable {
   private let upstream: OpenAIGenerator?
   private let draining = Atomic(false)
   let activity = RequestActivity()
+  let freedMemory = FreedMemory()
   let descriptors: DescriptorBudget
 
   init(

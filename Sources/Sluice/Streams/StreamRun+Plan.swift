@@ -7,7 +7,9 @@ extension StreamRun {
   enum Plan {
     /// There is nothing to stream.
     case answer(Response)
-    case stream(Question, ResponseStream.Form)
+    /// What generates, and the session in which the turn will be stored. The question itself is not kept: it may be
+    /// large, and its stream live long.
+    case stream(Question.Answering, session: String?, ResponseStream.Form)
     /// It was answered before.
     case replay(Replay, ResponseStream.Form)
   }
@@ -30,7 +32,7 @@ extension StreamRun {
       var form = form(question, dialect, messageID: id, isOff: isOff)
       form.redactor = try await services.redactor(for: call.configuration)
       form.claim = claim
-      return .stream(question, form)
+      return .stream(question.answer, session: question.session, form)
     } catch {
       await services.limiter.uncount(message, of: call.user)
       throw error

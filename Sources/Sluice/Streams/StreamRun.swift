@@ -44,9 +44,9 @@ final class StreamRun {
     }
     switch plan {
     case .answer(let response): await writer.respond(response)
-    case .stream(let question, let form):
+    case .stream(let answer, let session, let form):
       if !endpoint.keepsBody { call.body.release() }
-      await stream(question.answer, form, messageID: id, session: question.session, writer)
+      await stream(answer, form, messageID: id, session: session, writer)
     case .replay(let replay, let form):
       call.body.release()
       await stream({ try await replay.send(to: $0) }, form, messageID: replay.messageID, session: nil, writer)

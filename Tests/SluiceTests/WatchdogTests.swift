@@ -1,0 +1,40 @@
+import EventLoop
+import SluiceTesting
+import Testing
+
+@testable import Sluice
+
+@Suite("The watchdog")
+struct WatchdogTests {
+  @Test("notices that any of its loops stands still, and that it goes on")
+  func standstill() async throws {
+    let (one, two) = (try LoopThread(EventLoop(name: "one")), try LoopThread(EventLoop(name: "two")))
+    defer {
+      one.stop()
+      two.stop()
+    }
+    let watchdog = Watchdog([one.loop, two.loop])
+    /// Whether a beat finds all loops alive, after they had time for it.
+    func isAlive() async -> Bool {
+      for loop in [one.loop, two.loop] where loop !== held { await turn(loop) }
+      return watchdog.beat()
+    }
+    var held: EventLoop?
+    #expect(watchdog.beat())
+    #expect(await isAlive())
+    let gate = Gate()
+    two.loop.execute { _ in gate.pass() }
+    held = two.loop
+    _ = await isAlive()
+    #expect(await !isAlive())
+    #expect(await !isAlive())
+    gate.open()
+    held = nil
+    await turn(two.loop)
+    #expect(await isAlive())
+  }
+
+  private func turn(_ loop: EventLoop) async {
+    await withCheckedContinuation { continuation in loop.execute { _ in continuation.resume() } }
+  }
+}
