@@ -10,9 +10,10 @@ public struct Request: Sendable {
   /// Whether the process has no descriptor left that this request could connect to a model with.
   public var lacksDescriptor = false
 
-  public init(parameters: Parameters, body: [UInt8] = []) {
+  public init(parameters: Parameters, body: [UInt8] = [], lacksDescriptor: Bool = false) {
     self.parameters = parameters
     self.body = body
+    self.lacksDescriptor = lacksDescriptor
   }
 
   /// The request method, in upper case: `"GET"` when the server names none.

@@ -26,37 +26,43 @@ final class RequestHandler {
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
     let body = RequestBody(request)
     // The task lives as long as the response, and the body must not.
-    var head = request
-    head.body = []
+    let head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
     let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
     writer.fields = services.cors.fields(
       for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
     var writer: ResponseWriter? = consume writer
     let task = RequestTask()
-    task.task = reactor.spawn { [head] in
-      if let writer = writer.take() { await self.serve(head, body, writer, task) }
+    task.task = reactor.spawn {
+      // In two steps, so that what the first one needs is not in the frame of a task that lives as long as its stream.
+      guard let run = await self.begin(head, body, &writer, task), let writer = writer.take() else { return }
+      await run.run(writer)
     }
   }
 
-  private func serve(
-    _ request: Request, _ body: RequestBody, _ writer: consuming ResponseWriter, _ task: RequestTask
-  ) async {
+  /// Answers a request that is not streamed.
+  ///
+  /// - Returns: the run of one that is, which takes the writer.
+  private func begin(
+    _ request: Request, _ body: RequestBody, _ writer: inout ResponseWriter?, _ task: RequestTask
+  ) async -> StreamRun? {
     let decision: Decision
     do throws(Failure) { decision = try await decide(request, body) } catch {
       services.note(
         error, ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
-      await writer.respond(error.response(to: request))
-      return
+      await writer.take()?.respond(error.response(to: request))
+      return nil
     }
     switch decision {
-    case .respond(let response): await writer.respond(response)
+    case .respond(let response): await writer.take()?.respond(response)
     case .call(let call, let route):
       switch route.action {
-      case .answer(let handler): await answer(call, handler, isLimited: !route.isOpen, writer)
+      case .answer(let handler):
+        if let writer = writer.take() { await answer(call, handler, isLimited: !route.isOpen, writer) }
       case .stream(let endpoint):
-        await StreamRun(call, route: route.path.text, endpoint, services, reactor, task).run(writer)
+        return StreamRun(call, route: route.path.text, endpoint, services, reactor, task)
       }
     }
+    return nil
   }
 
   private enum Decision {
