@@ -85,7 +85,9 @@ extension StreamRun {
   ///
   /// - Returns: the answer that was given to the same request before.
   private func lookUpKey() async throws -> Replay? {
-    guard endpoint.keepsAnswers, call.method == "POST", let key = call.head.header("Idempotency-Key") else { return nil }
+    guard endpoint.keepsAnswers, call.method == "POST", let key = call.head.header("Idempotency-Key") else {
+      return nil
+    }
     guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
     }
