@@ -116,43 +116,43 @@ csimdjson_text string(csimdjson_parser &parser, ondemand::value value) {
   return {nullptr, 0};
 }
 
-// Whether a value that a delta has is anything at all: tool calls and reasoning come as strings, arrays or objects.
+// Whether a value is anything to speak of. null, false, 0, "", [] and {} are not: an `if` of the servers' own languages
+// passes over them.
 bool is_something(ondemand::value value) {
   std::string_view raw = value.raw_json_token();
-  if (raw.empty() || raw[0] == 'n') return false;
-  if (raw[0] == '"') return raw.size() > 1 && raw[1] != '"';
+  if (raw.empty()) return false;
   ondemand::array array;
-  if (raw[0] != '[' || value.get_array().get(array)) return true;
-  for (auto element : array) {
-    (void)element;
-    return true;
-  }
-  return false;
-}
-
-void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chunk &chunk) {
-  for (auto entry : delta) {
-    ondemand::field field;
-    std::string_view key;
-    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
-    if (key == "content") chunk.content = string(parser, field.value());
-    else if (key == "reasoning_content" || key == "reasoning" || key == "tool_calls") {
-      if (is_something(field.value())) chunk.is_active = true;
+  ondemand::object object;
+  switch (raw[0]) {
+  case 'n': case 'f': return false;
+  case '"': return raw.size() > 1 && raw[1] != '"';
+  case '[':
+    if (value.get_array().get(array)) return true;
+    for (auto element : array) {
+      (void)element;
+      return true;
     }
+    return false;
+  case '{':
+    if (value.get_object().get(object)) return true;
+    for (auto entry : object) {
+      (void)entry;
+      return true;
+    }
+    return false;
+  default: return raw[0] != '0';
   }
 }
 
 void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
   ondemand::json_type type;
-  if (value.type().get(type) || type == ondemand::json_type::null) return;
-  std::string_view raw = value.raw_json_token();
-  // What an `if` of the servers' own languages passes over is no error: false, an empty string, an empty object.
-  if (raw.substr(0, 5) == "false" || raw.substr(0, 2) == "\"\"") return;
   ondemand::object error;
-  if (type != ondemand::json_type::object || value.get_object().get(error)) {
-    chunk.has_error = true;
+  if (value.type().get(type)) return;
+  if (type != ondemand::json_type::object) {
+    if (is_something(value)) chunk.has_error = true;
     return;
   }
+  if (value.get_object().get(error)) return;
   for (auto entry : error) {
     chunk.has_error = true;
     ondemand::field field;
@@ -165,11 +165,62 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
   }
 }
 
-// Reads one element of `choices`. Only the choice of index 0 is read into `chunk`: the text of another one does not
-// belong to it.
-void read_choice(csimdjson_parser &parser, ondemand::object choice, csimdjson_chunk &chunk) {
+// Content that comes as an array of parts: the text of those that have one, joined.
+csimdjson_text read_parts(csimdjson_parser &parser, ondemand::array parts, csimdjson_chunk &chunk) {
+  parser.kept.emplace_back();
+  std::string &joined = parser.kept.back();
+  for (auto element : parts) {
+    ondemand::object part;
+    if (element.get_object().get(part)) {
+      parser.is_broken = true;
+      return {nullptr, 0};
+    }
+    for (auto entry : part) {
+      ondemand::field field;
+      std::string_view key;
+      if (std::move(entry).get(field) || field.unescaped_key().get(key)) {
+        parser.is_broken = true;
+        return {nullptr, 0};
+      }
+      if (key == "text") {
+        csimdjson_text piece = string(parser, field.value());
+        if (piece.bytes) joined.append(reinterpret_cast<const char *>(piece.bytes), piece.count);
+      } else if (key != "type" && is_something(field.value())) {
+        chunk.is_active = true;
+      }
+    }
+  }
+  return text(joined);
+}
+
+csimdjson_text read_content(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
+  ondemand::json_type type;
+  ondemand::array parts;
+  if (value.type().get(type) || type == ondemand::json_type::null) return {nullptr, 0};
+  if (type == ondemand::json_type::string) return string(parser, value);
+  if (type == ondemand::json_type::array && !value.get_array().get(parts)) return read_parts(parser, parts, chunk);
+  // Text that cannot be read must not be missing from a complete answer.
+  parser.is_broken = true;
+  return {nullptr, 0};
+}
+
+void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chunk &chunk) {
+  for (auto entry : delta) {
+    ondemand::field field;
+    std::string_view key;
+    if (std::move(entry).get(field) || field.unescaped_key().get(key)) return;
+    if (key == "content") chunk.content = read_content(parser, field.value(), chunk);
+    else if (key == "error") read_error(parser, field.value(), chunk);
+    // Reasoning under any of its names, tool calls, a refusal.
+    else if (key != "role" && is_something(field.value())) chunk.is_active = true;
+  }
+}
+
+// Reads one element of `choices`, the one at `place`. Only the choice of index 0 is read into `chunk`: the text of
+// another one does not belong to it. An error of any choice is one of the response.
+void read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t place, csimdjson_chunk &chunk) {
   csimdjson_chunk own = {};
-  int64_t index = 0;
+  int64_t index = place;
   for (auto entry : choice) {
     ondemand::field field;
     std::string_view key;
@@ -178,22 +229,26 @@ void read_choice(csimdjson_parser &parser, ondemand::object choice, csimdjson_ch
       ondemand::object delta;
       if (!field.value().get_object().get(delta)) read_delta(parser, delta, own);
     } else if (key == "finish_reason") {
-      csimdjson_text reason = string(parser, field.value());
-      if (reason.bytes && reason.count) own.finish_reason = reason;
+      ondemand::value value = field.value();
+      ondemand::json_type type;
+      if (value.type().get(type) || type == ondemand::json_type::null) continue;
+      csimdjson_text reason = string(parser, value);
+      if (!reason.bytes) own.has_error = true;
+      else if (reason.count) own.finish_reason = reason;
     } else if (key == "error") {
       read_error(parser, field.value(), own);
     } else if (key == "index") {
-      if (field.value().get_int64().get(index)) index = 0;
+      if (field.value().get_int64().get(index)) index = place;
     }
   }
-  if (index != 0) return;
-  chunk.content = own.content;
-  chunk.finish_reason = own.finish_reason;
-  chunk.is_active = own.is_active;
   if (own.has_error) {
     chunk.has_error = true;
     chunk.error_kind = own.error_kind;
   }
+  if (index != 0) return;
+  if (own.content.bytes) chunk.content = own.content;
+  if (own.finish_reason.bytes) chunk.finish_reason = own.finish_reason;
+  chunk.is_active |= own.is_active;
 }
 
 void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
@@ -311,7 +366,7 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
   ondemand::document document;
   ondemand::object object;
   if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
-  bool has_choices = false, is_chunk = false, is_empty = true;
+  bool is_chunk = false, is_empty = true;
   for (auto entry : object) {
     ondemand::field field;
     std::string_view key;
@@ -321,11 +376,13 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
     if (key == "choices") {
       ondemand::array choices;
       ondemand::object choice;
+      int64_t place = 0;
       if (field.value().get_array().get(choices)) continue;
-      has_choices = true;
+      is_chunk = true;
       for (auto element : choices) {
         if (element.get_object().get(choice)) return false;
-        read_choice(*parser, choice, *chunk);
+        read_choice(*parser, choice, place++, *chunk);
+        chunk->has_choice = true;
       }
     } else if (key == "error") {
       read_error(*parser, field.value(), *chunk);
@@ -334,15 +391,18 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
       if (!field.value().get_object().get(usage)) read_usage(usage, *chunk);
     } else if (key == "object") {
       std::string_view name;
-      if (!field.value().get_string().get(name)) is_chunk = name == "chat.completion.chunk";
+      if (field.value().get_string().get(name)) continue;
+      if (name == "chat.completion.chunk") is_chunk = true;
+      if (name == "error") chunk->has_error = true;
     } else if (key == "type" && !chunk->error_kind.bytes) {
       // Of a server that sends an error bare: {"object":"error","type":…}.
       chunk->error_kind = string(*parser, field.value());
+    } else if (key == "detail" || key == "errors" || key == "error_code" || key == "error_msg") {
+      if (is_something(field.value())) chunk->has_error = true;
     }
   }
-  // Whatever else a server sends in a chunk's place, {"object":"error"} or {"detail":…} or a kind of its own, is not a
-  // part of an answer.
-  if (!has_choices && !chunk->has_usage && !is_chunk && !is_empty) chunk->has_error = true;
+  // Whatever else a server sends in a chunk's place is not a part of an answer.
+  if (!is_chunk && !chunk->has_usage && !is_empty) chunk->has_error = true;
   return !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
 }
 

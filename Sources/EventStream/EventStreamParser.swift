@@ -37,8 +37,12 @@ public struct EventStreamParser: Sendable {
 
   /// Takes in `bytes` and calls `dispatch` with each event that they complete.
   ///
+  /// - Parameter onUnknownField: called with the name of each field that the standard passes over. Good for the call
+  ///   only.
   /// - Throws: ``TooLong``, after which the parser is of no more use.
-  public mutating func feed(_ bytes: borrowing Span<UInt8>, _ dispatch: Dispatch) throws(TooLong) {
+  public mutating func feed(
+    _ bytes: borrowing Span<UInt8>, onUnknownField: (borrowing Span<UInt8>) -> Void = { _ in }, _ dispatch: Dispatch
+  ) throws(TooLong) {
     var index = 0
     while start < 3, index < bytes.count {
       if bytes[index] == Self.bom[start] {
@@ -56,12 +60,12 @@ public struct EventStreamParser: Sendable {
     var ends = LineEnds(from: index)
     while let end = ends.next(in: bytes) {
       if line.isEmpty {
-        try take(bytes.extracting(index..<end), dispatch)
+        try take(bytes.extracting(index..<end), onUnknownField, dispatch)
       } else {
         try keep(bytes.extracting(index..<end))
         let whole = line
         line = []
-        try take(whole.span, dispatch)
+        try take(whole.span, onUnknownField, dispatch)
         line = whole
         line.removeAll(keepingCapacity: true)
       }
@@ -88,7 +92,9 @@ public struct EventStreamParser: Sendable {
     line.append(part)
   }
 
-  private mutating func take(_ line: borrowing Span<UInt8>, _ dispatch: Dispatch) throws(TooLong) {
+  private mutating func take(
+    _ line: borrowing Span<UInt8>, _ onUnknownField: (borrowing Span<UInt8>) -> Void, _ dispatch: Dispatch
+  ) throws(TooLong) {
     if line.isEmpty {
       if hasData {
         // Every data line ended with an LF, of which the last is not part of the data.
@@ -117,8 +123,10 @@ public struct EventStreamParser: Sendable {
       for index in value.indices where value[index] == 0 { return }
       lastEventID.removeAll(keepingCapacity: true)
       lastEventID.append(value)
+    } else if colon > 0, !name.equals("retry") {
+      // Every other field is passed over; an empty name is a comment.
+      onUnknownField(name)
     }
-    // `retry` and every other field, a comment's empty name among them, are passed over.
   }
 }
 
@@ -156,7 +164,8 @@ extension Span<UInt8> {
     }
   }
 
-  fileprivate func equals(_ text: StaticString) -> Bool {
+  /// Whether these are the bytes of `text`.
+  package func equals(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     return text.withUTF8Buffer { expected in
       for index in indices where unsafe self[index] != expected[index] { return false }

@@ -94,6 +94,51 @@ private let bodies: [Body] = [
     bytes: chunk("{\"content\":\"a\"}") + "data: {\"message\":\"x\",\"status\":500}\n\ndata: [DONE]\n\n", text: "a",
     end: .fails(.failed)),
   Body(
+    name: "llama.cpp's field of an error, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "error: {\"code\":500,\"message\":\"x\"}\n\ndata: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "an event of type error, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "event: error\ndata: {}\n\ndata: [DONE]\n\n", text: "a", end: .fails(.failed)),
+  Body(
+    name: "an error of another choice",
+    bytes: chunk("{\"content\":\"a\"}")
+      + "data: {\"choices\":[{\"index\":1,\"delta\":{},\"error\":{\"code\":1}}]}\n\ndata: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "an error inside the delta",
+    bytes: chunk("{\"content\":\"a\"}") + chunk("{\"error\":{\"message\":\"x\"}}") + "data: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "a finish_reason that is no text",
+    bytes: chunk("{\"content\":\"a\"}") + chunk("{}", finish: "{\"type\":\"error\"}") + "data: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "choices without an index: the first one counts",
+    bytes:
+      "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"},{\"delta\":{\"content\":\"b\"}}]}\n\n",
+    text: "a", end: .complete("stop")),
+  Body(
+    name: "content in parts",
+    bytes: chunk("{\"content\":[{\"type\":\"thinking\",\"thinking\":[{\"type\":\"text\",\"text\":\"hm\"}]}]}")
+      + chunk(
+        "{\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]}", finish: "\"stop\""),
+    text: "ab", end: .complete("stop")),
+  Body(
+    name: "content that cannot be read",
+    bytes: chunk("{\"content\":\"a\"}") + chunk("{\"content\":{\"x\":1}}") + "data: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "an event without a choice behind the text, and then nothing but [DONE]",
+    bytes: chunk("{\"content\":\"a\"}")
+      + "data: {\"choices\":[],\"message\":\"Internal\",\"code\":500}\n\ndata: [DONE]\n\n",
+    text: "a", end: .fails(.truncated)),
+  Body(
+    name: "errors beside a choice's place",
+    bytes: chunk("{\"content\":\"a\"}") + "data: {\"choices\":[],\"detail\":\"x\"}\n\n"
+      + chunk("{}", finish: "\"stop\""),
+    text: "a", end: .fails(.failed)),
+  Body(
     name: "members that are no error, and events that say nothing",
     bytes: chunk("{\"content\":\"a\"}", more: ",\"error\":null") + "data: {}\n\n"
       + "data: {\"object\":\"chat.completion.chunk\",\"id\":\"x\"}\n\n"
@@ -127,6 +172,8 @@ struct CompletionReaderTests {
   func activity() {
     let deltas = [
       (#"{"reasoning_content":"hm"}"#, true), (#"{"reasoning":"hm"}"#, true), (#"{"tool_calls":[{"index":0}]}"#, true),
+      (#"{"reasoning_details":[{"text":"hm"}]}"#, true), (#"{"content":[{"type":"thinking","thinking":"hm"}]}"#, true),
+      (#"{"refusal":"no"}"#, true),
       (#"{"content":"a"}"#, false), (#"{"role":"assistant","content":""}"#, false),
       (#"{"reasoning_content":"","reasoning":null,"tool_calls":[]}"#, false),
     ]

@@ -26,8 +26,10 @@ typedef struct {
   csimdjson_text error_kind;
   // Whether it reports an error, of its own or of that choice, or is not a chunk at all.
   bool has_error;
-  // Whether the delta has reasoning or tool calls: the model works, though there is no text.
+  // Whether the delta has anything besides text, such as reasoning or tool calls: the model works.
   bool is_active;
+  // Whether there is a choice at all, whatever its index.
+  bool has_choice;
   bool has_usage;
   int64_t prompt_tokens;
   int64_t completion_tokens;
@@ -40,8 +42,8 @@ typedef struct csimdjson_parser csimdjson_parser;
 csimdjson_parser *_Nullable csimdjson_parser_new(void);
 void csimdjson_parser_free(csimdjson_parser *_Nonnull parser);
 
-// Reads one JSON text. False when it is not a JSON object, or not UTF-8. Fields of another type than expected are
-// passed over.
+// Reads one JSON text. False when it is not a JSON object, or not UTF-8, or when its content cannot be read. Other fields
+// of another type than expected are passed over.
 bool csimdjson_read_chunk(csimdjson_parser *_Nonnull parser, const uint8_t *_Nonnull bytes, size_t count,
                           csimdjson_chunk *_Nonnull chunk);
 

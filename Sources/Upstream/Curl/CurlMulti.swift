@@ -12,6 +12,15 @@ final class CurlMulti {
   private var timer: Timer?
   /// The transfers that libcurl runs: this keeps them.
   private var transfers: [ObjectIdentifier: CurlTransfer] = [:]
+  /// The transfer that looks the server's name up. One at a time: libcurl needs a thread and some
+  /// descriptors for it, and the others find the address in its cache.
+  private var resolving: CurlTransfer?
+  private var isAddressKnownUntil: LoopClock.Instant?
+  /// Those that wait for it, the first one first.
+  private var waiting: [CurlTransfer] = []
+
+  /// A little less than libcurl keeps an address (CURLOPT_DNS_CACHE_TIMEOUT(3)).
+  private static let addressLifetime: Duration = .seconds(50)
 
   /// - Parameters:
   ///   - isPlain: whether all its transfers are to be HTTP/1.1 without TLS.
@@ -48,20 +57,48 @@ final class CurlMulti {
     unsafe ccurl_multi_set_timer_callback(multi, nil, nil)
     timer?.cancel()
     for watch in watches.values { watch.cancel() }
-    for transfer in transfers.values { unsafe curl_multi_remove_handle(multi, transfer.easy) }
+    for transfer in waiting { transfer.delegate = nil }
+    for transfer in transfers.values {
+      transfer.delegate = nil
+      unsafe curl_multi_remove_handle(multi, transfer.easy)
+    }
     unsafe curl_multi_cleanup(multi)
   }
 
   /// Begins a transfer. Its delegate hears of it in a later turn of the loop.
   func add(_ transfer: CurlTransfer) {
+    if isAddressKnownUntil.map({ $0 > reactor.now }) ?? false { return start(transfer) }
+    if resolving != nil { return waiting.append(transfer) }
+    resolving = transfer
+    start(transfer)
+  }
+
+  private func start(_ transfer: CurlTransfer) {
     transfers[ObjectIdentifier(transfer)] = transfer
     unsafe curl_multi_add_handle(multi, transfer.easy)
+  }
+
+  /// Lets those go on that wait for an address: all of them when it is known, else the next one.
+  private func checkAddress() {
+    guard let transfer = resolving else { return }
+    if transfer.hasAddress {
+      isAddressKnownUntil = reactor.now + Self.addressLifetime
+    } else if transfers[ObjectIdentifier(transfer)] != nil {
+      return
+    }
+    resolving = nil
+    for transfer in exchange(&waiting, with: []) { add(transfer) }
   }
 
   /// Ends a transfer at once: over HTTP/1.1 its connection is closed, over HTTP/2 its stream is reset. The delegate
   /// is not called again. Not to be called from a delegate's `received`.
   func remove(_ transfer: CurlTransfer) {
-    guard transfers[ObjectIdentifier(transfer)] != nil else { return }
+    defer { checkAddress() }
+    guard transfers[ObjectIdentifier(transfer)] != nil else {
+      waiting.removeAll { $0 === transfer }
+      transfer.delegate = nil
+      return
+    }
     transfer.delegate = nil
     let port = transfer.localPort
     // libcurl 7.88 leaves the RST_STREAM of an HTTP/2 transfer in its buffer until the connection sends something else,
@@ -124,7 +161,9 @@ final class CurlMulti {
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       unsafe curl_multi_remove_handle(multi, easy)
       transfers[ObjectIdentifier(transfer)] = nil
+      if transfer === resolving { checkAddress() }
       transfer.ended(result)
     }
+    if resolving != nil { checkAddress() }
   }
 }

@@ -32,6 +32,7 @@ final class CurlTransfer {
   private var errorBuffer: UnsafeMutablePointer<CChar>
   private var head = CurlResponseHead()
   private var hasHead = false
+  private var headerLines = 0
   /// A large body of the request, until it has been sent.
   private var upload: [UInt8] = []
   private var uploaded = 0
@@ -160,6 +161,13 @@ final class CurlTransfer {
     return port
   }
 
+  /// Whether the server's name has been looked up for it, or there is a connection already.
+  var hasAddress: Bool {
+    var time: curl_off_t = 0
+    unsafe ccurl_get_offset(easy, CURLINFO_NAMELOOKUP_TIME_T, &time)
+    return time > 0 || localPort > 0
+  }
+
   /// Lets a paused transfer go on (curl_easy_pause(3)). What was held back is delivered during this call.
   func resume() { unsafe curl_easy_pause(easy, CURLPAUSE_CONT) }
 
@@ -181,8 +189,13 @@ final class CurlTransfer {
 
   private func received(body: borrowing Span<UInt8>) -> Bool { delegate?.received(body: body) ?? true }
 
+  /// More header lines than any server sends, trailers included.
+  private static let maximumHeaderLines = 1000
+
   /// False ends the transfer.
   private func received(headerLine line: String) -> Bool {
+    headerLines += 1
+    guard headerLines <= Self.maximumHeaderLines else { return false }
     let line = line.trimmingNewline
     if line.hasPrefix("HTTP/") {
       // Every response begins anew: what a 1xx says is not about the one that counts.

@@ -65,13 +65,17 @@ final class ChatCompletion: CurlTransferDelegate {
 
   func received(head: CurlResponseHead) -> Bool {
     guard case .waitingForHead = phase else { return true }
+    let isSuccess = (200..<300).contains(head.status)
+    let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
     if head.isEncoded {
       // libcurl would unpack it, whatever it becomes.
-      fail(GeneratorError(.failed, "The model server's response has an encoding that was not requested."))
+      fail(
+        isSuccess
+          ? GeneratorError(.failed, "The model server's response has an encoding that was not requested.")
+          : refusalError(head))
       return false
     }
-    let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
-    if (200..<300).contains(head.status), isStream {
+    if isSuccess, isStream {
       phase = .streaming
       isMultiplexed = transfer.isMultiplexed
       answer.accept()
@@ -148,6 +152,8 @@ final class ChatCompletion: CurlTransferDelegate {
   private func startGrace(_ time: Duration) {
     isEnding = true
     deadline?.cancel()
+    // The request has been answered, and gives the descriptor back that it had for this connection.
+    let time = connections.isShortOfDescriptors() ? .zero : time
     deadline = reactor.schedule(after: time) { [unowned self] in
       switch phase {
       case .streaming: try? finish()

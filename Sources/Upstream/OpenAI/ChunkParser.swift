@@ -8,6 +8,8 @@ struct Chunk: Equatable {
   var errorKind: String?
   /// Whether the model works without having text: it reasons, or calls tools.
   var isActive = false
+  /// Whether there is a choice at all.
+  var hasChoice = false
   var usage: Usage?
 }
 
@@ -33,6 +35,7 @@ final class ChunkParser {
       }
       var chunk = unsafe Chunk(content: text(raw.content), finishReason: text(raw.finish_reason))
       chunk.isActive = unsafe raw.is_active
+      chunk.hasChoice = unsafe raw.has_choice
       if unsafe raw.has_error { chunk.errorKind = unsafe (text(raw.error_kind) ?? "").plainWord }
       if unsafe raw.has_usage {
         chunk.usage = unsafe Usage(

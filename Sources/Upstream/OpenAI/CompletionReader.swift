@@ -38,9 +38,17 @@ struct CompletionReader {
     _ emit: (String) -> Void, _ onActivity: () -> Void
   ) throws(GeneratorError) {
     do {
-      try parser.feed(bytes) { _, data, _ in
+      try parser.feed(
+        bytes,
+        onUnknownField: { name in
+          // llama.cpp reports a failure in a field of this name, which the standard does not have.
+          if name.equals("error"), !state.isDone { state.fail() }
+        }
+      ) { type, data, _ in
         guard !state.isDone, state.failure == nil else { return }
-        if data.isDoneMarker {
+        if type.equals("error") {
+          state.fail()
+        } else if data.equals("[DONE]") {
           state.isDone = true
         } else if let chunk = chunks.read(data) {
           state.take(chunk, emit)
@@ -61,7 +69,9 @@ struct CompletionReader {
   /// - Throws: ``GeneratorError/Code/truncated`` when neither `[DONE]` nor a `finish_reason` came,
   ///   ``GeneratorError/Code/failed`` when nothing came at all.
   func completion() throws(GeneratorError) -> Completion {
-    guard state.isDone || state.finishReason != nil else {
+    // An event that is no part of an answer, and then nothing but the end: that is not how an answer is completed.
+    let isComplete = state.finishReason != nil || (state.isDone && !state.endsOddly)
+    guard isComplete else {
       guard state.hasBegun else { throw GeneratorError(.failed, "The model's server sent no answer.") }
       throw GeneratorError(.truncated, "The model's answer ended before it was complete.")
     }
@@ -74,15 +84,24 @@ struct CompletionReader {
     var isDone = false
     /// Whether a chunk has come at all.
     var hasBegun = false
+    /// Whether the last thing that came after text had neither a choice nor the usage.
+    var endsOddly = false
+    var hasText = false
     var failure: GeneratorError?
+
+    mutating func fail(_ kind: String = "") {
+      guard failure == nil else { return }
+      failure = GeneratorError(.failed, "The model's server reported an error.", detail: "error \(kind)")
+    }
 
     mutating func take(_ chunk: Chunk, _ emit: (String) -> Void) {
       hasBegun = true
-      if let kind = chunk.errorKind {
-        failure = GeneratorError(.failed, "The model's server reported an error.", detail: "error \(kind)")
-        return
+      if let kind = chunk.errorKind { return fail(kind) }
+      if let content = chunk.content, !content.isEmpty {
+        hasText = true
+        emit(content)
       }
-      if let content = chunk.content, !content.isEmpty { emit(content) }
+      endsOddly = hasText && !chunk.hasChoice && chunk.usage == nil
       if let reason = chunk.finishReason {
         finishReason = FinishReason(rawValue: reason)
         if finishReason?.isCompletion == false {
@@ -92,17 +111,6 @@ struct CompletionReader {
         }
       }
       if let usage = chunk.usage { self.usage = usage }
-    }
-  }
-}
-
-extension Span<UInt8> {
-  fileprivate var isDoneMarker: Bool {
-    let marker: StaticString = "[DONE]"
-    guard count == marker.utf8CodeUnitCount else { return false }
-    return marker.withUTF8Buffer { expected in
-      for index in indices where unsafe self[index] != expected[index] { return false }
-      return true
     }
   }
 }

@@ -1,5 +1,6 @@
 import CCurl
 import EventLoop
+import Glibc
 import JSON
 
 /// Asks an OpenAI-compatible API: `POST …/chat/completions`, streamed.
@@ -13,20 +14,24 @@ public final class OpenAIGenerator: Generator {
   private let encoding = BlockingPool(maximumThreads: 2)
   private let certificateFile: String?
   private let maximumIdleConnections: Int
+  private let isShortOfDescriptors: @Sendable () -> Bool
 
   /// - Parameters:
   ///   - baseURL: with the version and without an end slash: `https://api.openai.com/v1`.
   ///   - certificateFile: certificates to trust, in PEM form, instead of the system's.
   ///   - maximumIdleConnections: connections that each loop keeps open without using them.
+  ///   - isShortOfDescriptors: whether a connection should rather be closed than kept. Called on a loop's thread.
   ///   - key: gives the API key for each request; nil sends none. Called on a loop's thread. What it throws fails the
   ///     request as ``GeneratorError/Code/misconfigured`` and goes into the log.
   public init(
     baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
+    isShortOfDescriptors: @escaping @Sendable () -> Bool = { false },
     key: @escaping @Sendable () throws -> String? = { nil }
   ) {
     self.url = (baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL) + "/chat/completions"
     self.certificateFile = certificateFile
     self.maximumIdleConnections = maximumIdleConnections
+    self.isShortOfDescriptors = isShortOfDescriptors
     self.key = key
   }
 
@@ -35,8 +40,9 @@ public final class OpenAIGenerator: Generator {
     let connections = reactor.attachment(for: self) {
       Connections(
         multi: CurlMulti(
-          on: reactor, isPlain: url.hasPrefix("http://"), maximumIdleConnections: maximumIdleConnections),
-        chunks: ChunkParser())
+          on: reactor, isPlain: url.hasPrefix("http://") && !Self.hasProxy,
+          maximumIdleConnections: maximumIdleConnections),
+        chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors)
     }
     var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
     do {
@@ -72,14 +78,21 @@ public final class OpenAIGenerator: Generator {
     }
   }
 
+  /// Whether libcurl may take a proxy for a plain URL, to which it may speak TLS (libcurl-env(3)).
+  private static let hasProxy = ["http_proxy", "all_proxy", "ALL_PROXY"].contains { (name: String) in
+    unsafe getenv(name) != nil
+  }
+
   /// What one loop keeps for this generator.
   final class Connections {
     let multi: CurlMulti
     let chunks: ChunkParser
+    let isShortOfDescriptors: @Sendable () -> Bool
 
-    init(multi: CurlMulti, chunks: ChunkParser) {
+    init(multi: CurlMulti, chunks: ChunkParser, isShortOfDescriptors: @escaping @Sendable () -> Bool) {
       self.multi = multi
       self.chunks = chunks
+      self.isShortOfDescriptors = isShortOfDescriptors
     }
   }
 
