@@ -7,12 +7,22 @@ import Synchronization
 /// files of the requests that it has accepted. Units are acquired before a descriptor is opened. Use it on any thread.
 public final class DescriptorBudget: Sendable {
   private let units: Atomic<Int>
+  private let total: Int
 
   /// - Parameter units: the number of descriptors to give away; practically without limit unless given.
-  public init(units: Int = .max / 2) { self.units = Atomic(units) }
+  public init(units: Int = .max / 2) {
+    self.units = Atomic(units)
+    total = units
+  }
 
   /// The units that nothing holds.
   public var available: Int { units.load(ordering: .relaxed) }
+
+  /// Whether fewer than a quarter are left: what is kept for convenience should be closed.
+  public var isShort: Bool { available < total / 4 }
+
+  /// Acquires one unit for as long as its owner keeps what is returned. Nil without one.
+  public func unit() -> DescriptorUnit? { acquire(1) ? DescriptorUnit(self) : nil }
 
   /// Acquires `count` units, or none.
   public func acquire(_ count: Int) -> Bool {
@@ -40,4 +50,13 @@ public final class DescriptorBudget: Sendable {
     }
     return Int(clamping: limit.rlim_cur)
   }
+}
+
+/// One unit of a budget, given back when its last owner lets it go.
+public final class DescriptorUnit: Sendable {
+  private let budget: DescriptorBudget
+
+  fileprivate init(_ budget: DescriptorBudget) { self.budget = budget }
+
+  deinit { budget.release(1) }
 }

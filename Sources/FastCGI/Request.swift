@@ -80,10 +80,14 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     for (name, value) in elements { add(name, value) }
   }
 
-  /// Two dozen short names: looking through them is as quick as hashing one.
+  /// Two dozen short names are the usual: looking through them is as quick as hashing one. Of thousands, which a client
+  /// can send as header fields, nearly all differ in their length.
   public subscript(name: String) -> String? {
     get {
-      entries.last { bytes[$0.name].elementsEqual(name.utf8) }.map { String(decoding: bytes[$0.value], as: UTF8.self) }
+      let count = name.utf8.count
+      return entries.last { $0.name.count == count && bytes[$0.name].elementsEqual(name.utf8) }.map {
+        String(decoding: bytes[$0.value], as: UTF8.self)
+      }
     }
     set {
       entries.removeAll { bytes[$0.name].elementsEqual(name.utf8) }
@@ -109,6 +113,13 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     let middle = Int32(bytes.count)
     bytes.append(contentsOf: value.utf8)
     entries.append(Entry(name: start..<middle, value: middle..<Int32(bytes.count)))
+  }
+
+  /// Those that the web server sets itself: their names do not begin with `HTTP_`.
+  package var ofServer: [(name: String, value: String)] {
+    entries.lazy.filter { !bytes[$0.name].starts(with: "HTTP_".utf8) }.map {
+      (name: String(decoding: bytes[$0.name], as: UTF8.self), value: String(decoding: bytes[$0.value], as: UTF8.self))
+    }
   }
 
   public func makeIterator() -> some IteratorProtocol<(name: String, value: String)> {

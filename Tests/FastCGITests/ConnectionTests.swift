@@ -332,6 +332,18 @@ struct ConnectionTests {
     #expect(isClosed && log == ["went"], "\(log)")
   }
 
+  @Test("that sends ABORT_REQUEST half with its request is a peer that has gone too")
+  func splitAbort() async throws {
+    let abort = FastCGIClient.record(2)
+    let (isClosed, log, _) = try await serve { client in
+      client.send(get("/slow") + abort.prefix(1))
+      let hasBegun = client.waitForOutput()
+      client.send(Array(abort.dropFirst(1)))
+      return hasBegun && client.isClosed(within: .seconds(5))
+    }
+    #expect(isClosed && log == ["went"], "\(log)")
+  }
+
   @Test("whose peer reads nothing pauses its writer, which is given up after the write timeout")
   func stuckReader() async throws {
     var limits = ServerLimits()

@@ -47,6 +47,13 @@ struct RequestTests {
     #expect(parameters["C"] == "4=5")
     #expect(parameters.map(\.name) == ["B", "C"])
   }
+
+  @Test("tells what the web server sets from what the client sends")
+  func ofServer() {
+    let parameters: Parameters = ["SLUICE_MODEL": "a", "HTTP_SLUICE_MODEL": "b", "HTTPS": "on", "HTTP_": ""]
+    #expect(parameters.ofServer.map(\.name) == ["SLUICE_MODEL", "HTTPS"])
+    #expect(parameters["HTTP_SLUICE_MODEL"] == "b")
+  }
 }
 
 @Suite("The records of a request")
@@ -101,6 +108,10 @@ struct RequestRecordsTests {
     #expect(read([long], parameterLimit: 60_005).status == .parametersTooLarge)
     #expect(read([long], parameterLimit: 60_006).status == .complete)
     #expect(read([long], bodyLimit: 2, parameterLimit: 100_000).status == .bodyTooLarge)
+    for (count, status) in [(1000, RequestRecords.Status.complete), (1001, .parametersTooLarge)] {
+      let many = FastCGIClient.request((0..<count).map { ("A\($0)", "") })
+      #expect(read([many], parameterLimit: 100_000).status == status, "\(count)")
+    }
   }
 
   @Test("that are no request of a web server are refused at once")

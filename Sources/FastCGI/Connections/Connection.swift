@@ -82,7 +82,7 @@ final class Connection: ResponseTransport {
     case .waiting, .receiving: receive()
     case .serving:
       if ready.contains(.writable) { writable.wake() }
-      if ready.contains(.readable), server.isAbortNext(descriptor.number) { peerClosed() }
+      if ready.contains(.readable), server.isAbortNext(descriptor.number, after: surplus) { peerClosed() }
     case .lingering: discard()
     case .closed: break
     }
@@ -128,11 +128,8 @@ final class Connection: ResponseTransport {
     records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
     if let failure = request.failure { server.limits.report(failure) }
     guard var read, !isPeerGone else { return close() }
-    if heldDescriptors < ConnectionServer.descriptorsPerConnection, server.limits.descriptors.acquire(1) {
-      heldDescriptors += 1
-    }
-    read.lacksDescriptor = heldDescriptors < ConnectionServer.descriptorsPerConnection
     state = .serving
+    read.lacksDescriptor = !acquireDescriptor()
     server.responder(
       read, ResponseWriter(self, isHeadRequest: read.method == "HEAD", writeTimeout: server.limits.writeTimeout))
   }
@@ -153,6 +150,17 @@ final class Connection: ResponseTransport {
       releaseDescriptors(keeping: 1)
       deadline = reactor.schedule(after: patience - first) { [unowned self] in close() }
     }
+  }
+
+  /// Acquires the second descriptor again, which was left to others while nothing came.
+  private func acquireDescriptor() -> Bool {
+    if heldDescriptors == ConnectionServer.descriptorsPerConnection { return true }
+    if !server.limits.descriptors.acquire(1) {
+      server.closeIdle(1)
+      guard server.limits.descriptors.acquire(1) else { return false }
+    }
+    heldDescriptors += 1
+    return true
   }
 
   private func releaseDescriptors(keeping count: Int) {
@@ -231,10 +239,13 @@ final class Connection: ResponseTransport {
     }
   }
 
+  /// Whether it is kept and nothing has come on it.
+  var isIdle: Bool { state == .waiting && isKept && surplus.isEmpty && !server.hasBytes(descriptor.number) }
+
   /// Ends a connection that was kept and on which nothing has come. A fresh one has a request on its way, and one
   /// that is being served ends with its answer.
   func drain() {
-    if state == .waiting, isKept, surplus.isEmpty, !server.hasBytes(descriptor.number) { close() }
+    if isIdle { close() }
   }
 
   private func close() {

@@ -103,11 +103,19 @@ public final class ConnectionServer {
     return count
   }
 
-  /// Whether the next record on a socket is ABORT_REQUEST. Takes nothing.
-  func isAbortNext(_ number: CInt) -> Bool {
-    var header: [UInt8] = [0, 0]
-    let count = unsafe recv(number, &header, header.count, CInt(MSG_PEEK | MSG_DONTWAIT))
-    return count == header.count && RequestRecords.isAbort(header.span)
+  /// Whether the next record on a socket, of which `start` has been taken already, is ABORT_REQUEST. Takes nothing.
+  func isAbortNext(_ number: CInt, after start: [UInt8]) -> Bool {
+    var bytes: [UInt8] = [0, 0]
+    let count = unsafe recv(number, &bytes, bytes.count, CInt(MSG_PEEK | MSG_DONTWAIT))
+    let header = Array(start.prefix(2)) + bytes.prefix(max(0, count))
+    return RequestRecords.isAbort(header.span)
+  }
+
+  /// Closes kept connections on which nothing has come: others need their descriptors more.
+  ///
+  /// - Parameter count: how many, at most.
+  public func closeIdle(_ count: Int) {
+    for connection in connections.values.filter(\.isIdle).prefix(count) { connection.drain() }
   }
 
   /// Whether something has come on a socket, its end included. Takes nothing.

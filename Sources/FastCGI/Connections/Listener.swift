@@ -8,6 +8,7 @@ public final class Listener {
   private let reactor: Reactor
   private let budget: DescriptorBudget
   private let report: @Sendable (SystemError) -> Void
+  private let onShortage: () -> Void
   private let accepted: (consuming Descriptor) -> Void
   private var watch: Watch?
   private var pause: Timer?
@@ -17,10 +18,12 @@ public final class Listener {
   /// - Parameters:
   ///   - budget: where ``ConnectionServer/descriptorsPerConnection`` units are acquired for each connection. Without
   ///     them connections wait in the socket's queue.
+  ///   - onShortage: called on this loop when there are no units: to have idle connections closed.
   ///   - report: told when a connection could not be accepted. The listener goes on.
   ///   - accepted: called on this loop with each connection.
   public init(
     _ descriptor: consuming Descriptor, on reactor: Reactor, budget: DescriptorBudget = DescriptorBudget(),
+    onShortage: @escaping () -> Void = {},
     report: @escaping @Sendable (SystemError) -> Void,
     accepted: @escaping (consuming Descriptor) -> Void
   ) throws(SystemError) {
@@ -29,6 +32,7 @@ public final class Listener {
     self.descriptor = descriptor
     self.reactor = reactor
     self.budget = budget
+    self.onShortage = onShortage
     self.report = report
     self.accepted = accepted
     try listen()
@@ -72,6 +76,7 @@ public final class Listener {
   private func waitForDescriptors() {
     if !hasReportedShortage { report(SystemError("accept", code: EMFILE)) }
     hasReportedShortage = true
+    onShortage()
     rest(for: .milliseconds(20))
   }
 

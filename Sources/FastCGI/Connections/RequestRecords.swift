@@ -11,7 +11,7 @@ struct RequestRecords {
     case complete
     /// STDIN is longer than allowed; the rest of it has not been read.
     case bodyTooLarge
-    /// PARAMS are longer than allowed.
+    /// PARAMS are longer, or more, than allowed.
     case parametersTooLarge
     /// ABORT_REQUEST (specification 5.4), which some web servers send instead of closing.
     case aborted
@@ -154,24 +154,32 @@ struct RequestRecords {
     isLastOfStage = false
     if stage == .body {
       status = .complete
-    } else if arePairs(parameters.span) {
-      stage = .body
     } else {
-      status = .malformed
+      switch pairCount(parameters.span) {
+      case nil: status = .malformed
+      case let count? where count > Self.maximumParameters: status = .parametersTooLarge
+      default: stage = .body
+      }
     }
   }
 
-  /// Whether `bytes` are name-value pairs: libfcgi allocates what their lengths announce, however much that is.
-  private func arePairs(_ bytes: borrowing Span<UInt8>) -> Bool {
+  /// Web servers send some dozens. Each costs libfcgi an allocation, and every look-up a comparison.
+  private static let maximumParameters = 1000
+
+  /// How many name-value pairs `bytes` are; nil when they are none: libfcgi allocates what their lengths announce, however
+  /// much that is.
+  private func pairCount(_ bytes: borrowing Span<UInt8>) -> Int? {
     var offset = 0
+    var count = 0
     while offset < bytes.count {
+      count += 1
       var total = 0
       for _ in 0..<2 {
-        guard offset < bytes.count else { return false }
+        guard offset < bytes.count else { return nil }
         var length = Int(bytes[offset])
         offset += 1
         if length & 0x80 != 0 {
-          guard offset + 3 <= bytes.count else { return false }
+          guard offset + 3 <= bytes.count else { return nil }
           length = (length & 0x7F) << 24 | Int(bytes[offset]) << 16 | Int(bytes[offset + 1]) << 8
           length |= Int(bytes[offset + 2])
           offset += 3
@@ -180,7 +188,7 @@ struct RequestRecords {
       }
       offset += total
     }
-    return offset == bytes.count
+    return offset == bytes.count ? count : nil
   }
 
   /// The request without its body, as libfcgi is given it: BEGIN_REQUEST and PARAMS, none of them padded.

@@ -21,6 +21,7 @@ final class Server {
   private var tidyTimer: Timer?
   private var memoryTimer: Timer?
   private var isEnding = false
+  private var isFinished = false
 
   /// The connections of one loop, as seen from the main one.
   private struct Worker {
@@ -54,6 +55,7 @@ final class Server {
       listeners.append(
         try Listener(
           Descriptor(owning: socket), on: reactor, budget: services.descriptors,
+          onShortage: { [unowned self] in closeIdleConnections() },
           report: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
           accepted: { [unowned self] in distribute($0) }))
     }
@@ -77,6 +79,13 @@ final class Server {
       unsafe slot.server = ConnectionServer(
         reactor: reactor, limits: services.serverLimits,
         responder: { request, writer in handler.respond(request, writer) })
+    }
+  }
+
+  private func closeIdleConnections() {
+    for worker in workers {
+      let slot = worker.connections
+      worker.loop.execute { _ in unsafe slot.server?.closeIdle(4) }
     }
   }
 
@@ -142,11 +151,14 @@ final class Server {
   }
 
   private func waitForRefusals(until end: LoopClock.Instant) {
+    // A request that was let in just before may have begun a stream.
+    if services.streams.count > 0 || services.limiter.streams > 0 { return waitUntilIdle() }
     if services.activity.count == 0 || reactor.now >= end { return finish() }
     _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in self?.waitForRefusals(until: end) }
   }
 
   private func finish() {
+    guard !exchange(&isFinished, with: true) else { return }
     // What could not even be ended has its outcome in the log all the same.
     for (id, user) in services.streams.running {
       services.log.info(

@@ -43,6 +43,7 @@ final class Services: Sendable {
     self.unsaved = UnsavedTurns(store, folder: runtime.map { $0 + "/unsaved" }, log: log)
     self.answers = Limiter(store, countsProcesses: false, log: log)
     self.limiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment), log: log)
+    let budget = self.descriptors
     let prompts = Prompts(folder: configuration.prompts)
     self.prompts = prompts
     self.cors = CORS(origins: configuration.corsOrigins)
@@ -51,6 +52,7 @@ final class Services: Sendable {
       OpenAIGenerator(
         baseURL: url, certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
         maximumIdleConnections: descriptors.idleUpstreamConnections,
+        isShortOfDescriptors: { budget.isShort },
         key: {
           do throws(Failure) { return try keyFile.map(prompts.upstreamKey) } catch {
             throw GeneratorError(.misconfigured, error.message, detail: error.detail)
