@@ -89,7 +89,7 @@ struct FuzzTests {
       id: "i", at: "t", user: "u", assistant: "a",
       completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)), model: "m")
     _ = Turn(line: turn.line(number: 3).mutated(&random))
-    _ = UnsavedTurns.Entry(file: UnsavedTurns.Entry(user: "u", session: "s", turn: turn).file.mutated(&random))
+    _ = UnsavedTurns.Entry(file: UnsavedTurns.Entry(user: "u", .turn(turn, session: "s")).file.mutated(&random))
     _ = OnboardingState(file: OnboardingState(answers: [.init(step: "a", answer: "b")]).file.mutated(&random))
   }
 }

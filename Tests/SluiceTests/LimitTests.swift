@@ -169,6 +169,8 @@ struct LimitTests {
         messageID: "m", sessionID: "s",
         completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)),
         more: ["a": [.literal("1e400")]]))
+    #expect(await store.runningStream(of: "k", user) == "s1")
+    #expect(await store.runningStream(of: "other", user) == nil)
     try await store.complete(again, with: replay)
     guard case .complete(let kept) = try await claim() else {
       Issue.record("not complete")

@@ -253,10 +253,10 @@ struct UnsavedTurnsTests {
     // A folder where a session's file would be.
     let blocked = folder.path + "/state/users/ada/sessions/s1.jsonl"
     try FileManager.default.createDirectory(atPath: blocked, withIntermediateDirectories: true)
-    unsaved.add(turn("a"), to: "s1", of: ada)
-    unsaved.add(turn("b"), to: "s2", of: ada)
-    unsaved.add(turn("c"), to: "s3", of: ada)
-    unsaved.add(turn("d"), to: "s3", of: eve)
+    unsaved.add(.turn(turn("a"), session: "s1"), of: ada)
+    unsaved.add(.turn(turn("b"), session: "s2"), of: ada)
+    unsaved.add(.turn(turn("c"), session: "s3"), of: ada)
+    unsaved.add(.turn(turn("d"), session: "s3"), of: eve)
     unsaved.forget(session: "s3", of: ada)
     #expect(unsaved.retry() == 1)
     #expect(try await store.turns(of: "s2", user: ada, Page())?.map(\.id) == ["b"])
@@ -279,7 +279,7 @@ struct UnsavedTurnsTests {
     #expect(unsaved.retry() == 0)
     #expect(try await store.turns(of: "s1", user: ada, Page())?.count == 1)
 
-    unsaved.add(turn("e"), to: "s4", of: ada)
+    unsaved.add(.turn(turn("e"), session: "s4"), of: ada)
     unsaved.forget(session: "s4", of: ada)
     #expect(unsaved.count == 0)
   }
@@ -295,27 +295,39 @@ struct UnsavedTurnsTests {
         Issue.record("not free")
         return
       }
-      unsaved.add(turn("t-\(isRestarted)"), to: "s", of: ada, claim: claim)
-      #expect(unsaved.store(key: "other", of: ada) == nil)
+      let turn = turn("t-\(isRestarted)")
+      let replay = Replay(
+        request: "r", messageID: turn.id, text: turn.assistant.content,
+        finish: Finish(messageID: turn.id, sessionID: "s", at: turn.at, completion: turn.completion),
+        user: turn.user.content)
+      unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, claim: claim)
+      #expect(unsaved.holds(key: key, of: ada) && !unsaved.holds(key: "other", of: ada))
+      // Nobody else gets the key, and giving it up does not.
+      await store.abandon(claim)
+      guard case .running = try await store.claimReplay(of: key, request: "r", by: "s2", ada) else {
+        Issue.record("not running")
+        return
+      }
+      #expect(unsaved.store(key: "other", of: ada))
       if isRestarted {
         let blocked = folder.path + "/state/users/ada/sessions"
         try FileManager.default.moveItem(atPath: blocked, toPath: blocked + "2")
         _ = folder.file("state/users/ada/sessions", "no folder")
-        #expect(unsaved.store(key: key, of: ada) == false)
+        #expect(!unsaved.store(key: key, of: ada))
         unsaved.writeOut()
         try FileManager.default.removeItem(atPath: blocked)
         try FileManager.default.moveItem(atPath: blocked + "2", toPath: blocked)
         unsaved = self.unsaved(store)
         unsaved.takeUp()
       } else {
-        #expect(unsaved.store(key: key, of: ada) == true)
+        #expect(unsaved.store(key: key, of: ada))
       }
       #expect(unsaved.count == 0)
-      guard case .complete(let replay) = try await store.claimReplay(of: key, request: "r", by: "s", ada) else {
+      guard case .complete(let kept) = try await store.claimReplay(of: key, request: "r", by: "s", ada) else {
         Issue.record("not complete")
         return
       }
-      #expect(replay.turn == turn("t-\(isRestarted)") && replay.request == "r")
+      #expect(kept.turn == turn && kept.request == "r")
       _ = claim
     }
     #expect(try await store.turns(of: "s", user: ada, Page())?.map(\.id) == ["t-false", "t-true"])

@@ -25,7 +25,8 @@ extension Configuration {
     if let credentials = environment["CREDENTIALS_DIRECTORY"] {
       let path = credentials + "/upstream-key"
       // One that is there and cannot be read is a mistake, and no reason to ask without a key.
-      if unsafe access(path, F_OK) == 0 || errno != ENOENT { upstreamKeyFile = path }
+      var status = stat()
+      if unsafe lstat(path, &status) == 0 || errno != ENOENT { upstreamKeyFile = path }
     }
     var mistakes: [ConfigurationError.Mistake] = []
     for setting in Setting.all {
@@ -118,7 +119,7 @@ extension Configuration {
   /// their names begin with `HTTP_`.
   func applying(_ parameters: Parameters) throws(ConfigurationError) -> Configuration {
     var configuration = self
-    for (name, text) in parameters where !text.isEmpty {
+    for (name, text) in parameters.ofServer where !text.isEmpty {
       guard let setting = Setting.byName[name], setting.isPerLocation else { continue }
       do { try setting.set(&configuration, text) } catch {
         throw ConfigurationError(mistakes: [.init(variable: name, reason: "\(error.reason), not \"\(text)\"")])

@@ -72,7 +72,8 @@ extension Services {
   /// The earlier turns of a session that go with a question; nil when there is none, or it is not looked for.
   nonisolated(nonsending) func history(of session: String?, _ call: Call) async throws(Failure) -> [Message]? {
     let page = Page.history(turns: call.configuration.historyTurns)
-    guard let session, page.limit > 0 else { return nil }
+    guard let session else { return nil }
+    guard page.limit > 0 else { return await store.hasSession(session, of: call.user) ? [] : nil }
     do {
       return try await store.turns(of: session, user: call.user, page)?.flatMap {
         [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
@@ -135,24 +136,26 @@ extension Services {
       id: stream.messageID, at: Timestamp.now, user: message, assistant: stream.text, completion: completion,
       model: call.configuration.model)
     let finish = Finish(messageID: turn.id, sessionID: session, at: turn.at, completion: completion)
-    guard streams.beginStoring(stream.id) else { throw StreamEnded() }
+    let replay = stream.claim.map {
+      Replay(
+        request: $0.request, messageID: turn.id, text: turn.assistant.content, finish: finish, user: message,
+        model: turn.model)
+    }
+    guard streams.beginStoring(stream.id) else {
+      stream.end(.stopped)
+      throw StreamEnded()
+    }
     defer { streams.endStoring(stream.id) }
     let isStored: Bool
     do throws(Failure) {
       isStored = try await storing("The answer is complete, but it could not be stored.") {
-        if let claim = stream.claim {
-          try await store.complete(
-            claim,
-            with: Replay(
-              request: claim.request, messageID: turn.id, text: turn.assistant.content, finish: finish, user: message,
-              model: turn.model))
-        }
+        if let claim = stream.claim, let replay { try await store.complete(claim, with: replay) }
         return try await store.append(
           turn, to: session, user: call.user, creates: isNew, ifAbsent: stream.claim != nil)
       }
     } catch {
       // The client is told; what it has seen is kept all the same, as soon as that can be.
-      unsaved.add(turn, to: session, of: call.user, claim: stream.claim)
+      unsaved.add(.turn(turn, session: session), of: call.user, replay: replay, claim: stream.claim)
       throw error
     }
     guard isStored else {
@@ -165,15 +168,19 @@ extension Services {
 
   /// Stores what a kept answer says was to be stored, if that is not there. It is, unless the process that gave the answer
   /// was killed or its store failed.
-  nonisolated(nonsending) func finishStoring(_ replay: Replay, for user: User) async throws(Failure) {
+  ///
+  /// - Parameter key: the digest of its Idempotency-Key.
+  nonisolated(nonsending) func finishStoring(_ replay: Replay, key: String, for user: User) async throws(Failure) {
     let turn = replay.turn
     let report = replay.report
     guard turn != nil || report != nil else { return }
-    try await storing("The answer is complete, but it could not be stored.") {
-      if let turn, let session = replay.finish.sessionID {
-        _ = try await store.append(turn, to: session, user: user, ifAbsent: true)
-      }
+    let isKept = try await storing("The answer is complete, but it could not be stored.") {
       if let report { try await store.saveIfAbsent(report, of: user) }
+      guard let turn, let session = replay.finish.sessionID else { return true }
+      return try await store.finish(turn, in: session, key: key, user)
+    }
+    guard isKept else {
+      throw Failure(.conflict, "The session of this answer has just been deleted.", retryAfter: .seconds(1))
     }
   }
 

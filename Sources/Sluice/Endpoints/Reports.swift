@@ -77,14 +77,17 @@ extension Services {
     let finish = Finish(
       messageID: nil, sessionID: nil, at: stored.at, completion: completion,
       more: ["report": report, "reportId": .string(stored.id)])
-    try await storing("The report could not be stored.") {
-      if let claim = stream.claim {
-        try await store.complete(
-          claim,
-          with: Replay(
-            request: claim.request, messageID: stream.messageID, text: stream.text, finish: finish, title: title))
+    let replay = stream.claim.map {
+      Replay(request: $0.request, messageID: stream.messageID, text: stream.text, finish: finish, title: title)
+    }
+    do throws(Failure) {
+      try await storing("The report could not be stored.") {
+        if let claim = stream.claim, let replay { try await store.complete(claim, with: replay) }
+        try await store.save(stored, of: call.user)
       }
-      try await store.save(stored, of: call.user)
+    } catch {
+      unsaved.add(.report(stored), of: call.user, replay: replay, claim: stream.claim)
+      throw error
     }
     return finish
   }

@@ -41,7 +41,8 @@ extension Services {
     guard Identifier.isValid(id) else { throw Self.noSession }
     // A stream that would store its turn would begin the session again.
     let hadStreams = await streams.endSession(id, of: call.user)
-    unsaved.forget(session: id, of: call.user)
+    let (unsaved, user) = (unsaved, call.user)
+    await pool.run { unsaved.forget(session: id, of: user) }
     let isDeleted = try await storing("The session could not be deleted.") {
       try await store.deleteSession(id, of: call.user)
     }

@@ -16,6 +16,9 @@ final class WatchedFile<Content: Sendable>: Sendable {
   private struct State {
     var version: Version?
     var content: Result<Content, SystemError>?
+    /// Whether a thread of a pool reads it, and the tasks that wait for that.
+    var isLoading = false
+    var waiters: [CheckedContinuation<Void, Never>] = []
   }
 
   let path: String
@@ -38,7 +41,10 @@ final class WatchedFile<Content: Sendable>: Sendable {
       if let current = current() { return .success(current) }
       let version = version()
       let content = Result { () throws(SystemError) in parse(try readFile(path)) }
-      state.withLock { $0 = State(version: version, content: content) }
+      state.withLock {
+        $0.version = version
+        $0.content = content
+      }
       return content
     }
     return try result.get()
@@ -48,8 +54,31 @@ final class WatchedFile<Content: Sendable>: Sendable {
   ///
   /// - Throws: why it cannot be read, for as long as it cannot.
   func content(on pool: BlockingPool) async throws(SystemError) -> Content {
-    if let current = current() { return current }
-    return try await pool.run { () throws(SystemError) in try self.content() }
+    while true {
+      if let current = current() { return current }
+      let isFirst = state.withLock { !exchange(&$0.isLoading, with: true) }
+      if isFirst { return try await load(on: pool) }
+      // One thread for all who ask meanwhile: the pool is there for others too.
+      await withCheckedContinuation { continuation in
+        let isWaiting = state.withLock { state in
+          if state.isLoading { state.waiters.append(continuation) }
+          return state.isLoading
+        }
+        if !isWaiting { continuation.resume() }
+      }
+    }
+  }
+
+  private func load(on pool: BlockingPool) async throws(SystemError) -> Content {
+    let result: Result<Content, SystemError> = await pool.run {
+      Result { () throws(SystemError) in try self.content() }
+    }
+    let waiters = state.withLock { state in
+      state.isLoading = false
+      return exchange(&state.waiters, with: [])
+    }
+    for waiter in waiters { waiter.resume() }
+    return try result.get()
   }
 
   /// What was read last, if the file has not changed since.

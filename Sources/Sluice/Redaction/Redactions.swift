@@ -85,7 +85,8 @@ extension Services {
     return try await pool.run { () throws(Failure) in
       var replay = replay
       replay.text = try Redactor.redact(replay.text, by: rules)
-      guard case .object(let more) = try Redactor.redact(.object(replay.finish.more), by: rules) else { return replay }
+      var more = replay.finish.more
+      more["report"] = try more["report"].map { (report) throws(Failure) in try Redactor.redact(report, by: rules) }
       replay.finish = replay.finish.with(more: more)
       return replay
     }
@@ -94,7 +95,7 @@ extension Services {
 
 extension Redactor {
   /// Every string in `json`, names included, redacted as a whole text of its own: what an escape hid in the text of a
-  /// report is plain there.
+  /// report is plain there. A number that matches becomes a string.
   static func redact(_ json: JSON, by rules: [Redactions.Rule]) throws(Failure) -> JSON {
     if rules.isEmpty { return json }
     switch json {
@@ -108,7 +109,11 @@ extension Redactor {
             JSON.Members.Member(
               name: try redact(member.name, by: rules), value: try redact(member.value, by: rules))
           }))
-    default: return json
+    case .integer, .number, .literal:
+      let text = String(decoding: json.encoded, as: UTF8.self)
+      let redacted = try redact(text, by: rules)
+      return redacted == text ? json : .string(redacted)
+    case .null, .bool: return json
     }
   }
 }

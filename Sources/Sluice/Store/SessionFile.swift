@@ -15,12 +15,19 @@ struct SessionFile: Sendable {
   ///
   /// - Parameters:
   ///   - creates: whether the file is made when it is not there.
-  ///   - ifAbsent: whether the turn may be anywhere in the file already, and not only at its end.
-  /// - Returns: false when the file is not there and is not to be made.
+  ///   - ifAbsent: whether the turn may be there already, and not only at the end.
+  ///   - isWanted: asked when the file is locked.
+  /// - Returns: false when the file is not there and is not to be made, or the turn is not wanted any more.
   @discardableResult
-  func append(_ turn: Turn, creates: Bool = true, ifAbsent: Bool = false) throws(SystemError) -> Bool {
+  func append(
+    _ turn: Turn, creates: Bool = true, ifAbsent: Bool = false, while isWanted: () -> Bool = { true }
+  ) throws(SystemError) -> Bool {
     guard let descriptor = try openLocked(creates: creates) else { return false }
     var size = try self.size(descriptor)
+    guard isWanted() else {
+      if size == 0 { unsafe unlink(path) }
+      return false
+    }
     let tail = try lastLine(descriptor, size: size)
     if tail.isTorn {
       size -= tail.bytes.count
@@ -57,12 +64,18 @@ struct SessionFile: Sendable {
   ) throws(SystemError) -> Bool {
     let start = turn.lineStart
     var isThere = false
+    var older = 0
     try linesFromEnd(descriptor, size: size) { line, isTorn in
       isThere = !isTorn && line.starts(with: start)
-      return !isThere
+      // Turns are appended when they are complete, but for a few that had to wait.
+      if let at = Turn.time(atStartOf: line), at < turn.at { older += 1 }
+      return !isThere && older < Self.maximumOlderTurns
     }
     return isThere
   }
+
+  /// How many turns that were complete before are looked at for one that may be there.
+  private static let maximumOlderTurns = 32
 
   /// The newest turns of a page, oldest first, as many as its bytes allow, one at least. A line that is no turn is
   /// passed over. Nil when there is no file, an empty page when the turn that it is to come before is not there.

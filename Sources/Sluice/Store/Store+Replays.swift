@@ -103,16 +103,23 @@ final class ReplayClaim: Sendable {
   /// The digest of the key.
   let key: String
   fileprivate let path: String
-  private let descriptor: Descriptor
-  /// Whether a complete answer is kept in its file: then it stays.
-  fileprivate let isCompleted = Locked(false)
+  fileprivate let descriptor: Descriptor
+  private let unit: DescriptorUnit?
+  /// Whether it outlives its stream: a complete answer is kept in its file, or waits to be stored.
+  fileprivate let isSettled = Locked(false)
 
-  fileprivate init(_ path: String, key: String, request: String, _ descriptor: consuming Descriptor) {
+  fileprivate init(
+    _ path: String, key: String, request: String, _ descriptor: consuming Descriptor, _ unit: DescriptorUnit?
+  ) {
     self.path = path
     self.key = key
     self.request = request
     self.descriptor = descriptor
+    self.unit = unit
   }
+
+  /// A complete answer waits to be stored: the key is nobody else's until it is.
+  func settle() { isSettled.withLock { $0 = true } }
 }
 
 enum ReplayState: Sendable {
@@ -127,11 +134,24 @@ enum ReplayState: Sendable {
 extension Store {
   static let replaySeconds = 3600
 
+  /// The stream that answers the requests with a key now, if one does. Costs little; a complete answer is not read.
+  func runningStream(of key: String, _ user: User) async -> String? {
+    let path = "\(replays(of: user))/\(Digest(of: key).hex).json"
+    return await pool.run {
+      guard let descriptor = try? openIfThere(path, O_RDWR), flock(descriptor.number, LOCK_SH | LOCK_NB) != 0 else {
+        return nil
+      }
+      return Self.runningStream(path)
+    }
+  }
+
   /// Looks a key up, and takes it for `stream` when it is free.
   ///
-  /// - Parameter request: the digest of the request.
+  /// - Parameters:
+  ///   - request: the digest of the request.
+  ///   - unit: for the descriptor that a claim keeps open.
   func claimReplay(
-    of key: String, request: String, by stream: String, _ user: User
+    of key: String, request: String, by stream: String, _ user: User, unit: DescriptorUnit? = nil
   ) async throws(SystemError) -> ReplayState {
     let folder = replays(of: user)
     let digest = Digest(of: key).hex
@@ -139,14 +159,17 @@ extension Store {
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
       Self.sweep(folder)
+      var isLocked = false
       while true {
         // Once it is complete it changes no more, and any number may read it.
         if let replay = Self.complete(path) { return .complete(replay) }
         let descriptor = try openOrMake(path)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
           guard errno == EWOULDBLOCK else { throw SystemError("lock \(path)") }
-          if let running = Self.runningStream(path) { return .running(stream: running) }
+          // Not at once: another may only look whether it is locked, and the name be that of a stream that was killed.
+          if isLocked, let running = Self.runningStream(path) { return .running(stream: running) }
           // Whoever has it has not said so yet, or is about to be done.
+          isLocked = true
           usleep(2000)
           continue
         }
@@ -156,16 +179,21 @@ extension Store {
         guard ftruncate(descriptor.number, 0) == 0,
           unsafe pwrite(descriptor.number, line, line.count, 0) == line.count
         else { throw SystemError("write \(path)") }
-        return .free(ReplayClaim(path, key: digest, request: request, descriptor))
+        return .free(ReplayClaim(path, key: digest, request: request, descriptor, unit))
       }
     }
   }
 
   /// Keeps a complete answer. The claim is given back when its last user lets it go.
   func complete(_ claim: ReplayClaim, with replay: Replay) async throws(SystemError) {
-    if claim.isCompleted.withLock({ $0 }) { return }
-    try await retrying { () throws(SystemError) in try replaceFile(claim.path, with: replay.file) }
-    claim.isCompleted.withLock { $0 = true }
+    if claim.isSettled.withLock({ $0 }) { return }
+    try await retrying { () throws(SystemError) in try keep(replay, for: claim) }
+  }
+
+  /// Keeps a complete answer for a claim. Blocks.
+  func keep(_ replay: Replay, for claim: ReplayClaim) throws(SystemError) {
+    try replaceFile(claim.path, with: replay.file)
+    claim.settle()
   }
 
   /// Keeps a complete answer under the digest of its key. Blocks.
@@ -176,14 +204,32 @@ extension Store {
 
   /// Gives a claim up: the next request with its key is answered anew, unless a complete answer is kept.
   func abandon(_ claim: ReplayClaim) async {
-    if claim.isCompleted.withLock({ $0 }) { return }
+    if claim.isSettled.withLock({ $0 }) { return }
+    // What has its name now may be another's.
+    await pool.run { if Self.isStill(claim.path, claim.descriptor) { unsafe unlink(claim.path) } }
+  }
+
+  /// Removes the complete answer to a claim: what it answers with is not to be stored any more.
+  func discard(_ claim: ReplayClaim) async {
     await pool.run { _ = unsafe unlink(claim.path) }
   }
 
-  /// Gives a claim up, its complete answer too: what it answers with is not to be stored any more.
-  func discard(_ claim: ReplayClaim) async {
-    claim.isCompleted.withLock { $0 = false }
-    await abandon(claim)
+  /// Stores the turn of a complete answer that is kept under the digest of its key, if it is not there. Blocks for the
+  /// session's lock.
+  ///
+  /// - Returns: false when the answer is not kept any more: its session was deleted, and is not begun again.
+  func finish(
+    _ turn: Turn, in session: String, key: String, _ user: User
+  ) async throws(SystemError) -> Bool {
+    let path = "\(replays(of: user))/\(key).json"
+    let (folder, file) = (sessions(of: user), file(of: session, user))
+    return try await retrying { () throws(SystemError) in
+      // Asked under the lock once more: deleting a session removes the answers before the session.
+      let isKept = { unsafe access(path, F_OK) == 0 }
+      guard isKept() else { return false }
+      try makeFolders(folder)
+      return try file.append(turn, ifAbsent: true, while: isKept)
+    }
   }
 
   private func replays(of user: User) -> String { folder(of: user) + "/replays" }

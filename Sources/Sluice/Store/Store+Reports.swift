@@ -67,11 +67,14 @@ struct StoredReport: Sendable {
 /// Reports: `reports/RID.json`.
 extension Store {
   func save(_ report: StoredReport, of user: User) async throws(SystemError) {
+    try await retrying { () throws(SystemError) in try saveNow(report, of: user) }
+  }
+
+  /// Saves a report. Blocks.
+  func saveNow(_ report: StoredReport, of user: User) throws(SystemError) {
     let folder = reports(of: user)
-    try await retrying { () throws(SystemError) in
-      try makeFolders(folder)
-      try replaceFile("\(folder)/\(report.id).json", with: report.file)
-    }
+    try makeFolders(folder)
+    try replaceFile("\(folder)/\(report.id).json", with: report.file)
   }
 
   /// Saves a report, unless it is there.

@@ -17,6 +17,12 @@ extension Store {
     return try await pool.run { () throws(SystemError) in try file.turns(page) }
   }
 
+  /// Whether the user has such a session.
+  func hasSession(_ session: String, of user: User) async -> Bool {
+    let file = file(of: session, user)
+    return await pool.run { unsafe access(file.path, F_OK) == 0 }
+  }
+
   /// Appends a turn.
   ///
   /// - Parameters:
@@ -70,15 +76,15 @@ extension Store {
   func deleteSession(_ session: String, of user: User) async throws(SystemError) -> Bool {
     let (file, folder) = (file(of: session, user), folder(of: user))
     return try await pool.run { () throws(SystemError) in
-      guard try file.remove() else { return false }
+      // In this order: what an answer still has stored is then removed with the session.
       Self.removeReplays(of: session, in: folder)
-      return true
+      return try file.remove()
     }
   }
 
-  private func sessions(of user: User) -> String { folder(of: user) + "/sessions" }
+  func sessions(of user: User) -> String { folder(of: user) + "/sessions" }
 
-  private func file(of session: String, _ user: User) -> SessionFile {
+  func file(of session: String, _ user: User) -> SessionFile {
     SessionFile(path: "\(sessions(of: user))/\(session).jsonl")
   }
 }

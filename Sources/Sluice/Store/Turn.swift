@@ -48,6 +48,15 @@ struct Turn: Sendable, Equatable {
     return Int(String(decoding: digits, as: UTF8.self))
   }
 
+  /// When the turn of a line was complete, read at the place where it always stands; nil when it does not.
+  static func time(atStartOf line: [UInt8]) -> String? {
+    let head = line.prefix(160)
+    guard let start = head.firstRange(of: Array(#"","at":""#.utf8))?.upperBound,
+      let end = head[start...].firstIndex(of: UInt8(ascii: "\""))
+    else { return nil }
+    return String(decoding: head[start..<end], as: UTF8.self)
+  }
+
   /// What a line of this turn begins with.
   var lineStart: [UInt8] { Array(#"{"v":1,"id":""#.utf8) + Array(id.utf8) + [UInt8(ascii: "\"")] }
 

@@ -2,57 +2,75 @@ import EventLoop
 import Glibc
 import JSON
 
-/// Turns that are complete and that the store would not take: kept in memory and tried again until they are stored; at
-/// the end of the process, kept in files for the next one. Use it from any thread.
+/// Turns and reports that are complete and that the store would not take: kept in memory and tried again until they are
+/// stored; at the end of the process, kept in files for the next one. Use it from any thread.
 final class UnsavedTurns: Sendable {
-  struct Entry: Sendable, Equatable {
+  struct Entry: Sendable {
+    enum Item: Sendable {
+      case turn(Turn, session: String)
+      case report(StoredReport)
+    }
+
     let user: String
-    let session: String
-    let turn: Turn
-    /// The digest of the Idempotency-Key that it came with, and that of the request.
+    let item: Item
+    /// The digest of the Idempotency-Key that it came with.
     var key: String?
-    var request: String?
+    /// What the key is answered with as soon as the item is stored.
+    var replay: Replay?
+    /// The right to the key, which nobody else gets meanwhile.
+    var claim: ReplayClaim?
     /// The file in which an earlier process has left it.
     var path: String?
 
-    /// As a file keeps it.
-    var file: [UInt8] {
-      var members: JSON.Members = [
-        "v": .integer(1), "user": .string(user), "session": .string(session),
-        "line": .string(String(decoding: turn.line(), as: UTF8.self)),
-      ]
-      members["key"] = key.map(JSON.string)
-      members["request"] = request.map(JSON.string)
-      return JSON.object(members).encoded + [0x0A]
-    }
-
-    /// What the request is answered with when it is sent again.
-    var replay: Replay? {
-      request.map { request in
-        Replay(
-          request: request, messageID: turn.id, text: turn.assistant.content,
-          finish: Finish(messageID: turn.id, sessionID: session, at: turn.at, completion: turn.completion),
-          user: turn.user.content, model: turn.model)
+    var id: String {
+      switch item {
+      case .turn(let turn, _): turn.id
+      case .report(let report): report.id
       }
     }
 
-    init(user: String, session: String, turn: Turn, key: String? = nil, request: String? = nil) {
+    /// As a file keeps it.
+    var file: [UInt8] {
+      var members: JSON.Members = ["v": .integer(1), "user": .string(user)]
+      switch item {
+      case .turn(let turn, let session):
+        members["session"] = .string(session)
+        members["line"] = Self.text(turn.line())
+      case .report(let report): members["report"] = Self.text(report.file)
+      }
+      members["key"] = key.map(JSON.string)
+      members["replay"] = replay.map { Self.text($0.file) }
+      return JSON.object(members).encoded + [0x0A]
+    }
+
+    private static func text(_ bytes: [UInt8]) -> JSON { .string(String(decoding: bytes, as: UTF8.self)) }
+
+    init(user: String, _ item: Item, replay: Replay? = nil, claim: ReplayClaim? = nil) {
       self.user = user
-      self.session = session
-      self.turn = turn
-      self.key = key
-      self.request = request
+      self.item = item
+      self.replay = claim == nil ? nil : replay
+      self.claim = claim
+      self.key = claim?.key
     }
 
     /// Nil when the file is none of ours.
     init?(file: [UInt8]) {
-      guard let json = try? JSON(parsing: file), let user = json["user"]?.string,
-        let session = json["session"]?.string, Identifier.isValid(session), let line = json["line"]?.string,
+      guard let json = try? JSON(parsing: file), let user = json["user"]?.string else { return nil }
+      if let session = json["session"]?.string, Identifier.isValid(session), let line = json["line"]?.string,
         let turn = Turn(line: Array(line.utf8))
-      else { return nil }
+      {
+        item = .turn(turn, session: session)
+      } else if let text = json["report"]?.string, let report = StoredReport(file: Array(text.utf8)),
+        Identifier.isValid(report.id)
+      {
+        item = .report(report)
+      } else {
+        return nil
+      }
+      self.user = user
       // A key becomes the name of a file.
-      let key = json["key"]?.string.flatMap { Digest(hex: $0)?.hex }
-      self.init(user: user, session: session, turn: turn, key: key, request: json["request"]?.string)
+      key = json["key"]?.string.flatMap { Digest(hex: $0)?.hex }
+      replay = json["replay"]?.string.flatMap { Replay(file: Array($0.utf8)) }
     }
   }
 
@@ -67,6 +85,8 @@ final class UnsavedTurns: Sendable {
   private let folder: String?
   private let log: Log
   private let state = Locked(State())
+  /// Held while an entry is being stored: one that is to be forgotten must not be stored behind that.
+  private let storing = Locked(())
 
   /// What may be kept in memory. What comes on top is lost, and the log says so.
   private static let maximumBytes = 64 << 20
@@ -80,53 +100,71 @@ final class UnsavedTurns: Sendable {
 
   var count: Int { state.withLock { $0.entries.count } }
 
-  /// - Parameter claim: that of the request's Idempotency-Key: as soon as the turn is stored, the key is answered with it.
-  func add(_ turn: Turn, to session: String, of user: User, claim: ReplayClaim? = nil) {
-    if add(Entry(user: user.name, session: session, turn: turn, key: claim?.key, request: claim?.request)) {
-      log.error("a turn is not stored yet", ["messageId": .string(turn.id), "sessionId": .string(session)])
+  /// Takes what could not be stored. Its claim on an Idempotency-Key, where it has one, is kept with it.
+  func add(_ item: Entry.Item, of user: User, replay: Replay? = nil, claim: ReplayClaim? = nil) {
+    let entry = Entry(user: user.name, item, replay: replay, claim: claim)
+    if add(entry) {
+      claim?.settle()
+      log.error("a turn is not stored yet", ["messageId": .string(entry.id)])
     } else {
-      log.error("a turn is lost: too many wait to be stored", ["messageId": .string(turn.id)])
+      log.error("a turn is lost: too many wait to be stored", ["messageId": .string(entry.id)])
     }
   }
 
   private func add(_ entry: Entry) -> Bool {
     state.withLock { state in
-      guard state.bytes + Self.size(entry.turn) <= Self.maximumBytes else { return false }
+      guard state.bytes + Self.size(entry) <= Self.maximumBytes else { return false }
       state.entries.append(entry)
-      state.bytes += Self.size(entry.turn)
+      state.bytes += Self.size(entry)
       return true
     }
   }
 
-  /// Tries to store the turn that a request with this key has left. Blocks.
-  ///
-  /// - Returns: whether it is stored now; nil when there is none.
-  func store(key: String, of user: User) -> Bool? {
+  /// Whether a request with this key has left something that waits to be stored.
+  func holds(key: String, of user: User) -> Bool {
     let digest = Digest(of: key).hex
-    guard let entry = state.withLock({ $0.entries.first { $0.key == digest && $0.user == user.name } }) else {
-      return nil
-    }
-    return store(entry)
+    return state.withLock { $0.entries.contains { $0.key == digest && $0.user == user.name } }
   }
 
-  /// Drops what belongs to a session that was deleted.
-  func forget(session: String, of user: User) { remove { $0.session == session && $0.user == user.name } }
+  /// Tries to store what a request with this key has left. Blocks.
+  ///
+  /// - Returns: false when it still is not stored.
+  func store(key: String, of user: User) -> Bool {
+    let digest = Digest(of: key).hex
+    let entry = state.withLock { $0.entries.first { $0.key == digest && $0.user == user.name } }
+    return entry.map(store) ?? true
+  }
+
+  /// Drops what belongs to a session that was deleted. Blocks while it is being stored.
+  func forget(session: String, of user: User) {
+    storing.withLock { _ in
+      remove { entry in
+        guard case .turn(_, session) = entry.item else { return false }
+        return entry.user == user.name
+      }
+    }
+  }
 
   private func remove(where isMeant: (Entry) -> Bool) {
     let removed = state.withLock { state in
       let removed = state.entries.filter(isMeant)
       state.entries.removeAll(where: isMeant)
-      for entry in removed { state.bytes -= Self.size(entry.turn) }
+      for entry in removed { state.bytes -= Self.size(entry) }
       return removed
     }
     for path in removed.compactMap(\.path) { unsafe unlink(path) }
   }
 
-  private static func size(_ turn: Turn) -> Int {
-    turn.user.content.utf8.count + turn.assistant.content.utf8.count + 256
+  private static func size(_ entry: Entry) -> Int {
+    let own =
+      switch entry.item {
+      case .turn(let turn, _): turn.user.content.utf8.count + turn.assistant.content.utf8.count
+      case .report(let report): report.file.count
+      }
+    return own + (entry.replay?.text.utf8.count ?? 0) + 256
   }
 
-  /// Tries once to store each turn that waits. One that fails does not keep the others waiting. Blocks.
+  /// Tries once to store each item that waits. One that fails does not keep the others waiting. Blocks.
   ///
   /// - Returns: how many still wait.
   @discardableResult
@@ -138,13 +176,17 @@ final class UnsavedTurns: Sendable {
   }
 
   private func store(_ entry: Entry) -> Bool {
-    do throws(SystemError) { try save(entry) } catch { return false }
-    remove { $0.turn.id == entry.turn.id }
-    log.info("a turn that waited is stored", ["messageId": .string(entry.turn.id)])
-    return true
+    storing.withLock { _ in
+      // It may have been forgotten, or stored by another thread.
+      guard state.withLock({ $0.entries.contains { $0.id == entry.id } }) else { return true }
+      do throws(SystemError) { try save(entry) } catch { return false }
+      remove { $0.id == entry.id }
+      log.info("a turn that waited is stored", ["messageId": .string(entry.id)])
+      return true
+    }
   }
 
-  /// Takes up what an earlier process has left, and removes each file once its turn is stored. Blocks.
+  /// Takes up what an earlier process has left, and removes each file once its item is stored. Blocks.
   func takeUp() {
     guard let folder else { return }
     for name in (try? fileNames(in: folder)) ?? [] where name.hasSuffix(".json") {
@@ -166,19 +208,28 @@ final class UnsavedTurns: Sendable {
       do {
         guard let folder else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
         try makeFolders(folder)
-        try replaceFile("\(folder)/\(entry.turn.id).json", with: entry.file)
-        log.error("a turn that could not be stored waits for the next start", ["messageId": .string(entry.turn.id)])
+        try replaceFile("\(folder)/\(entry.id).json", with: entry.file)
+        log.error("a turn that could not be stored waits for the next start", ["messageId": .string(entry.id)])
       } catch {
         log.error(
           "a turn that could not be stored is lost",
-          ["messageId": .string(entry.turn.id), "error": .string("\(error)")])
+          ["messageId": .string(entry.id), "error": .string("\(error)")])
       }
     }
   }
 
   private func save(_ entry: Entry) throws(SystemError) {
     guard let user = User(entry.user) else { throw SystemError("store the turn of \(entry.user)", code: EINVAL) }
-    if let key = entry.key, let replay = entry.replay { try store.keep(replay, under: key, of: user) }
-    try store.appendIfAbsent(entry.turn, to: entry.session, user: user)
+    if let replay = entry.replay {
+      if let claim = entry.claim {
+        try store.keep(replay, for: claim)
+      } else if let key = entry.key {
+        try store.keep(replay, under: key, of: user)
+      }
+    }
+    switch entry.item {
+    case .turn(let turn, let session): try store.appendIfAbsent(turn, to: session, user: user)
+    case .report(let report): try store.saveNow(report, of: user)
+    }
   }
 }

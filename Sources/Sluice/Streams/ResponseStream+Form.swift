@@ -1,3 +1,4 @@
+import EventLoop
 import FastCGI
 
 extension ResponseStream {
@@ -6,6 +7,8 @@ extension ResponseStream {
     var dialect: any Dialect
     /// Makes the answer of all the text, when the client wants it in one piece. Nil streams.
     var whole: Question.Whole?
+    /// Where a large end is encoded; on the loop without.
+    var pool: BlockingPool?
     /// Whether ``ResponseStream/text`` is wanted; a stream that is not stored need not grow.
     var keepsText = true
     /// Takes out what nobody may see, before anything else is done with the text.

@@ -33,6 +33,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   /// The right to answer the requests with an Idempotency-Key, of which this is one.
   let claim: ReplayClaim?
   private let whole: Question.Whole?
+  private let pool: BlockingPool?
   private var dialect: any Dialect
   private var state = StreamState()
   private var writer: ResponseWriter?
@@ -64,6 +65,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     self.sendsID = form.sendsID
     self.redactor = form.redactor
     self.claim = form.claim
+    self.pool = form.pool
     self.whole = whole
     self.keepsText = keepsText || whole != nil
     self.limits = limits
@@ -198,14 +200,25 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     case .refuse(let failure): await writer.take()?.respond(failure.response(to: request))
     case .headAndRecord:
       if let whole, case .finished(let finish) = ending {
-        if await writer.take()?.respond(.json(whole(finish, text))) == false { ending = .disconnected }
+        let (text, isLarge) = (text, text.utf8.count > 64 * 1024 || !finish.more.all.isEmpty)
+        let response = await encode(isLarge) { Response.json(whole(finish, text)) }
+        if await writer.take()?.respond(response) == false { ending = .disconnected }
         break
       }
       beginBody()
       fallthrough
     case .record:
       guard let body else { break }
-      dialect.encode(ending.event, into: &body.buffer)
+      var isLarge = false
+      if case .finished(let finish) = ending { isLarge = !finish.more.all.isEmpty }
+      let (dialect, event) = (dialect, ending.event)
+      let record = await encode(isLarge) {
+        var dialect = dialect
+        var record: [UInt8] = []
+        dialect.encode(event, into: &record)
+        return record
+      }
+      body.buffer.append(contentsOf: record)
       do throws(WriteError) { try await body.finish() } catch { ending = .disconnected }
     case .breakOff, .nothing: break
     }
@@ -214,6 +227,13 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     writer = nil
     body = nil
     return ending
+  }
+
+  /// Encodes what may be large, as a report, on a thread of the pool.
+  private func encode<Encoded: Sendable>(_ isLarge: Bool, _ encode: @escaping @Sendable () -> Encoded) async -> Encoded
+  {
+    guard isLarge, let pool else { return encode() }
+    return await pool.run(encode)
   }
 
   // MARK: The fast way

@@ -21,11 +21,18 @@ extension StreamRun {
     // What answers in one piece has no dialect to choose.
     let dialect = try endpoint.dialect.map { own in try call.head.query("dialect").map(Dialects.named) ?? own }
     if let response = try await responseWithoutModel(dialect) { return .answer(response) }
-    // A conflict needs no slot. All else needs one before the body is parsed, which costs more than a user without room
-    // may cost.
-    let earlier = try await lookUpKey()
+    // A conflict needs no slot. All else needs one before a body is parsed or an answer read, which costs more than a
+    // user without room may cost.
+    let key = try idempotencyKey()
+    if let key, !services.unsaved.holds(key: key, of: call.user),
+      let stream = await services.store.runningStream(of: key, call.user)
+    {
+      throw Self.conflict(stream)
+    }
     try await takeSlot()
-    if let earlier { return try await plan(earlier, dialect, isOff: isOff) }
+    // The server may have begun to end meanwhile: it waits for those that have a slot.
+    if services.isDraining { throw Failure.draining }
+    if let key, let earlier = try await acquire(key) { return try await plan(earlier, dialect, isOff: isOff) }
     let message = try await services.limiter.countMessage(of: call.user, call.configuration)
     do {
       let question = try await endpoint.ask(call)
@@ -51,12 +58,16 @@ extension StreamRun {
   }
 
   /// What was answered before is answered the same, less what today's patterns take out. It is no message.
-  private func plan(_ replay: Replay, _ dialect: (any Dialect.Type)?, isOff: Bool) async throws -> Plan {
+  private func plan(_ earlier: (replay: Replay, key: String), _ dialect: (any Dialect.Type)?, isOff: Bool) async throws
+    -> Plan
+  {
+    let replay = earlier.replay
     guard replay.request == requestDigest else {
       throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
     }
     let question = try await endpoint.ask(call)
-    try await services.finishStoring(replay, for: call.user)
+    services.freedMemory.note(replay.text.utf8.count)
+    try await services.finishStoring(replay, key: earlier.key, for: call.user)
     var form = form(question, dialect, messageID: replay.messageID, isOff: isOff)
     form.keepsText = form.whole != nil
     return .replay(try await services.redacted(replay, for: call.configuration), form)
@@ -70,7 +81,8 @@ extension StreamRun {
     let isEventSource = call.method == "GET" && call.head.header("Accept")?.contains("text/event-stream") == true
     return ResponseStream.Form(
       dialect: dialect.init(description(question, messageID: messageID)), whole: isWhole ? question.whole : nil,
-      keepsText: question.keepsText || claim != nil, sendsID: isEventSource && dialect.allowsEventID)
+      pool: services.pool, keepsText: question.keepsText || claim != nil,
+      sendsID: isEventSource && dialect.allowsEventID)
   }
 
   private func description(_ question: Question, messageID: String) -> StreamDescription {
@@ -81,40 +93,51 @@ extension StreamRun {
     return description
   }
 
-  /// Acquires the request's Idempotency-Key, where it has one that counts.
-  ///
-  /// - Returns: the answer that was given to the same request before.
-  private func lookUpKey() async throws -> Replay? {
+  /// The request's Idempotency-Key, where it has one that counts.
+  private func idempotencyKey() throws(Failure) -> String? {
     guard endpoint.keepsAnswers, call.method == "POST", let key = call.head.header("Idempotency-Key") else {
       return nil
     }
     guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
     }
+    return key
+  }
+
+  /// Acquires an Idempotency-Key for this run.
+  ///
+  /// - Returns: the answer that was given to the same request before, and the digest of its key.
+  private func acquire(_ key: String) async throws -> (replay: Replay, key: String)? {
     // Of a large body that takes milliseconds.
     let (body, path) = (call.body, call.head.path)
     requestDigest = await services.pool.run { Digest(of: Array("\(path)\n".utf8) + body.bytes).hex }
     // A complete answer may wait to be stored: it is the answer to this request too, as soon as it is.
     let (unsaved, user) = (services.unsaved, call.user)
-    if await services.pool.run({ unsaved.store(key: key, of: user) }) == false {
+    guard await services.pool.run({ unsaved.store(key: key, of: user) }) else {
       throw Failure(.storeFailed, "The answer is complete, but it could not be stored.")
+    }
+    guard let unit = services.descriptors.unit() else {
+      throw Failure(.overloaded, "The server has no descriptor left for another stream.", retryAfter: .seconds(5))
     }
     let state: ReplayState
     do {
-      state = try await services.store.claimReplay(of: key, request: requestDigest, by: id, call.user)
+      state = try await services.store.claimReplay(of: key, request: requestDigest, by: id, call.user, unit: unit)
     } catch {
       throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
     }
     switch state {
     case .free(let claim): self.claim = claim
-    case .running(let stream):
-      var failure = Failure(
-        .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.", retryAfter: .seconds(1))
-      failure.streamID = stream
-      throw failure
-    case .complete(let replay): return replay
+    case .running(let stream): throw Self.conflict(stream)
+    case .complete(let replay): return (replay, Digest(of: key).hex)
     }
     return nil
+  }
+
+  private static func conflict(_ stream: String) -> Failure {
+    var failure = Failure(
+      .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.", retryAfter: .seconds(1))
+    failure.streamID = stream
+    return failure
   }
 
   private static func disabled(_ twin: String?) -> Failure {
