@@ -169,9 +169,48 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("of more streams than there are descriptors for: each is served to its end and stored, or waits, or gets 503")
-    func scarcity() async throws {
-      let upstream = try ScriptedUpstream { $0.stream(["a ", "b ", "c"], gap: .milliseconds(100)) }
+    @Test(
+      "of more streams than there are descriptors for: each is served to its end and stored, or waits, or gets 503",
+      arguments: [(64, 60, ""), (256, 150, "keyed"), (64, 20, "held open")])
+    func scarcity(limit: Int, count: Int, way: String) async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.stream(["a ", "b ", "c"], gap: .milliseconds(100))
+        // The end of the body is not the end of the connection.
+        if way == "held open" { exchange.waitForClose(within: .seconds(10)) }
+      }
+      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let program = try Program(
+        "/bin/sh", ["-c", "ulimit -n \(limit); exec \"$0\"", releaseFolder + "/sluice"],
+        environment: Self.calm.merging([
+          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
+          "SLUICE_UPSTREAM_URL": upstream.baseURL,
+        ]) { $1 })
+      #expect(await eventually { !program.log("ready").isEmpty })
+      var texts: [String] = []
+      for round in 0..<(way == "held open" ? 5 : 1) {
+        let clients = try (0..<count).map { index in
+          try Sluice.chat("x", key: way == "keyed" ? "\(round)-\(index)" : nil, at: folder + "/s")
+        }
+        texts += clients.map { $0.answer(timeout: .seconds(20)).text }
+      }
+      let (done, refused) = (texts.filter { $0.contains("event: done") }, texts.filter { $0.contains("overloaded") })
+      #expect(
+        done.count + refused.count == texts.count && done.count >= count / 3,
+        "\(texts.filter { !$0.contains("event: done") })")
+      #expect(refused.allSatisfy { $0.hasPrefix("Status: 503 ") && $0.contains("Retry-After: ") }, "\(refused)")
+      let stored = FileManager.default.enumerator(atPath: folder + "/state")?.compactMap { $0 as? String } ?? []
+      #expect(stored.count { $0.hasSuffix(".jsonl") } == done.count)
+      #expect(program.log("a connection could not be accepted").count < 40)
+      // A client that comes later finds everything as it was.
+      #expect(try Sluice.chat("y", at: folder + "/s").answer().text.contains("event: done"))
+      program.signal(SIGTERM)
+      #expect(await program.exitCode() == 0)
+    }
+
+    @Test("of kept connections that hold all descriptors is over when another needs one")
+    func keptConnections() async throws {
       let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
       defer { try? FileManager.default.removeItem(atPath: folder) }
@@ -179,19 +218,19 @@ extension Integration {
         "/bin/sh", ["-c", "ulimit -n 64; exec \"$0\"", releaseFolder + "/sluice"],
         environment: Self.calm.merging([
           "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
-          "SLUICE_UPSTREAM_URL": upstream.baseURL,
         ]) { $1 })
       #expect(await eventually { !program.log("ready").isEmpty })
-      let clients = try (0..<60).map { _ in try Sluice.chat("x", at: folder + "/s") }
-      let texts = clients.map { $0.answer(timeout: .seconds(20)).text }
-      let (done, refused) = (texts.filter { $0.contains("event: done") }, texts.filter { $0.contains("overloaded") })
-      #expect(done.count + refused.count == 60 && done.count >= 20, "\(texts.filter { !$0.contains("event: done") })")
-      #expect(refused.allSatisfy { $0.hasPrefix("Status: 503 ") && $0.contains("Retry-After: ") }, "\(refused)")
-      let stored = FileManager.default.enumerator(atPath: folder + "/state")?.compactMap { $0 as? String } ?? []
-      #expect(stored.count { $0.hasSuffix(".jsonl") } == done.count)
-      #expect(program.log("a connection could not be accepted").count < 20)
-      // A client that comes later finds everything as it was.
-      #expect(try Sluice.chat("y", at: folder + "/s").answer().text.contains("event: done"))
+      let health = FastCGIClient.request(
+        [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")], keepsConnection: true)
+      var kept: [FastCGIClient] = []
+      for _ in 0..<60 {
+        let client = try FastCGIClient(path: folder + "/s")
+        client.send(health)
+        #expect(client.answer().text.contains("\"ok\""))
+        kept.append(client)
+      }
+      for _ in 0..<5 { #expect(try Sluice.chat("x", at: folder + "/s").answer().text.contains("event: done")) }
+      withExtendedLifetime(kept) {}
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)
     }

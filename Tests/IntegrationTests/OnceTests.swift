@@ -194,6 +194,63 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
+    @Test("for a report whose storing fails is not asked again either, and the report is there once")
+    func reportStoreFailed() async throws {
+      let disk = try await DiskControl()
+      let upstream = try ScriptedUpstream(Self.script)
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_UPSTREAM_URL": upstream.baseURL])
+      for (index, part) in ["replays", "reports"].enumerated() {
+        try disk.set("break", "sync", part)
+        let key = "r\(index)"
+        #expect(try post(sluice, Self.report.0, Self.report.1, key: key).answer().text.contains("store_failed"))
+        #expect(try post(sluice, Self.report.0, Self.report.1, key: key).answer().text.contains("store_failed"))
+        disk.clear("break")
+        let late = try post(sluice, Self.report.0, Self.report.1, key: key).answer().text
+        #expect(late.contains("event: done") && late.contains("reportId"), "\(late)")
+        #expect(upstream.requests.count == index + 1)
+        #expect(try get(sluice, "/api/reports").components(separatedBy: "\"title\"").count == index + 2)
+      }
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("costs a user without room no more than a refusal, however large its answer is")
+    func manyRetries() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.stream((0..<60).map { "\($0) " + String(repeating: "word ", count: 10_000) })
+      }
+      let sluice = try await Sluice(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAMS_PER_USER": "2"])
+      #expect(try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text.contains("event: done"))
+      let before = sluice.memory
+      let clients = try (0..<100).map { _ in try post(sluice, Self.chat.0, Self.chat.1) }
+      let texts = clients.map { $0.answer(timeout: .seconds(30)).text }
+      #expect(texts.count { $0.contains("event: done") } >= 2)
+      #expect(texts.allSatisfy { $0.contains("event: done") || $0.contains("too_many_streams") })
+      #expect(sluice.memory < before + 100_000, "\(before) KiB before, \(sluice.memory) after")
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("does not begin its session again when that is deleted while it is sent again")
+    func deletedMeanwhile() async throws {
+      let disk = try await DiskControl()
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
+      #expect(try post(sluice, Self.chat.0, Self.chat.1).answer().text.contains("event: done"))
+      try disk.set("hold", "lock", "sessions")
+      let again = try post(sluice, Self.chat.0, Self.chat.1)
+      #expect(await disk.isHeld())
+      let delete = try FastCGIClient(path: sluice.socket)
+      delete.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/sessions/s")]))
+      disk.clear("hold")
+      #expect(delete.answer().text.hasPrefix("Status: 204"))
+      let text = again.answer().text
+      #expect(text.contains("event: done") || text.contains("conflict"), "\(text)")
+      #expect(try get(sluice, "/api/sessions/s").hasPrefix("Status: 404"))
+      #expect(stored(sluice, ".jsonl").isEmpty)
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
     @Test("is answered again without what the patterns of today take out, and so is everything that was stored")
     func redactedLater() async throws {
       let upstream = try ScriptedUpstream { exchange in
@@ -246,6 +303,84 @@ extension Integration {
       }
       #expect(words(first) == words(again) && words(first).utf8.count > 2_900_000)
       sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+  }
+
+  @Suite("A session that is deleted")
+  struct DeletedSessionTests {
+    private func ask(_ sluice: Sluice, _ method: String) throws -> FastCGIClient {
+      let client = try FastCGIClient(path: sluice.socket)
+      client.send(FastCGIClient.request([("REQUEST_METHOD", method), ("REQUEST_URI", "/api/sessions/s")]))
+      return client
+    }
+
+    @Test("stops its streams, the first of which has begun it too, and stays away", arguments: [false, true])
+    func running(isNew: Bool) async throws {
+      let sluice = try await Sluice(["SLUICE_ECHO_GAP": "20ms"])
+      if !isNew { #expect(try sluice.chat("before", session: "s").answer().text.contains("event: done")) }
+      let client = try sluice.chat(String(repeating: "word ", count: 500), session: "s")
+      #expect(client.waitForOutput())
+      #expect(try ask(sluice, "DELETE").answer().text.hasPrefix("Status: 204"))
+      #expect(client.answer().text.contains("event: cancelled"))
+      #expect(try ask(sluice, "GET").answer().text.hasPrefix("Status: 404"))
+      #expect(try ask(sluice, "DELETE").answer().text.hasPrefix("Status: 404"))
+      // It can be begun again.
+      #expect(try sluice.chat("after", session: "s").answer().text.contains("event: done"))
+      #expect(try ask(sluice, "GET").answer().text.contains("after"))
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("waits for a turn that is being stored, and goes with it")
+    func storing() async throws {
+      let disk = try await DiskControl()
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
+      try disk.set("hold", "sync", "sessions")
+      let client = try sluice.chat("x", session: "s")
+      #expect(await disk.isHeld())
+      let delete = try ask(sluice, "DELETE")
+      disk.clear("hold")
+      #expect(delete.answer().text.hasPrefix("Status: 204"))
+      #expect(client.answer().text.contains("event: "))
+      #expect(try ask(sluice, "GET").answer().text.hasPrefix("Status: 404"))
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("is not begun again by a turn that waited to be stored")
+    func unsaved() async throws {
+      let disk = try await DiskControl()
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
+      #expect(try sluice.chat("before", session: "s").answer().text.contains("event: done"))
+      try disk.set("break", "sync", "sessions")
+      #expect(try sluice.chat("x", session: "s").answer().text.contains("store_failed"))
+      // Caught while it is stored after all.
+      try disk.set("hold", "lock", "sessions")
+      disk.clear("break")
+      #expect(await disk.isHeld())
+      let delete = try ask(sluice, "DELETE")
+      disk.clear("hold")
+      #expect(delete.answer().text.hasPrefix("Status: 204"))
+      #expect(try ask(sluice, "GET").answer().text.hasPrefix("Status: 404"))
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+  }
+
+  @Suite("The end of the service")
+  struct EndTests {
+    @Test("waits for a stream whose request had a slot already")
+    func late() async throws {
+      let disk = try await DiskControl()
+      let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "10ms"])
+      try disk.set("hold", "lock", "messages")
+      let client = try sluice.chat(String(repeating: "word ", count: 150))
+      #expect(await disk.isHeld())
+      sluice.program.signal(SIGTERM)
+      #expect(await eventually { !sluice.program.log("draining").isEmpty })
+      disk.clear("hold")
+      #expect(client.answer(timeout: .seconds(20)).text.contains("event: done"))
       #expect(await sluice.program.exitCode() == 0)
     }
   }

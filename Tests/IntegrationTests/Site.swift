@@ -30,7 +30,9 @@ final class Sluice: Sendable {
   }
 
   /// A chat message to the program that listens at `socket`, on its way.
-  static func chat(_ message: String, session: String? = nil, at socket: String) throws -> FastCGIClient {
+  static func chat(
+    _ message: String, session: String? = nil, key: String? = nil, at socket: String
+  ) throws -> FastCGIClient {
     let client = try FastCGIClient(path: socket)
     let body = Array("{\"message\":\"\(message)\"\(session.map { ",\"sessionId\":\"\($0)\"" } ?? "")}".utf8)
     client.send(
@@ -38,7 +40,7 @@ final class Sluice: Sendable {
         [
           ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat"), ("CONTENT_TYPE", "application/json"),
           ("CONTENT_LENGTH", "\(body.count)"),
-        ],
+        ] + (key.map { [("HTTP_IDEMPOTENCY_KEY", $0)] } ?? []),
         body: body))
     return client
   }

@@ -1,4 +1,5 @@
 import EventLoop
+import JSON
 import SluiceTesting
 import Testing
 
@@ -144,5 +145,20 @@ struct RedactionTests {
     count += try redactor.finish().utf8.count
     #expect(count == 20_000 * 8)
     #expect(redactor.bufferedBytes < 16 * 1024)
+  }
+
+  @Test("of JSON looks at names, strings and numbers, and leaves everything else as it was")
+  func json() throws {
+    let json: JSON = [
+      "4111111111111111": .integer(4_111_111_111_111_111),
+      "a": ["x 4111111111111111", .literal("4.111111111111111e20")],
+      "b": .bool(true), "c": .null, "d": .integer(7),
+    ]
+    let rules = Redactions(parsing: "card  4[.]?[0-9]{15}\n").rules
+    #expect(
+      try Redactor.redact(json, by: rules) == [
+        "[redacted]": "[redacted]", "a": ["x [redacted]", "[redacted]e20"], "b": .bool(true), "c": .null,
+        "d": .integer(7),
+      ])
   }
 }
