@@ -38,13 +38,11 @@ struct CompletionReader {
     _ emit: (String) -> Void, _ onActivity: () -> Void
   ) throws(GeneratorError) {
     do {
-      try parser.feed(
-        bytes,
-        onUnknownField: { name in
-          // llama.cpp reports a failure in a field of this name, which the standard does not have.
-          if name.equals("error"), !state.isDone { state.fail() }
-        }
-      ) { type, data, _ in
+      // llama.cpp reports a failure in a field of this name, which the standard does not have.
+      func failOnError(_ name: borrowing Span<UInt8>) {
+        if name.equals("error"), !state.isDone { state.fail() }
+      }
+      try parser.feed(bytes, onUnknownField: failOnError) { type, data, _ in
         guard !state.isDone, state.failure == nil else { return }
         if type.equals("error") {
           state.fail()
