@@ -397,8 +397,18 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
     } else if (key == "type" && !chunk->error_kind.bytes) {
       // Of a server that sends an error bare: {"object":"error","type":…}.
       chunk->error_kind = string(*parser, field.value());
-    } else if (key == "detail" || key == "errors" || key == "error_code" || key == "error_msg") {
+    } else if (key == "detail" || key == "errors") {
       if (is_something(field.value())) chunk->has_error = true;
+    } else if (key == "x_groq") {
+      // Groq tells there why it has stopped a stream.
+      ondemand::object extension;
+      if (field.value().get_object().get(extension)) continue;
+      for (auto member : extension) {
+        ondemand::field inner;
+        std::string_view name;
+        if (std::move(member).get(inner) || inner.unescaped_key().get(name)) return false;
+        if (name == "error") read_error(*parser, inner.value(), *chunk);
+      }
     }
   }
   // Whatever else a server sends in a chunk's place is not a part of an answer.

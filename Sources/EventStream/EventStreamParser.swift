@@ -35,13 +35,15 @@ public struct EventStreamParser: Sendable {
     _ type: borrowing Span<UInt8>, _ data: borrowing Span<UInt8>, _ lastEventID: borrowing Span<UInt8>
   ) -> Void
 
+  public typealias OnField = (_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) -> Void
+
   /// Takes in `bytes` and calls `dispatch` with each event that they complete.
   ///
-  /// - Parameter onUnknownField: called with the name of each field that the standard passes over. Good for the call
-  ///   only.
+  /// - Parameter onOtherField: called with the name and the value of each field that is neither `data` nor `id`, those
+  ///   that the standard passes over among them. Good for the call only.
   /// - Throws: ``TooLong``, after which the parser is of no more use.
   public mutating func feed(
-    _ bytes: borrowing Span<UInt8>, onUnknownField: (borrowing Span<UInt8>) -> Void = { _ in }, _ dispatch: Dispatch
+    _ bytes: borrowing Span<UInt8>, onOtherField: OnField = { _, _ in }, _ dispatch: Dispatch
   ) throws(TooLong) {
     var index = 0
     while start < 3, index < bytes.count {
@@ -60,12 +62,12 @@ public struct EventStreamParser: Sendable {
     var ends = LineEnds(from: index)
     while let end = ends.next(in: bytes) {
       if line.isEmpty {
-        try take(bytes.extracting(index..<end), onUnknownField, dispatch)
+        try take(bytes.extracting(index..<end), onOtherField, dispatch)
       } else {
         try keep(bytes.extracting(index..<end))
         let whole = line
         line = []
-        try take(whole.span, onUnknownField, dispatch)
+        try take(whole.span, onOtherField, dispatch)
         line = whole
         line.removeAll(keepingCapacity: true)
       }
@@ -93,7 +95,7 @@ public struct EventStreamParser: Sendable {
   }
 
   private mutating func take(
-    _ line: borrowing Span<UInt8>, _ onUnknownField: (borrowing Span<UInt8>) -> Void, _ dispatch: Dispatch
+    _ line: borrowing Span<UInt8>, _ onOtherField: OnField, _ dispatch: Dispatch
   ) throws(TooLong) {
     if line.isEmpty {
       if hasData {
@@ -119,13 +121,14 @@ public struct EventStreamParser: Sendable {
     } else if name.equals("event") {
       type.removeAll(keepingCapacity: true)
       type.append(value)
+      onOtherField(name, value)
     } else if name.equals("id") {
       for index in value.indices where value[index] == 0 { return }
       lastEventID.removeAll(keepingCapacity: true)
       lastEventID.append(value)
-    } else if colon > 0, !name.equals("retry") {
+    } else if colon > 0 {
       // Every other field is passed over; an empty name is a comment.
-      onUnknownField(name)
+      onOtherField(name, value)
     }
   }
 }

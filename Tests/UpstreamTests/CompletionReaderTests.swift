@@ -101,6 +101,22 @@ private let bodies: [Body] = [
     name: "an event of type error, then [DONE]",
     bytes: chunk("{\"content\":\"a\"}") + "event: error\ndata: {}\n\ndata: [DONE]\n\n", text: "a", end: .fails(.failed)),
   Body(
+    name: "an event of type error without data, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "event: error\n\ndata: [DONE]\n\n", text: "a", end: .fails(.failed)),
+  Body(
+    name: "bare JSON, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}") + "{\"error\":{\"message\":\"x\"}}\n\ndata: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "Groq's reason for stopping, then [DONE]",
+    bytes: chunk("{\"content\":\"a\"}", more: ",\"x_groq\":{\"id\":\"r\"}")
+      + chunk("{}", more: ",\"x_groq\":{\"id\":\"r\",\"error\":\"over_capacity\"}") + "data: [DONE]\n\n", text: "a",
+    end: .fails(.failed)),
+  Body(
+    name: "members that only look like an error",
+    bytes: chunk("{\"content\":\"a\"}", more: ",\"error_code\":0,\"error_msg\":\"Success\"")
+      + chunk("{}", finish: "\"stop\""), text: "a", end: .complete("stop")),
+  Body(
     name: "an error of another choice",
     bytes: chunk("{\"content\":\"a\"}")
       + "data: {\"choices\":[{\"index\":1,\"delta\":{},\"error\":{\"code\":1}}]}\n\ndata: [DONE]\n\n", text: "a",

@@ -18,7 +18,7 @@ final class WatchedFile<Content: Sendable>: Sendable {
     var content: Result<Content, SystemError>?
     /// Whether a thread of a pool reads it, and the tasks that wait for that.
     var isLoading = false
-    var waiters: [CheckedContinuation<Void, Never>] = []
+    var waiters: [CheckedContinuation<Result<Content, SystemError>, Never>] = []
   }
 
   let path: String
@@ -54,31 +54,25 @@ final class WatchedFile<Content: Sendable>: Sendable {
   ///
   /// - Throws: why it cannot be read, for as long as it cannot.
   func content(on pool: BlockingPool) async throws(SystemError) -> Content {
-    while true {
-      if let current = current() { return current }
-      let isFirst = state.withLock { !exchange(&$0.isLoading, with: true) }
-      if isFirst { return try await load(on: pool) }
-      // One thread for all who ask meanwhile: the pool is there for others too.
-      await withCheckedContinuation { continuation in
-        let isWaiting = state.withLock { state in
-          if state.isLoading { state.waiters.append(continuation) }
-          return state.isLoading
-        }
-        if !isWaiting { continuation.resume() }
+    if let current = current() { return current }
+    // One thread for all who ask meanwhile: the pool is there for others too.
+    let result: Result<Content, SystemError> = await withCheckedContinuation { continuation in
+      let isFirst = state.withLock { state in
+        state.waiters.append(continuation)
+        return !exchange(&state.isLoading, with: true)
       }
+      if isFirst { pool.submit { self.load() } }
     }
+    return try result.get()
   }
 
-  private func load(on pool: BlockingPool) async throws(SystemError) -> Content {
-    let result: Result<Content, SystemError> = await pool.run {
-      Result { () throws(SystemError) in try self.content() }
-    }
+  private func load() {
+    let result = Result { () throws(SystemError) in try content() }
     let waiters = state.withLock { state in
       state.isLoading = false
       return exchange(&state.waiters, with: [])
     }
-    for waiter in waiters { waiter.resume() }
-    return try result.get()
+    for waiter in waiters { waiter.resume(returning: result) }
   }
 
   /// What was read last, if the file has not changed since.

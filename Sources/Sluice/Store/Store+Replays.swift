@@ -36,12 +36,14 @@ struct Replay: Sendable, Equatable {
   }
 
   var file: [UInt8] {
-    var members: JSON.Members = [
-      "v": .integer(1), "request": .string(request), "messageId": .string(messageID), "text": .string(text),
-      "finishReason": .string(finish.completion.finishReason.rawValue),
-    ]
-    members["storedAs"] = finish.messageID.map(JSON.string)
+    var members: JSON.Members = ["v": .integer(1)]
+    // First, for finding a session's answers by the beginnings of their files.
     members["sessionId"] = finish.sessionID.map(JSON.string)
+    members["request"] = .string(request)
+    members["messageId"] = .string(messageID)
+    members["text"] = .string(text)
+    members["finishReason"] = .string(finish.completion.finishReason.rawValue)
+    members["storedAs"] = finish.messageID.map(JSON.string)
     members["at"] = finish.at.map(JSON.string)
     members["user"] = user.map(JSON.string)
     members["model"] = model.map(JSON.string)
@@ -62,6 +64,11 @@ struct Replay: Sendable, Equatable {
     self.user = user
     self.model = model
     self.title = title
+  }
+
+  /// Whether the file that begins so holds an answer of a session.
+  static func isOf(session: String, _ beginning: [UInt8]) -> Bool {
+    beginning.starts(with: Array(#"{"v":1,"sessionId":"\#(session)","#.utf8))
   }
 
   /// Nil when the file holds no complete answer.
@@ -211,7 +218,7 @@ extension Store {
 
   /// Removes the complete answer to a claim: what it answers with is not to be stored any more.
   func discard(_ claim: ReplayClaim) async {
-    await pool.run { _ = unsafe unlink(claim.path) }
+    await pool.run { if Self.complete(claim.path)?.request == claim.request { unsafe unlink(claim.path) } }
   }
 
   /// Stores the turn of a complete answer that is kept under the digest of its key, if it is not there. Blocks for the
@@ -266,7 +273,9 @@ extension Store {
   static func removeReplays(of session: String, in folder: String) {
     for name in (try? fileNames(in: folder + "/replays")) ?? [] where name != sweepMarker {
       let path = "\(folder)/replays/\(name)"
-      if complete(path)?.finish.sessionID == session { unsafe unlink(path) }
+      if let beginning = try? readFile(path, maximumBytes: 128), Replay.isOf(session: session, beginning) {
+        unsafe unlink(path)
+      }
     }
   }
 

@@ -161,7 +161,12 @@ final class CurlMulti {
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       unsafe curl_multi_remove_handle(multi, easy)
       transfers[ObjectIdentifier(transfer)] = nil
-      if transfer === resolving { checkAddress() }
+      if transfer === resolving {
+        // The others would not find it either, each after as long a time.
+        let failed = result == CURLE_COULDNT_RESOLVE_HOST ? exchange(&waiting, with: []) : []
+        checkAddress()
+        for transfer in failed { transfer.ended(result) }
+      }
       transfer.ended(result)
     }
     if resolving != nil { checkAddress() }

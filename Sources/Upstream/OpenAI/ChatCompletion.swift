@@ -138,7 +138,11 @@ final class ChatCompletion: CurlTransferDelegate {
     let completion = try reader.completion()
     phase = .over
     answer.finish(completion)
-    if !isEnding { startGrace(Self.grace) }
+    if !isEnding || connections.isShortOfDescriptors() { startGrace(Self.grace) }
+  }
+
+  private var isOver: Bool {
+    if case .over = phase { true } else { false }
   }
 
   private func fail(_ error: GeneratorError) {
@@ -153,7 +157,7 @@ final class ChatCompletion: CurlTransferDelegate {
     isEnding = true
     deadline?.cancel()
     // The request has been answered, and gives the descriptor back that it had for this connection.
-    let time = connections.isShortOfDescriptors() ? .zero : time
+    let time = isOver && connections.isShortOfDescriptors() ? .zero : time
     deadline = reactor.schedule(after: time) { [unowned self] in
       switch phase {
       case .streaming: try? finish()

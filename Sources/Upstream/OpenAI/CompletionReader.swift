@@ -38,15 +38,15 @@ struct CompletionReader {
     _ emit: (String) -> Void, _ onActivity: () -> Void
   ) throws(GeneratorError) {
     do {
-      // llama.cpp reports a failure in a field of this name, which the standard does not have.
-      func failOnError(_ name: borrowing Span<UInt8>) {
-        if name.equals("error"), !state.isDone { state.fail() }
+      // Failures are reported by an event of this type, with data or without, by a field of this name, which llama.cpp has
+      // beside the standard's, or by bare JSON where a field should be.
+      func failOnError(_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) {
+        let isError = name.equals("error") || (name.equals("event") && value.equals("error"))
+        if isError || name[0] == UInt8(ascii: "{"), !state.isDone { state.fail() }
       }
-      try parser.feed(bytes, onUnknownField: failOnError) { type, data, _ in
+      try parser.feed(bytes, onOtherField: failOnError) { _, data, _ in
         guard !state.isDone, state.failure == nil else { return }
-        if type.equals("error") {
-          state.fail()
-        } else if data.equals("[DONE]") {
+        if data.equals("[DONE]") {
           state.isDone = true
         } else if let chunk = chunks.read(data) {
           state.take(chunk, emit)
