@@ -121,6 +121,8 @@ struct RequestRecordsTests {
       (Array("GET / HTTP/1.1".utf8), .malformed),
       ([0], .malformed),
       (FastCGIClient.record(200), .malformed),
+      // Of another version, whatever its type is.
+      ([0, 2, 0, 1, 0, 0, 0, 0], .malformed),
       (FastCGIClient.record(1, [0, 1]), .malformed),
       // A filter's role.
       (FastCGIClient.record(1, [0, 3, 0, 0, 0, 0, 0, 0]), .malformed),

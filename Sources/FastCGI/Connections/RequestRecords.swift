@@ -86,8 +86,11 @@ struct RequestRecords {
         header.append(bytes.extracting(offset..<(offset + count)))
         offset += count
         // The version can be judged before the rest is there.
-        if header[0] != 1 { status = .malformed }
-        if header.count == Self.headerBytes { readHeader() }
+        if header[0] != 1 {
+          status = .malformed
+        } else if header.count == Self.headerBytes {
+          readHeader()
+        }
       }
     }
     return offset
