@@ -55,7 +55,6 @@ public final class Listener {
     // A bound, so that a flood of connections does not keep the loop from its streams.
     for _ in 0..<64 {
       guard budget.acquire(ConnectionServer.descriptorsPerConnection) else { return waitForDescriptors() }
-      hasReportedShortage = false
       let number = clinux_accept(descriptor.number)
       if number >= 0 {
         accepted(Descriptor(owning: number))
@@ -64,7 +63,10 @@ public final class Listener {
       let code = errno
       budget.release(ConnectionServer.descriptorsPerConnection)
       switch code {
-      case EAGAIN: return
+      case EAGAIN:
+        // Nothing waits any more: the shortage is over.
+        hasReportedShortage = false
+        return
       case EINTR, ECONNABORTED: continue
       default:
         report(SystemError("accept", code: code))
