@@ -24,7 +24,4 @@ public final class MemoryFile {
     guard duplicate >= 0 else { throw SystemError("read a request from memory") }
     return duplicate
   }
-
-  /// Frees the content.
-  public func clear() { _ = ftruncate(descriptor.number, 0) }
 }

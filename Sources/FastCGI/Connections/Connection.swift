@@ -123,8 +123,7 @@ final class Connection: ResponseTransport {
 
   private func serve() {
     deadline?.cancel()
-    let read = request.read(
-      records, through: server, maximumBodyBytes: server.limits.maximumBodyBytes, respondingTo: descriptor.number)
+    let read = request.read(records, through: server, respondingTo: descriptor.number)
     records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
     if let failure = request.failure { server.limits.report(failure) }
     guard var read, !isPeerGone else { return close() }

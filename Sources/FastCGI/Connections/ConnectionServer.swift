@@ -128,7 +128,6 @@ public final class ConnectionServer {
   func reading<Result>(_ bytes: [UInt8], _ body: (CInt) -> Result) throws(SystemError) -> Result {
     if memory == nil { memory = try MemoryFile() }
     guard let memory else { throw SystemError("memfd_create", code: ENOMEM) }
-    defer { memory.clear() }
     return body(try memory.open(bytes))
   }
 }

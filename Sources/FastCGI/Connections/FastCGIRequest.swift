@@ -37,7 +37,7 @@ final class FastCGIRequest {
   ///
   /// - Returns: nil when what came was not a valid request. Nothing was answered then.
   func read(
-    _ records: RequestRecords, through server: ConnectionServer, maximumBodyBytes: Int, respondingTo connection: CInt
+    _ records: RequestRecords, through server: ConnectionServer, respondingTo connection: CInt
   ) -> Request? {
     let parameters: Parameters?
     do throws(SystemError) {
@@ -50,7 +50,8 @@ final class FastCGIRequest {
     unsafe raw.pointee.ipcFd = connection
     var request = Request(parameters: parameters, body: records.body)
     let announced = parameters["CONTENT_LENGTH"].flatMap(Int.init)
-    request.isBodyTooLarge = records.status == .bodyTooLarge || announced.map { $0 > maximumBodyBytes } ?? false
+    request.isBodyTooLarge =
+      records.status == .bodyTooLarge || announced.map { $0 > server.limits.maximumBodyBytes } ?? false
     if request.isBodyTooLarge {
       request.body = []
       // What is left of an unread body would be taken for the next request.

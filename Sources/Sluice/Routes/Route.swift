@@ -115,13 +115,20 @@ struct RequestPath: Sendable {
 struct RouteTable: Sendable {
   private(set) var routes: [Route]
 
-  init(_ routes: [Route] = []) { self.routes = routes }
+  /// The most segments that a row's path has.
+  private var maximumSegments = 0
 
-  mutating func add(_ route: Route) { routes.append(route) }
-
-  private func split(_ path: String) -> RequestPath {
-    RequestPath(path, maximumSegments: routes.reduce(0) { max($0, $1.path.count) })
+  init(_ routes: [Route] = []) {
+    self.routes = []
+    for route in routes { add(route) }
   }
+
+  mutating func add(_ route: Route) {
+    routes.append(route)
+    maximumSegments = max(maximumSegments, route.path.count)
+  }
+
+  private func split(_ path: String) -> RequestPath { RequestPath(path, maximumSegments: maximumSegments) }
 
   /// The row for a request, which also answers HEAD where it answers GET.
   func find(_ method: String, _ path: String) throws(Failure) -> (route: Route, parameters: [String: String]) {

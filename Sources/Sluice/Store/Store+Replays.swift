@@ -143,7 +143,7 @@ extension Store {
 
   /// The stream that answers the requests with a key now, if one does. Costs little; a complete answer is not read.
   func runningStream(of key: String, _ user: User) async -> String? {
-    let path = "\(replays(of: user))/\(Digest(of: key).hex).json"
+    let path = replay(under: Digest(of: key).hex, of: user)
     return await pool.run {
       guard let descriptor = try? openIfThere(path, O_RDWR), flock(descriptor.number, LOCK_SH | LOCK_NB) != 0 else {
         return nil
@@ -162,7 +162,7 @@ extension Store {
   ) async throws(SystemError) -> ReplayState {
     let folder = replays(of: user)
     let digest = Digest(of: key).hex
-    let path = "\(folder)/\(digest).json"
+    let path = replay(under: digest, of: user)
     return try await pool.run { () throws(SystemError) in
       try makeFolders(folder)
       Self.sweep(folder)
@@ -206,7 +206,7 @@ extension Store {
   /// Keeps a complete answer under the digest of its key. Blocks.
   func keep(_ replay: Replay, under key: String, of user: User) throws(SystemError) {
     try makeFolders(replays(of: user))
-    try replaceFile("\(replays(of: user))/\(key).json", with: replay.file)
+    try replaceFile(self.replay(under: key, of: user), with: replay.file)
   }
 
   /// Gives a claim up: the next request with its key is answered anew, unless a complete answer is kept.
@@ -228,7 +228,7 @@ extension Store {
   func finish(
     _ turn: Turn, in session: String, key: String, _ user: User
   ) async throws(SystemError) -> Bool {
-    let path = "\(replays(of: user))/\(key).json"
+    let path = replay(under: key, of: user)
     let (folder, file) = (sessions(of: user), file(of: session, user))
     return try await retrying { () throws(SystemError) in
       // Asked under the lock once more: deleting a session removes the answers before the session.
@@ -240,6 +240,9 @@ extension Store {
   }
 
   private func replays(of user: User) -> String { folder(of: user) + "/replays" }
+
+  /// The file of a complete answer, by the digest of its key.
+  private func replay(under key: String, of user: User) -> String { "\(replays(of: user))/\(key).json" }
 
   /// The complete answer in a file, as long as it is to be kept.
   private static func complete(_ path: String) -> Replay? {
