@@ -156,6 +156,6 @@ public struct GeneratorError: Error, Sendable, Equatable {
 /// A source of answers: a model, or something that behaves like one.
 public protocol Generator: Sendable {
   /// Begins to answer `prompt` on the calling loop, and returns at once. What comes of it, errors included, comes
-  /// through the ``Answer``.
-  func start(_ prompt: Prompt, on reactor: Reactor) -> Answer
+  /// through the ``ModelOutput``.
+  func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput
 }

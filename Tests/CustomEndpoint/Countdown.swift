@@ -4,8 +4,8 @@ import Sluice
 struct Countdown {
   static func main() throws {
     let application = try Application()
-    application.stream("GET", "/countdown/{from}") { call, stream in
-      guard let from = Int(call.pathParameters["from"] ?? ""), (1...100).contains(from) else {
+    application.stream("GET", "/countdown/{from}") { context, stream in
+      guard let from = Int(context.pathParameters["from"] ?? ""), (1...100).contains(from) else {
         throw Failure(.badRequest, "Count down from a number from 1 to 100.")
       }
       for number in (1...from).reversed() {

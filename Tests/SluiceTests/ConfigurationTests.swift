@@ -191,14 +191,14 @@ struct TokensTests {
       "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_CORS_ORIGINS": "https://app.example.com",
     ])
     let authenticator = Authenticator(configuration, log: Log(level: .error), pool: BlockingPool())
-    func isLetIn(_ method: String, asksModel: Bool, _ fields: [(String, String)]) async -> Bool {
+    func isLetIn(_ method: String, callsModel: Bool, _ fields: [(String, String)]) async -> Bool {
       var parameters: Parameters = [
         "REMOTE_USER": "ada", "REQUEST_METHOD": method, "HTTP_HOST": "chat.example.com:8080",
       ]
       for (name, value) in fields { parameters[name] = value }
       return
         (try? await authenticator.authenticate(
-          Request(parameters: parameters), trustsRemoteUser: true, asksModel: asksModel)) != nil
+          Request(parameters: parameters), trustsRemoteUser: true, callsModel: callsModel)) != nil
     }
     let good = [
       [("HTTP_SEC_FETCH_SITE", "same-origin")], [("HTTP_SEC_FETCH_SITE", "none")],
@@ -218,19 +218,19 @@ struct TokensTests {
     ]
     for method in ["GET", "POST"] {
       for fields in good {
-        #expect(await isLetIn(method, asksModel: true, fields), "\(method) \(fields)")
-        #expect(await isLetIn(method, asksModel: false, fields), "\(method) \(fields)")
+        #expect(await isLetIn(method, callsModel: true, fields), "\(method) \(fields)")
+        #expect(await isLetIn(method, callsModel: false, fields), "\(method) \(fields)")
       }
       for fields in bad {
-        #expect(await !isLetIn(method, asksModel: true, fields), "\(method) \(fields)")
-        #expect(await !isLetIn(method, asksModel: false, fields), "\(method) \(fields)")
+        #expect(await !isLetIn(method, callsModel: true, fields), "\(method) \(fields)")
+        #expect(await !isLetIn(method, callsModel: false, fields), "\(method) \(fields)")
       }
     }
     // A program sends neither, and so does an image that was told not to.
-    #expect(await !isLetIn("GET", asksModel: true, []))
-    #expect(await !isLetIn("HEAD", asksModel: true, []))
-    #expect(await isLetIn("GET", asksModel: false, []))
-    #expect(await isLetIn("POST", asksModel: true, []))
+    #expect(await !isLetIn("GET", callsModel: true, []))
+    #expect(await !isLetIn("HEAD", callsModel: true, []))
+    #expect(await isLetIn("GET", callsModel: false, []))
+    #expect(await isLetIn("POST", callsModel: true, []))
   }
 
   @Test("come from the header, else from the query; REMOTE_USER counts only where the web server is trusted with it")
@@ -240,7 +240,7 @@ struct TokensTests {
     let authenticator = Authenticator(configuration, log: Log(level: .error), pool: BlockingPool())
     func user(_ parameters: Parameters, trusting: Bool = false) async -> String? {
       try? await authenticator.authenticate(
-        Request(parameters: parameters), trustsRemoteUser: trusting, asksModel: false
+        Request(parameters: parameters), trustsRemoteUser: trusting, callsModel: false
       ).name
     }
     #expect(await user(["HTTP_AUTHORIZATION": "Bearer a"]) == "alice")

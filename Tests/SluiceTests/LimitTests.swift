@@ -14,7 +14,7 @@ private final class Fixture {
   let reactor: Reactor
   private let folder = TemporaryFolder()
   private let upstream: ScriptedUpstream
-  private let handler: RequestHandler
+  private let handler: RequestDispatcher
 
   init(on reactor: Reactor) throws {
     self.reactor = reactor
@@ -29,7 +29,7 @@ private final class Fixture {
       exchange.done()
     }
     services = Services(asking: upstream.baseURL, in: folder)
-    handler = RequestHandler(services, routes: .builtIn(services), on: reactor)
+    handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 
   func ask(_ message: String, _ transport: MemoryTransport, type: String = "application/json") {
@@ -165,10 +165,10 @@ struct LimitTests {
     let again = try #require(taken)
     let replay = Replay(
       request: "r", messageID: "m", text: "Hello\r\n🎧",
-      finish: Finish(
+      finish: GenerationResult(
         messageID: "m", sessionID: "s",
         completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)),
-        more: ["a": [.literal("1e400")]]))
+        extraMembers: ["a": [.literal("1e400")]]))
     #expect(await store.runningStream(of: "k", user) == "s1")
     #expect(await store.runningStream(of: "other", user) == nil)
     try await store.complete(again, with: replay)

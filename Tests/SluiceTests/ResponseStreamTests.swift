@@ -12,10 +12,10 @@ import Upstream
 private final class Fixture {
   let transport: MemoryTransport
   let stream: ResponseStream
-  let answer = Answer()
+  let answer = ModelOutput()
   let reactor: Reactor
   private let clock: ManualClock
-  private(set) var ending: Ending?
+  private(set) var ending: Termination?
   private let ended = Waiter()
 
   init(
@@ -25,9 +25,9 @@ private final class Fixture {
     self.reactor = reactor
     self.clock = clock
     transport = MemoryTransport(on: reactor)
-    var form = ResponseStream.Form(dialect: EventsDialect(StreamDescription(messageID: "id")))
+    var form = ResponseStream.Form(dialect: EventsDialect(StreamMetadata(messageID: "id")))
     if let model {
-      var description = StreamDescription(messageID: "id")
+      var description = StreamMetadata(messageID: "id")
       description.model = model
       form.dialect = OpenAIDialect(description)
     }
@@ -37,8 +37,8 @@ private final class Fixture {
       id: "id", form: form, limits: limits, reactor: reactor,
       writer: ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
     let task = reactor.spawn { [self] in
-      var ending: Ending
-      do { ending = .finished(Finish(completion: try await stream.relay(answer))) } catch {
+      var ending: Termination
+      do { ending = .completed(GenerationResult(completion: try await stream.relay(answer))) } catch {
         ending = .failed(Failure(cause: error))
       }
       ending = await stream.close(ending, for: Request(parameters: [:]))
@@ -92,10 +92,10 @@ struct ResponseStreamTests {
     let (pieces, types, outcome) = try await test { fixture in
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
-      fixture.answer.post("a")
+      fixture.answer.yield("a")
       await fixture.reactor.nextTurn()
-      fixture.answer.post("b")
-      fixture.answer.post("c")
+      fixture.answer.yield("b")
+      fixture.answer.yield("c")
       await fixture.reactor.nextTurn()
       fixture.answer.finish(Completion())
       let outcome = await fixture.end()
@@ -126,9 +126,9 @@ struct ResponseStreamTests {
     let (types, failed) = try await test(limits: StreamLimits(heartbeat: .seconds(5), idle: .seconds(100))) { fixture in
       await fixture.pass(.seconds(6))
       fixture.answer.accept()
-      fixture.answer.post("a")
+      fixture.answer.yield("a")
       await fixture.pass(.seconds(3))
-      fixture.answer.post("b")
+      fixture.answer.yield("b")
       await fixture.pass(.seconds(3))
       await fixture.pass(.seconds(3))
       let types = fixture.types
@@ -154,7 +154,7 @@ struct ResponseStreamTests {
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
       for _ in 0..<5 {
-        fixture.answer.post("a")
+        fixture.answer.yield("a")
         await fixture.pass(.seconds(25))
       }
       let early = fixture.types
@@ -188,7 +188,7 @@ struct ResponseStreamTests {
     let (count, outcome) = try await test(model: String(repeating: "m", count: 1000)) { fixture in
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
-      for index in 0..<20 { fixture.answer.post("\(index) ") }
+      for index in 0..<20 { fixture.answer.yield("\(index) ") }
       await fixture.reactor.nextTurn()
       // The record of the role comes first.
       let count = fixture.events.count - 1
@@ -205,10 +205,10 @@ struct ResponseStreamTests {
     let (early, late, types) = try await test(rules: rules) { fixture in
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
-      fixture.answer.post("a" + String(repeating: "x", count: 11_000))
+      fixture.answer.yield("a" + String(repeating: "x", count: 11_000))
       await fixture.reactor.nextTurn()
       let early = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
-      fixture.answer.post("b")
+      fixture.answer.yield("b")
       await fixture.reactor.nextTurn()
       let late = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
       await fixture.pass(.seconds(16))
@@ -229,15 +229,15 @@ struct ResponseStreamTests {
     let large = String(repeating: "1", count: 66_000) + "sk-a"
     let (text, outcome) = try await test(rules: rules) { fixture in
       var held = ["bcd 2", " 3"]
-      fixture.answer.drained = { for text in exchange(&held, with: []) { fixture.answer.post(text) } }
+      fixture.answer.onDrain = { for text in exchange(&held, with: []) { fixture.answer.yield(text) } }
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
       if cut == 0 {
-        fixture.answer.post(large)
+        fixture.answer.yield(large)
       } else {
         fixture.transport.isBlocked = true
-        fixture.answer.post(String(large.prefix(cut * 20_000)))
-        fixture.answer.post(String(large.dropFirst(cut * 20_000)))
+        fixture.answer.yield(String(large.prefix(cut * 20_000)))
+        fixture.answer.yield(String(large.dropFirst(cut * 20_000)))
       }
       _ = fixture.answer.isFull
       await fixture.reactor.nextTurn()
@@ -260,7 +260,7 @@ struct ResponseStreamTests {
     let outcome = try await test(limits: StreamLimits(total: .seconds(100))) { fixture in
       fixture.answer.accept()
       for _ in 0..<11 {
-        fixture.answer.post("a")
+        fixture.answer.yield("a")
         await fixture.pass(.seconds(10))
       }
       return await fixture.end()
@@ -272,7 +272,7 @@ struct ResponseStreamTests {
   func stopped(afterToken: Bool) async throws {
     let (events, outcome, isFinished) = try await test { fixture in
       fixture.answer.accept()
-      if afterToken { fixture.answer.post("a") }
+      if afterToken { fixture.answer.yield("a") }
       await fixture.reactor.nextTurn()
       fixture.stream.end(.stopped)
       let outcome = await fixture.end()
@@ -287,9 +287,9 @@ struct ResponseStreamTests {
   func disconnected(stage: Int) async throws {
     let (outcome, wasCancelled, isAborted) = try await test { fixture in
       var wasCancelled = false
-      fixture.answer.cancelled = { wasCancelled = true }
+      fixture.answer.onCancel = { wasCancelled = true }
       if stage > 0 { fixture.answer.accept() }
-      if stage > 1 { fixture.answer.post("a") }
+      if stage > 1 { fixture.answer.yield("a") }
       await fixture.reactor.nextTurn()
       fixture.transport.leave()
       let outcome = await fixture.end()
@@ -304,7 +304,7 @@ struct ResponseStreamTests {
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
       fixture.transport.isBlocked = true
-      for index in 0..<100 { fixture.answer.post("\(index) ") }
+      for index in 0..<100 { fixture.answer.yield("\(index) ") }
       await fixture.pass(.seconds(45))
       let during = fixture.types.count
       fixture.transport.isBlocked = false
@@ -324,7 +324,7 @@ struct ResponseStreamTests {
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
       fixture.transport.isBlocked = true
-      fixture.answer.post("a")
+      fixture.answer.yield("a")
       await fixture.reactor.nextTurn()
       await fixture.pass(.seconds(61))
       return await fixture.end()
@@ -337,7 +337,7 @@ struct ResponseStreamTests {
     let (outcome, types) = try await test(limits: StreamLimits(maximumTextBytes: 10)) { fixture in
       fixture.answer.accept()
       await fixture.reactor.nextTurn()
-      for _ in 0..<3 { fixture.answer.post("12345") }
+      for _ in 0..<3 { fixture.answer.yield("12345") }
       return (await fixture.end(), fixture.types)
     }
     #expect(outcome == .upstreamError)
@@ -347,15 +347,15 @@ struct ResponseStreamTests {
   @Test("that is wanted in one piece answers with all of its text, or with the failure's status")
   func whole() async throws {
     let text = try await test(whole: true) { fixture in
-      fixture.answer.post("a")
-      fixture.answer.post("b")
+      fixture.answer.yield("a")
+      fixture.answer.yield("b")
       fixture.answer.finish(Completion())
       _ = await fixture.end()
       return fixture.transport.text
     }
     #expect(text.hasPrefix("Status: 200 OK\r\n") && text.hasSuffix("\r\n\r\n{\"message\":\"ab\"}\n"), "\(text)")
     let failed = try await test(whole: true) { fixture in
-      fixture.answer.post("a")
+      fixture.answer.yield("a")
       await fixture.reactor.nextTurn()
       fixture.answer.fail(GeneratorError(.truncated, "cut"))
       _ = await fixture.end()

@@ -298,7 +298,7 @@ struct UnsavedTurnsTests {
       let turn = turn("t-\(isRestarted)")
       let replay = Replay(
         request: "r", messageID: turn.id, text: turn.assistant.content,
-        finish: Finish(messageID: turn.id, sessionID: "s", at: turn.at, completion: turn.completion),
+        finish: GenerationResult(messageID: turn.id, sessionID: "s", completedAt: turn.at, completion: turn.completion),
         user: turn.user.content)
       unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, claim: claim)
       #expect(unsaved.holds(key: key, of: ada) && !unsaved.holds(key: "other", of: ada))

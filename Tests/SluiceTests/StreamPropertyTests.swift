@@ -58,7 +58,7 @@ private final class Fixture {
   let services: Services
   let folder = TemporaryFolder()
   private let upstream: ScriptedUpstream
-  private let handler: RequestHandler
+  private let handler: RequestDispatcher
   private let reactor: Reactor
 
   init(on reactor: Reactor) throws {
@@ -84,7 +84,7 @@ private final class Fixture {
       }
     }
     services = Services(asking: upstream.baseURL, in: folder)
-    handler = RequestHandler(services, routes: .builtIn(services), on: reactor)
+    handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 
   /// The body of the answer to a chat message.

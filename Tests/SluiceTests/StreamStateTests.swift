@@ -7,7 +7,9 @@ import Testing
 @Suite("The state of a stream")
 struct StreamStateTests {
   private static let failure = Failure(.upstreamError, "no")
-  private static let endings: [Ending] = [.finished(Finish()), .failed(failure), .stopped, .disconnected]
+  private static let endings: [Termination] = [
+    .completed(GenerationResult()), .failed(failure), .stopped, .disconnected,
+  ]
 
   @Test("sends its head once")
   func head() {
@@ -20,7 +22,7 @@ struct StreamStateTests {
 
   @Test("refuses with the failure's own status as long as the head is held")
   func held() {
-    let expected: [StreamState.Termination] = [.headAndRecord, .refuse(Self.failure), .headAndRecord, .breakOff]
+    let expected: [StreamState.CloseAction] = [.sendHeadAndRecord, .refuse(Self.failure), .sendHeadAndRecord, .abort]
     for (ending, expected) in zip(Self.endings, expected) {
       var state = StreamState()
       #expect(state.end(ending) == expected)
@@ -29,7 +31,7 @@ struct StreamStateTests {
 
   @Test("ends with one record once it is open, and with none when nobody is there")
   func open() {
-    let expected: [StreamState.Termination] = [.record, .record, .record, .breakOff]
+    let expected: [StreamState.CloseAction] = [.sendRecord, .sendRecord, .sendRecord, .abort]
     for (ending, expected) in zip(Self.endings, expected) {
       var state = StreamState()
       _ = state.begin()
@@ -44,7 +46,7 @@ struct StreamStateTests {
         var state = StreamState()
         _ = state.begin()
         _ = state.end(first)
-        #expect(state.end(second) == .nothing)
+        #expect(state.end(second) == .none)
       }
     }
   }

@@ -6,7 +6,7 @@ extension Services {
   /// All that a server has, its model at `url`, its store in `folder`, and no limit of messages. Nobody is asked who asks.
   convenience init(asking url: String, in folder: TemporaryFolder) {
     var configuration = Configuration(state: folder.path + "/state")
-    configuration.asksNobody = true
+    configuration.isAuthenticationDisabled = true
     configuration.upstreamURL = url
     configuration.messagesPerHour = 0
     let pool = BlockingPool()

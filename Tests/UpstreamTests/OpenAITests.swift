@@ -17,11 +17,11 @@ private func ask(
       text = ""
       let answer = generator.start(Prompt(messages: [Message(.user, "Hi")], model: "m", maximumTokens: 7), on: reactor)
       do throws(GeneratorError) {
-        try await answer.accepted()
+        try await answer.waitUntilAccepted()
         events: while true {
           switch try await answer.next() {
           case .delta(let delta): text += delta
-          case .finished(let end):
+          case .completed(let end):
             completion = end
             break events
           }
@@ -70,7 +70,7 @@ struct OpenAITests {
     let generator = OpenAIGenerator(baseURL: upstream.baseURL, key: { throw Unreadable() })
     let error = try await onLoop { reactor -> GeneratorError? in
       do throws(GeneratorError) {
-        try await generator.start(Prompt(messages: []), on: reactor).accepted()
+        try await generator.start(Prompt(messages: []), on: reactor).waitUntilAccepted()
         return nil
       } catch { return error }
     }
@@ -211,7 +211,7 @@ struct OpenAITests {
       var codes: [GeneratorError.Code] = []
       for word in ["refuse", "refuse", "close"] {
         do throws(GeneratorError) {
-          try await generator.start(Prompt(messages: [Message(.user, word)]), on: reactor).accepted()
+          try await generator.start(Prompt(messages: [Message(.user, word)]), on: reactor).waitUntilAccepted()
         } catch { codes.append(error.code) }
       }
       return codes
@@ -225,7 +225,7 @@ struct OpenAITests {
     let generator = OpenAIGenerator(baseURL: "http://127.0.0.1:1/v1")
     let code = try await onLoop { reactor -> GeneratorError.Code? in
       do throws(GeneratorError) {
-        try await generator.start(Prompt(messages: []), on: reactor).accepted()
+        try await generator.start(Prompt(messages: []), on: reactor).waitUntilAccepted()
         return nil
       } catch { return error.code }
     }
@@ -266,7 +266,7 @@ struct OpenAITests {
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
     let cancelledAt = try await onLoop { reactor -> ContinuousClock.Instant in
       let answer = generator.start(Prompt(messages: []), on: reactor)
-      try await answer.accepted()
+      try await answer.waitUntilAccepted()
       if afterToken { _ = try await answer.next() }
       let now = ContinuousClock.now
       answer.cancel()
@@ -284,7 +284,7 @@ struct OpenAITests {
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
     let (most, total) = try await onLoop { reactor -> (Int, Int) in
       let answer = generator.start(Prompt(messages: []), on: reactor)
-      try await answer.accepted()
+      try await answer.waitUntilAccepted()
       var (most, total) = (0, 0)
       while case .delta(let text) = try await answer.next() {
         total += text.utf8.count
@@ -319,7 +319,7 @@ struct AnswerTests {
   @Test("keeps its order when the source goes on at once: what the reader has taken comes before what follows")
   func order() async throws {
     let texts = try await onLoop { reactor -> [String] in
-      final class Receiver: AnswerReceiver {
+      final class Receiver: DeltaReceiver {
         var taken: [String] = []
         func receive(_ delta: String) -> Bool {
           taken.append(delta)
@@ -327,11 +327,11 @@ struct AnswerTests {
         }
         func didReceiveActivity() {}
       }
-      let (answer, receiver) = (Answer(), Receiver())
+      let (answer, receiver) = (ModelOutput(), Receiver())
       var held = ["2", "3"]
       // As libcurl does: what it held back comes during the call.
-      answer.drained = { for text in exchange(&held, with: []) { answer.post(text) } }
-      answer.post(String(repeating: "1", count: 66_000))
+      answer.onDrain = { for text in exchange(&held, with: []) { answer.yield(text) } }
+      answer.yield(String(repeating: "1", count: 66_000))
       #expect(answer.isFull)
       answer.receiver = receiver
       guard case .delta(let first) = try await answer.next() else { return [] }

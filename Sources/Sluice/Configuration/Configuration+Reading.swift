@@ -49,10 +49,10 @@ extension Configuration {
       "SLUICE_GENERATOR", effectiveGenerator != .upstream || upstreamURL != nil,
       "is upstream, which needs SLUICE_UPSTREAM_URL")
     check(
-      "SLUICE_TOKENS_FILE", tokensFile != nil || jwtKeysFile != nil || trustsRemoteUser || asksNobody,
+      "SLUICE_TOKENS_FILE", tokensFile != nil || jwtKeysFile != nil || trustsRemoteUser || isAuthenticationDisabled,
       "must be set, or else SLUICE_JWT_KEYS_FILE, SLUICE_TRUST_REMOTE_USER=on or SLUICE_AUTH=none: who may ask?")
     check(
-      "SLUICE_AUTH", !asksNobody || (tokensFile == nil && jwtKeysFile == nil),
+      "SLUICE_AUTH", !isAuthenticationDisabled || (tokensFile == nil && jwtKeysFile == nil),
       "is none, but SLUICE_TOKENS_FILE or SLUICE_JWT_KEYS_FILE is set: which one counts?")
     for (variable, value) in [("SLUICE_JWT_ISSUER", jwtIssuer), ("SLUICE_JWT_AUDIENCE", jwtAudience)] {
       check(variable, value == nil || jwtKeysFile != nil, "is set, but not SLUICE_JWT_KEYS_FILE")

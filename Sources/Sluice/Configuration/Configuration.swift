@@ -20,7 +20,7 @@ public struct Configuration: Sendable {
   var jwtIssuer: String?
   var jwtAudience: String?
   var trustsRemoteUser = false
-  var asksNobody = false
+  var isAuthenticationDisabled = false
 
   // Feature flags.
   var disabledFeatures: Set<Feature> = []

@@ -50,7 +50,7 @@ struct Setting: Sendable {
     },
     global("SLUICE_AUTH", "none: everybody is let in, as the user anonymous") { (c, text) throws(SettingError) in
       guard text == "none" else { throw SettingError(reason: "must be none, or not be set") }
-      c.asksNobody = true
+      c.isAuthenticationDisabled = true
     },
     global("SLUICE_PROMPTS", "folder of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
       (c, text) throws(SettingError) in c.prompts = text

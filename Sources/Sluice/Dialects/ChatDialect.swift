@@ -6,18 +6,18 @@ struct ChatDialect: Dialect {
   static let name = "chat"
   private static let chunkStart = Array("data: {\"type\":\"chunk\",\"content\":".utf8)
 
-  init(_ stream: StreamDescription) {}
+  init(_ stream: StreamMetadata) {}
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
-    case .began: break
+    case .started: break
     case .delta(let text): buffer.append(recordWith: text, after: Self.chunkStart, before: recordEnd)
     case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .finished(let finish):
+    case .completed(let finish):
       var members: JSON.Members = ["type": "complete"]
       members["message_id"] = finish.messageID.map(JSON.string)
       members["session_id"] = finish.sessionID.map(JSON.string)
-      members.merge(finish.more)
+      members.merge(finish.extraMembers)
       buffer.append(record: nil, .object(members))
     case .failed(let failure):
       var members: JSON.Members = ["type": "error"]

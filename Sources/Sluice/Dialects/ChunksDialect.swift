@@ -7,20 +7,20 @@ struct ChunksDialect: Dialect {
   private static let chunkStart = Array("event: chunk\ndata: {\"token\":".utf8)
   private var sequence = 0
 
-  init(_ stream: StreamDescription) {}
+  init(_ stream: StreamMetadata) {}
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
-    case .began: break
+    case .started: break
     case .delta(let text):
       buffer.append(recordWith: text, after: Self.chunkStart, before: [])
       buffer.append(contentsOf: ",\"seq\":\(sequence)}\n\n".utf8)
       sequence += 1
     case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .finished(let finish):
+    case .completed(let finish):
       var members: JSON.Members = ["seq": .integer(sequence)]
       members["messageId"] = finish.messageID.map(JSON.string)
-      members.merge(finish.more)
+      members.merge(finish.extraMembers)
       buffer.append(record: "complete", .object(members))
     case .failed(let failure): buffer.append(record: "error", failure.json)
     case .cancelled(let reason): buffer.append(record: "cancelled", ["reason": .string(reason)])

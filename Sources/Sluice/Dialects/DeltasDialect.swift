@@ -7,16 +7,16 @@ struct DeltasDialect: Dialect {
   /// Told once, and let go then: it may be long.
   private var message: String
 
-  init(_ stream: StreamDescription) { message = stream.message }
+  init(_ stream: StreamMetadata) { message = stream.message }
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
-    case .began:
+    case .started:
       buffer.append(record: nil, ["role": "user", "delta": .string(message)])
       message = ""
     case .delta(let text): buffer.append(recordWith: text, after: Self.deltaStart, before: recordEnd)
     case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .finished: buffer.appendDone()
+    case .completed: buffer.appendDone()
     case .failed(let failure): buffer.append(record: "error", failure.json)
     case .cancelled(let reason): buffer.append(record: "cancelled", ["reason": .string(reason)])
     }

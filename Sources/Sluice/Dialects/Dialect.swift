@@ -4,52 +4,57 @@ import JSON
 import Upstream
 
 /// What a finished answer is called and how it came to its end.
-public final class Finish: Sendable {
+public final class GenerationResult: Sendable {
   /// The id under which the answer is kept; nil where it is not.
   public let messageID: String?
   public let sessionID: String?
   /// When it was complete, where it is kept (RFC 3339, UTC).
-  let at: String?
+  let completedAt: String?
   public let completion: Completion
   /// Further members of the terminal record, such as `report`.
-  public let more: JSON.Members
+  public let extraMembers: JSON.Members
 
   public convenience init(
-    messageID: String? = nil, sessionID: String? = nil, completion: Completion = Completion(), more: JSON.Members = [:]
+    messageID: String? = nil, sessionID: String? = nil, completion: Completion = Completion(),
+    extraMembers: JSON.Members = [:]
   ) {
-    self.init(messageID: messageID, sessionID: sessionID, at: nil, completion: completion, more: more)
+    self.init(
+      messageID: messageID, sessionID: sessionID, completedAt: nil, completion: completion, extraMembers: extraMembers)
   }
 
   init(
-    messageID: String?, sessionID: String?, at: String?, completion: Completion, more: JSON.Members = [:]
+    messageID: String?, sessionID: String?, completedAt: String?, completion: Completion,
+    extraMembers: JSON.Members = [:]
   ) {
     self.messageID = messageID
     self.sessionID = sessionID
-    self.at = at
+    self.completedAt = completedAt
     self.completion = completion
-    self.more = more
+    self.extraMembers = extraMembers
   }
 
   /// The same with other further members.
-  func with(more: JSON.Members) -> Finish {
-    Finish(messageID: messageID, sessionID: sessionID, at: at, completion: completion, more: more)
+  func with(extraMembers: JSON.Members) -> GenerationResult {
+    GenerationResult(
+      messageID: messageID, sessionID: sessionID, completedAt: completedAt, completion: completion,
+      extraMembers: extraMembers)
   }
 }
 
 /// What can happen in a stream: one vocabulary for all wire formats.
 public enum StreamEvent: Sendable {
   /// The first, once: the stream is open.
-  case began
+  case started
   case delta(String)
   case heartbeat
   /// The last: exactly one of these three.
-  case finished(Finish)
+  case completed(GenerationResult)
   case failed(Failure)
   case cancelled(reason: String)
 }
 
 /// What a dialect may tell of a stream.
-public struct StreamDescription: Sendable {
+public struct StreamMetadata: Sendable {
   /// The id that the answer has, or would have, where it is kept: the stream's, unless it is an answer given again.
   public var messageID: String
   /// What the user said.
@@ -70,7 +75,7 @@ public protocol Dialect: Sendable {
   /// Whether a record may have an id. Some clients of a format stumble over one.
   static var allowsEventID: Bool { get }
 
-  init(_ stream: StreamDescription)
+  init(_ stream: StreamMetadata)
 
   /// Header fields beside those that every stream has.
   func addFields(to head: inout ResponseHead)

@@ -6,26 +6,26 @@ struct EventsDialect: Dialect {
   static let name = "events"
   private static let tokenStart = Array("event: token\ndata: {\"t\":".utf8)
 
-  init(_ stream: StreamDescription) {}
+  init(_ stream: StreamMetadata) {}
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
-    case .began: break
+    case .started: break
     case .delta(let text): buffer.append(recordWith: text, after: Self.tokenStart, before: recordEnd)
     case .heartbeat: buffer.append(record: "heartbeat", [:])
-    case .finished(let finish): buffer.append(record: "done", .object(done(finish)))
+    case .completed(let finish): buffer.append(record: "done", .object(done(finish)))
     case .failed(let failure): buffer.append(record: "error", failure.json)
     case .cancelled(let reason): buffer.append(record: "cancelled", ["reason": .string(reason)])
     }
   }
 
-  private func done(_ finish: Finish) -> JSON.Members {
+  private func done(_ finish: GenerationResult) -> JSON.Members {
     var members: JSON.Members = [:]
     members["messageId"] = finish.messageID.map(JSON.string)
     members["sessionId"] = finish.sessionID.map(JSON.string)
     members["finishReason"] = .string(finish.completion.finishReason.rawValue)
     members["usage"] = finish.completion.usage?.json
-    members.merge(finish.more)
+    members.merge(finish.extraMembers)
     return members
   }
 }

@@ -15,7 +15,7 @@ struct OpenAIDialect: Dialect {
   private let head: JSON.Members
   private let wantsUsage: Bool
 
-  init(_ stream: StreamDescription) {
+  init(_ stream: StreamMetadata) {
     head = [
       "id": .string("chatcmpl-" + stream.messageID), "object": "chat.completion.chunk",
       "created": .integer(Timestamp.seconds), "model": .string(stream.model),
@@ -29,10 +29,10 @@ struct OpenAIDialect: Dialect {
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
-    case .began: buffer.append(record: nil, chunk(delta: ["role": "assistant", "content": ""], finishReason: .null))
+    case .started: buffer.append(record: nil, chunk(delta: ["role": "assistant", "content": ""], finishReason: .null))
     case .delta(let text): buffer.append(recordWith: text, after: contentStart, before: contentEnd)
     case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .finished(let finish):
+    case .completed(let finish):
       buffer.append(record: nil, chunk(delta: [:], finishReason: .string(finish.completion.finishReason.rawValue)))
       if wantsUsage, let usage = finish.completion.usage {
         var members = head

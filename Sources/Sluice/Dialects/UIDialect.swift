@@ -14,13 +14,13 @@ struct UIDialect: Dialect {
   /// Whether the one part of text is open: a delta or an end of one that is not makes the client throw.
   private var isTextOpen = false
 
-  init(_ stream: StreamDescription) { messageID = stream.messageID }
+  init(_ stream: StreamMetadata) { messageID = stream.messageID }
 
   func addFields(to head: inout ResponseHead) { head.set("x-vercel-ai-ui-message-stream", "v1") }
 
   mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
     switch event {
-    case .began: buffer.append(record: nil, ["type": "start", "messageId": .string(messageID)])
+    case .started: buffer.append(record: nil, ["type": "start", "messageId": .string(messageID)])
     case .delta(let text):
       if !isTextOpen {
         buffer.append(record: nil, ["type": "text-start", "id": Self.textID])
@@ -28,7 +28,7 @@ struct UIDialect: Dialect {
       }
       buffer.append(recordWith: text, after: Self.deltaStart, before: recordEnd)
     case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .finished(let finish):
+    case .completed(let finish):
       if isTextOpen { buffer.append(record: nil, ["type": "text-end", "id": Self.textID]) }
       let metadata = metadata(of: finish)
       if !metadata.all.isEmpty {
@@ -46,11 +46,11 @@ struct UIDialect: Dialect {
     }
   }
 
-  private func metadata(of finish: Finish) -> JSON.Members {
+  private func metadata(of finish: GenerationResult) -> JSON.Members {
     var members: JSON.Members = [:]
     members["sessionId"] = finish.sessionID.map(JSON.string)
     members["usage"] = finish.completion.usage?.json
-    members.merge(finish.more)
+    members.merge(finish.extraMembers)
     return members
   }
 

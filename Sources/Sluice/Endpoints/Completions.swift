@@ -5,25 +5,25 @@ import Upstream
 
 extension Services {
   /// POST /v1/chat/completions: OpenAI's API, streamed or not, with the conversation in the client's hands.
-  nonisolated(nonsending) func complete(_ call: Call) async throws -> Question {
-    let configuration = call.configuration
-    let instructions = try prompts.systemPrompt(call)
-    let request = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+  nonisolated(nonsending) func complete(_ context: RequestContext) async throws -> GenerationRequest {
+    let configuration = context.configuration
+    let instructions = try prompts.systemPrompt(context)
+    let request = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try CompletionRequest(fields, configuration, instructions: instructions)
     }
-    let model = request.model ?? modelNames(call.configuration).first ?? "default"
+    let model = request.model ?? modelNames(context.configuration).first ?? "default"
     let created = Timestamp.seconds
     let pending = request.prompt
-    return Question(
-      message: request.message, model: model, wantsWhole: !request.isStreamed,
-      wantsUsage: request.includesUsage, keepsText: false,
-      answer: { stream in
+    return GenerationRequest(
+      message: request.message, model: model, wantsJSON: !request.isStreamed,
+      wantsUsage: request.includesUsage, retainsText: false,
+      produce: { stream in
         // Taken out: it may be large, and the stream live long.
-        guard let prompt = pending.withLock({ $0.take() }) else { throw StreamEnded() }
-        let completion = try await stream.relay(try self.start(prompt, call, stream))
-        return Finish(messageID: stream.messageID, completion: completion)
+        guard let prompt = pending.withLock({ $0.take() }) else { throw StreamClosedError() }
+        let completion = try await stream.relay(try self.start(prompt, context, stream))
+        return GenerationResult(messageID: stream.messageID, completion: completion)
       },
-      whole: { finish, text in
+      jsonBody: { finish, text in
         var members: JSON.Members = [
           "id": .string("chatcmpl-" + (finish.messageID ?? "")), "object": "chat.completion",
           "created": .integer(created),
@@ -41,11 +41,11 @@ extension Services {
   }
 
   /// GET /v1/models: what may be asked here.
-  nonisolated(nonsending) func models(_ call: Call) async throws -> Response {
+  nonisolated(nonsending) func models(_ context: RequestContext) async throws -> Response {
     .json([
       "object": "list",
       "data": .array(
-        modelNames(call.configuration).map {
+        modelNames(context.configuration).map {
           ["id": .string($0), "object": "model", "created": .integer(0), "owned_by": "sluice"]
         }),
     ])

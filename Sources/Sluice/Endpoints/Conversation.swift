@@ -1,8 +1,8 @@
 import EventLoop
 import Upstream
 
-/// The words in which an endpoint speaks of a conversation.
-struct Conversation: Sendable {
+/// The names in which an endpoint speaks of a conversation.
+struct ConversationFields: Sendable {
   /// The field with what the user says.
   let message: String
   /// The field with the session's id.
@@ -12,29 +12,29 @@ struct Conversation: Sendable {
   /// Whether the client may ask for one piece by `"stream": false`.
   var hasStreamField = false
   /// The answer in one piece.
-  let whole: Question.Whole
+  let jsonBody: GenerationRequest.JSONBody
 
-  static let api = Conversation(
+  static let api = ConversationFields(
     message: "message", session: "sessionId", hasStreamField: true,
-    whole: { finish, text in
+    jsonBody: { finish, text in
       [
         "messageId": .string(finish.messageID ?? ""), "sessionId": .string(finish.sessionID ?? ""),
         "message": .string(text),
       ]
     })
 
-  static let messages = Conversation(
+  static let messages = ConversationFields(
     message: "content", session: "chat_id", needsSession: true,
-    whole: { finish, text in
+    jsonBody: { finish, text in
       StoredMessage(
         id: finish.messageID ?? "", chat: finish.sessionID ?? "", role: .assistant, content: text,
-        at: finish.at ?? Timestamp.now
+        at: finish.completedAt ?? Timestamp.now
       ).json
     })
 
-  static let chat = Conversation(
+  static let chat = ConversationFields(
     message: "message", session: "session_id",
-    whole: { finish, text in
+    jsonBody: { finish, text in
       [
         "message_id": .string(finish.messageID ?? ""), "session_id": .string(finish.sessionID ?? ""),
         "message": .string(text),
@@ -45,37 +45,39 @@ struct Conversation: Sendable {
 extension Services {
   /// One turn of a conversation: what was said before goes with the question, the answer is streamed, and when it is
   /// complete, and only then, the turn is stored.
-  func converse(_ words: Conversation) -> StreamingEndpoint.Ask {
-    { call in
-      let limit = call.configuration.maximumMessageBytes
-      let asked = try await RequestFields.parse(call, on: self.parsing) { (fields) throws(Failure) in
+  func converse(_ names: ConversationFields) -> StreamingEndpoint.Validator {
+    { context in
+      let limit = context.configuration.maximumMessageBytes
+      let asked = try await RequestFields.parse(context, on: self.parsing) { (fields) throws(Failure) in
         (
-          message: try fields.text(words.message, limit: limit), session: try fields.identifier(words.session),
-          wantsWhole: words.hasStreamField ? try !fields.flag("stream", default: true) : false
+          message: try fields.text(names.message, limit: limit), session: try fields.identifier(names.session),
+          wantsJSON: names.hasStreamField ? try !fields.flag("stream", default: true) : false
         )
       }
-      guard asked.session != nil || !words.needsSession else {
-        throw Failure(.badRequest, "\"\(words.session)\" must name the conversation: any id that you choose.")
+      guard asked.session != nil || !names.needsSession else {
+        throw Failure(.badRequest, "\"\(names.session)\" must name the conversation: any id that you choose.")
       }
       let session = asked.session ?? Identifier.make()
-      return Question(
-        message: asked.message, model: call.configuration.model, session: session, wantsWhole: asked.wantsWhole,
-        answer: { stream in
+      return GenerationRequest(
+        message: asked.message, model: context.configuration.model, session: session, wantsJSON: asked.wantsJSON,
+        produce: { stream in
           let (answer, isNew) = try await self.ask(
-            asked.message, in: asked.session, instructions: try self.prompts.text("chat"), call, stream)
+            asked.message, in: asked.session, instructions: try self.prompts.text("chat"), context, stream)
           let completion = try await stream.relay(answer)
-          return try await self.keep(stream, asked.message, in: session, isNew: isNew, completion, call)
-        }, whole: words.whole)
+          return try await self.keep(stream, asked.message, in: session, isNew: isNew, completion, context)
+        }, jsonBody: names.jsonBody)
     }
   }
 
   /// The earlier turns of a session that go with a question; nil when there is none, or it is not looked for.
-  nonisolated(nonsending) func history(of session: String?, _ call: Call) async throws(Failure) -> [Message]? {
-    let page = Page.history(turns: call.configuration.historyTurns)
+  nonisolated(nonsending) func history(of session: String?, _ context: RequestContext) async throws(Failure)
+    -> [Message]?
+  {
+    let page = Page.history(turns: context.configuration.historyTurns)
     guard let session else { return nil }
-    guard page.limit > 0 else { return await store.hasSession(session, of: call.user) ? [] : nil }
+    guard page.limit > 0 else { return await store.hasSession(session, of: context.user) ? [] : nil }
     do {
-      return try await store.turns(of: session, user: call.user, page)?.flatMap {
+      return try await store.turns(of: session, user: context.user, page)?.flatMap {
         [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
       }
     } catch {
@@ -87,11 +89,11 @@ extension Services {
   ///
   /// - Returns: the answer, and whether the session is, or may be, a new one.
   nonisolated(nonsending) func ask(
-    _ message: String, in session: String?, instructions: String?, _ call: Call, _ stream: ResponseStream
-  ) async throws -> (Answer, isNew: Bool) {
-    let history = try await history(of: session, call)
+    _ message: String, in session: String?, instructions: String?, _ context: RequestContext, _ stream: ResponseStream
+  ) async throws -> (ModelOutput, isNew: Bool) {
+    let history = try await history(of: session, context)
     return (
-      try ask(message, after: history ?? [], instructions: instructions, call, stream), isNew: history == nil
+      try ask(message, after: history ?? [], instructions: instructions, context, stream), isNew: history == nil
     )
   }
 
@@ -101,26 +103,28 @@ extension Services {
   ///   - history: what was said before, oldest first.
   ///   - instructions: the endpoint's own, which follow the location's system prompt.
   func ask(
-    _ message: String, after history: [Message] = [], instructions: String?, _ call: Call, _ stream: ResponseStream
-  ) throws -> Answer {
+    _ message: String, after history: [Message] = [], instructions: String?, _ context: RequestContext,
+    _ stream: ResponseStream
+  ) throws -> ModelOutput {
     var messages: [Message] = []
-    let system = [try prompts.systemPrompt(call), instructions].compactMap { $0 }.filter { !$0.isEmpty }
+    let system = [try prompts.systemPrompt(context), instructions].compactMap { $0 }.filter { !$0.isEmpty }
     if !system.isEmpty { messages.append(Message(.system, system.joined(separator: "\n\n"))) }
     messages += history
     messages.append(Message(.user, message))
     return try start(
-      Prompt(messages: messages, model: call.configuration.model, maximumTokens: call.configuration.maximumTokens),
-      call,
+      Prompt(
+        messages: messages, model: context.configuration.model, maximumTokens: context.configuration.maximumTokens),
+      context,
       stream)
   }
 
-  func start(_ prompt: Prompt, _ call: Call, _ stream: ResponseStream) throws -> Answer {
+  func start(_ prompt: Prompt, _ context: RequestContext, _ stream: ResponseStream) throws -> ModelOutput {
     // Whoever has gone meanwhile costs the model nothing.
     try Task.checkCancellation()
     var prompt = prompt
-    prompt.echoGap = call.configuration.echoGap
+    prompt.echoGap = context.configuration.echoGap
     freedMemory.note(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
-    return generator(for: call.configuration).start(prompt, on: stream.reactor)
+    return generator(for: context.configuration).start(prompt, on: stream.reactor)
   }
 
   /// Stores a turn that is complete. Its id is the stream's.
@@ -130,12 +134,13 @@ extension Services {
   ///
   /// - Parameter isNew: whether the session may be begun by it. One that was there and is not any more was deleted.
   nonisolated(nonsending) func keep(
-    _ stream: ResponseStream, _ message: String, in session: String, isNew: Bool, _ completion: Completion, _ call: Call
-  ) async throws -> Finish {
+    _ stream: ResponseStream, _ message: String, in session: String, isNew: Bool, _ completion: Completion,
+    _ context: RequestContext
+  ) async throws -> GenerationResult {
     let turn = Turn(
       id: stream.messageID, at: Timestamp.now, user: message, assistant: stream.text, completion: completion,
-      model: call.configuration.model)
-    let finish = Finish(messageID: turn.id, sessionID: session, at: turn.at, completion: completion)
+      model: context.configuration.model)
+    let finish = GenerationResult(messageID: turn.id, sessionID: session, completedAt: turn.at, completion: completion)
     let replay = stream.claim.map {
       Replay(
         request: $0.request, messageID: turn.id, text: turn.assistant.content, finish: finish, user: message,
@@ -143,7 +148,7 @@ extension Services {
     }
     guard streams.beginStoring(stream.id) else {
       stream.end(.stopped)
-      throw StreamEnded()
+      throw StreamClosedError()
     }
     defer { streams.endStoring(stream.id) }
     let isStored: Bool
@@ -151,17 +156,17 @@ extension Services {
       isStored = try await storing("The answer is complete, but it could not be stored.") {
         if let claim = stream.claim, let replay { try await store.complete(claim, with: replay) }
         return try await store.append(
-          turn, to: session, user: call.user, creates: isNew, ifAbsent: stream.claim != nil)
+          turn, to: session, user: context.user, creates: isNew, ifAbsent: stream.claim != nil)
       }
     } catch {
       // The client is told; what it has seen is kept all the same, as soon as that can be.
-      unsaved.add(.turn(turn, session: session), of: call.user, replay: replay, claim: stream.claim)
+      unsaved.add(.turn(turn, session: session), of: context.user, replay: replay, claim: stream.claim)
       throw error
     }
     guard isStored else {
       if let claim = stream.claim { await store.discard(claim) }
       stream.end(.stopped)
-      throw StreamEnded()
+      throw StreamClosedError()
     }
     return finish
   }

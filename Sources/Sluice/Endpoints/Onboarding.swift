@@ -4,28 +4,29 @@ import Upstream
 extension Services {
   /// GET /chat/onboarding-stream: leads a new user through the steps of `onboarding.txt`. A completed stream stores the
   /// turn and takes the message as the answer to the present step; any other changes nothing.
-  nonisolated(nonsending) func onboard(_ call: Call) async throws -> Question {
-    let limit = call.configuration.maximumMessageBytes
-    let message = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+  nonisolated(nonsending) func onboard(_ context: RequestContext) async throws -> GenerationRequest {
+    let limit = context.configuration.maximumMessageBytes
+    let message = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.text("message", limit: limit)
     }
     guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
       throw Failure.incompleteConfiguration("onboarding.txt has no step: a line that begins with #")
     }
-    return Question(
-      message: message, model: call.configuration.model, session: Self.onboardingSession,
-      answer: { stream in
+    return GenerationRequest(
+      message: message, model: context.configuration.model, session: Self.onboardingSession,
+      produce: { stream in
         let before: OnboardingState
-        do { before = try await self.store.onboarding(of: call.user) } catch {
+        do { before = try await self.store.onboarding(of: context.user) } catch {
           throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
         }
         let (answer, isNew) = try await self.ask(
-          message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), call, stream)
+          message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), context, stream
+        )
         let completion = try await stream.relay(answer)
         let finish = try await self.keep(
-          stream, message, in: Self.onboardingSession, isNew: isNew, completion, call)
-        let state = try await self.advance(from: before, message, script, call)
-        return finish.with(more: state.progress(of: script))
+          stream, message, in: Self.onboardingSession, isNew: isNew, completion, context)
+        let state = try await self.advance(from: before, message, script, context)
+        return finish.with(extraMembers: state.progress(of: script))
       })
   }
 
@@ -33,12 +34,12 @@ extension Services {
   static let onboardingSession = "onboarding"
 
   private nonisolated(nonsending) func advance(
-    from before: OnboardingState, _ message: String, _ script: OnboardingScript, _ call: Call
+    from before: OnboardingState, _ message: String, _ script: OnboardingScript, _ context: RequestContext
   ) async throws -> OnboardingState {
     guard let step = script.steps.dropFirst(before.answers.count).first else { return before }
     return try await storing("The answer is complete, but the onboarding's state could not be stored.") {
       try await store.advanceOnboarding(
-        of: call.user, from: before, with: OnboardingState.Answer(step: step.name, answer: message))
+        of: context.user, from: before, with: OnboardingState.Answer(step: step.name, answer: message))
     }
   }
 }

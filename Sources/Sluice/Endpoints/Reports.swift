@@ -5,88 +5,89 @@ import Upstream
 extension Services {
   /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. The model's text is streamed; the end
   /// carries the JSON object that it is, read strictly.
-  nonisolated(nonsending) func makeReport(_ call: Call) async throws -> Question {
-    let limit = call.configuration.maximumMessageBytes
-    let asked = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+  nonisolated(nonsending) func makeReport(_ context: RequestContext) async throws -> GenerationRequest {
+    let limit = context.configuration.maximumMessageBytes
+    let asked = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       (
         input: try fields.text("input", limit: limit), title: try fields.title(),
         isSaved: try fields.flag("save", default: false)
       )
     }
-    return Question(
-      message: asked.input, model: call.configuration.model,
-      answer: { stream in
-        let answer = try self.ask(asked.input, instructions: try self.prompts.text("report"), call, stream)
+    return GenerationRequest(
+      message: asked.input, model: context.configuration.model,
+      produce: { stream in
+        let answer = try self.ask(asked.input, instructions: try self.prompts.text("report"), context, stream)
         let completion = try await stream.relay(answer)
         let (text, rules) = (stream.text, stream.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in
           try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)
         }
-        guard asked.isSaved else { return Finish(completion: completion, more: ["report": report]) }
-        return try await self.save(report, title: asked.title, stream, completion, call)
+        guard asked.isSaved else { return GenerationResult(completion: completion, extraMembers: ["report": report]) }
+        return try await self.save(report, title: asked.title, stream, completion, context)
       },
-      whole: { finish, _ in
-        var members: JSON.Members = ["report": finish.more["report"] ?? .null]
-        members["reportId"] = finish.more["reportId"]
+      jsonBody: { finish, _ in
+        var members: JSON.Members = ["report": finish.extraMembers["report"] ?? .null]
+        members["reportId"] = finish.extraMembers["reportId"]
         return .object(members)
       })
   }
 
   /// POST /api/reports: `{"report","title"?}`, stored as it is.
-  nonisolated(nonsending) func addReport(_ call: Call) async throws -> Response {
+  nonisolated(nonsending) func addReport(_ context: RequestContext) async throws -> Response {
     // It costs no model, but the disk.
-    let message = try await limiter.countMessage(of: call.user, call.configuration)
+    let message = try await limiter.countMessage(of: context.user, context.configuration)
     let stored: StoredReport
     do {
-      stored = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+      stored = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
         guard let report = fields["report"], case .object = report else {
           throw Failure(.badRequest, "\"report\" must be a JSON object.")
         }
         return StoredReport(id: Identifier.make(), title: try fields.title(), at: Timestamp.now, report: report)
       }
     } catch {
-      await limiter.uncount(message, of: call.user)
+      await limiter.uncount(message, of: context.user)
       throw error
     }
-    try await storing("The report could not be stored.") { try await store.save(stored, of: call.user) }
+    try await storing("The report could not be stored.") { try await store.save(stored, of: context.user) }
     return .json(["id": .string(stored.id)], status: 201)
   }
 
   /// GET /api/reports: the user's, newest first, without the reports themselves.
-  nonisolated(nonsending) func reports(_ call: Call) async throws -> Response {
-    let page = try Page(call.request)
-    let reports = try await reading { try await store.reports(of: call.user, page) }
+  nonisolated(nonsending) func reports(_ context: RequestContext) async throws -> Response {
+    let page = try Page(context.request)
+    let reports = try await reading { try await store.reports(of: context.user, page) }
     return .json(["reports": .array(reports)])
   }
 
   /// GET /api/reports/{id}.
-  nonisolated(nonsending) func report(_ call: Call) async throws -> Response {
-    let id = call.pathParameters["id"] ?? ""
-    guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: call.user) }) else {
+  nonisolated(nonsending) func report(_ context: RequestContext) async throws -> Response {
+    let id = context.pathParameters["id"] ?? ""
+    guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: context.user) })
+    else {
       throw Failure(.notFound, "There is no such report.")
     }
-    let rules = try await redactionRules(for: call.configuration)
+    let rules = try await redactionRules(for: context.configuration)
     return try await pool.run { () throws(Failure) in .json(try report.redacted(by: rules).json) }
   }
 
   /// Saves the report of a stream under the stream's id, so that the same request sent again saves it once.
   private nonisolated(nonsending) func save(
-    _ report: JSON, title: String?, _ stream: ResponseStream, _ completion: Completion, _ call: Call
-  ) async throws -> Finish {
+    _ report: JSON, title: String?, _ stream: ResponseStream, _ completion: Completion, _ context: RequestContext
+  ) async throws -> GenerationResult {
     let stored = StoredReport(id: stream.messageID, title: title, at: Timestamp.now, report: report)
-    let finish = Finish(
-      messageID: nil, sessionID: nil, at: stored.at, completion: completion,
-      more: ["report": report, "reportId": .string(stored.id)])
+    let finish = GenerationResult(
+      messageID: nil, sessionID: nil, completedAt: stored.at, completion: completion,
+      extraMembers: ["report": report, "reportId": .string(stored.id)])
     let replay = stream.claim.map {
       Replay(request: $0.request, messageID: stream.messageID, text: stream.text, finish: finish, title: title)
     }
     do throws(Failure) {
       try await storing("The report could not be stored.") {
         if let claim = stream.claim, let replay { try await store.complete(claim, with: replay) }
-        try await store.save(stored, of: call.user)
+        try await store.save(stored, of: context.user)
       }
     } catch {
-      unsaved.add(.report(stored), of: call.user, replay: replay, claim: stream.claim)
+      unsaved.add(.report(stored), of: context.user, replay: replay, claim: stream.claim)
       throw error
     }
     return finish

@@ -5,9 +5,9 @@ import Upstream
 
 extension Services {
   /// GET /api/sessions: the user's, those with the newest turns first.
-  nonisolated(nonsending) func sessions(_ call: Call) async throws -> Response {
-    let page = try Page(call.request)
-    guard let sessions = try await reading({ try await store.sessions(of: call.user, page) }) else {
+  nonisolated(nonsending) func sessions(_ context: RequestContext) async throws -> Response {
+    let page = try Page(context.request)
+    guard let sessions = try await reading({ try await store.sessions(of: context.user, page) }) else {
       throw Failure(.notFound, "There is no session to go on after: begin again without \"before\".")
     }
     return .json([
@@ -19,10 +19,10 @@ extension Services {
   }
 
   /// GET /api/sessions/{id}: its newest turns, oldest of them first.
-  nonisolated(nonsending) func session(_ call: Call) async throws -> Response {
-    let id = call.pathParameters["id"] ?? ""
-    let turns = try await turns(of: id, try Page(call.request), call)
-    let rules = try await redactionRules(for: call.configuration)
+  nonisolated(nonsending) func session(_ context: RequestContext) async throws -> Response {
+    let id = context.pathParameters["id"] ?? ""
+    let turns = try await turns(of: id, try Page(context.request), context)
+    let rules = try await redactionRules(for: context.configuration)
     // Some megabytes are not encoded on the loop.
     return try await pool.run { () throws(Failure) in
       let list = try turns.map { (turn) throws(Failure) -> JSON in
@@ -36,33 +36,33 @@ extension Services {
   }
 
   /// DELETE /api/sessions/{id}.
-  nonisolated(nonsending) func deleteSession(_ call: Call) async throws -> Response {
-    let id = call.pathParameters["id"] ?? ""
+  nonisolated(nonsending) func deleteSession(_ context: RequestContext) async throws -> Response {
+    let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id) else { throw Self.noSession }
     // A stream that would store its turn would begin the session again.
-    let hadStreams = await streams.endSession(id, of: call.user)
-    let (unsaved, user) = (unsaved, call.user)
+    let hadStreams = await streams.endSession(id, of: context.user)
+    let (unsaved, user) = (unsaved, context.user)
     await pool.run { unsaved.forget(session: id, of: user) }
     let isDeleted = try await storing("The session could not be deleted.") {
-      try await store.deleteSession(id, of: call.user)
+      try await store.deleteSession(id, of: context.user)
     }
     guard isDeleted || hadStreams else { throw Self.noSession }
     return Response(ResponseHead(status: 204))
   }
 
   /// GET /messages/?chat_id=: the same turns, a message each for what was asked and what was answered.
-  nonisolated(nonsending) func messages(_ call: Call) async throws -> Response {
-    let named = try await RequestFields.parse(call, on: parsing) { (fields) throws(Failure) in
+  nonisolated(nonsending) func messages(_ context: RequestContext) async throws -> Response {
+    let named = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.identifier("chat_id")
     }
     guard let chat = named else {
       throw Failure(.badRequest, "\"chat_id\" must name the conversation: /messages/?chat_id=ID.")
     }
-    let given = try Page(call.request)
+    let given = try Page(context.request)
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
     // A conversation begins with its first message: before that it is empty, not missing.
-    let turns = try await reading { try await store.turns(of: chat, user: call.user, page) } ?? []
-    let rules = try await redactionRules(for: call.configuration)
+    let turns = try await reading { try await store.turns(of: chat, user: context.user, page) } ?? []
+    let rules = try await redactionRules(for: context.configuration)
     return try await pool.run { () throws(Failure) in
       var messages: [JSON] = []
       for turn in turns {
@@ -77,9 +77,11 @@ extension Services {
     }
   }
 
-  private nonisolated(nonsending) func turns(of session: String, _ page: Page, _ call: Call) async throws -> [Turn] {
+  private nonisolated(nonsending) func turns(of session: String, _ page: Page, _ context: RequestContext) async throws
+    -> [Turn]
+  {
     guard Identifier.isValid(session),
-      let turns = try await reading({ try await store.turns(of: session, user: call.user, page) })
+      let turns = try await reading({ try await store.turns(of: session, user: context.user, page) })
     else { throw Self.noSession }
     return turns
   }

@@ -5,7 +5,7 @@ import FastCGI
 struct Authenticator: Sendable {
   private let tokens: WatchedFile<TokensFile>?
   private let jwt: JWTVerifier?
-  private let asksNobody: Bool
+  private let isAuthenticationDisabled: Bool
   private let corsOrigins: [String]
   private let log: Log
   /// Where the files are read when they have changed.
@@ -31,7 +31,7 @@ struct Authenticator: Sendable {
       }
       return JWTVerifier(keys: keys, issuer: configuration.jwtIssuer, audience: configuration.jwtAudience)
     }
-    asksNobody = configuration.asksNobody
+    isAuthenticationDisabled = configuration.isAuthenticationDisabled
     corsOrigins = configuration.corsOrigins
     self.log = log
   }
@@ -41,10 +41,10 @@ struct Authenticator: Sendable {
   ///
   /// - Parameter asksModel: whether the request, whatever its method is, has a model generate and counts as a message.
   func authenticate(
-    _ request: Request, trustsRemoteUser: Bool, asksModel: Bool
+    _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User {
     if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
-      try refuseCrossSiteRequests(request, asksModel: asksModel)
+      try refuseCrossSiteRequests(request, callsModel: callsModel)
       if let user = User(name) { return user }
       throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no folder can be named after it.")
     }
@@ -52,7 +52,7 @@ struct Authenticator: Sendable {
       if let user = try await user(of: token) { return user }
       throw Failure(.unauthorized, "The token is not valid.")
     }
-    if asksNobody, let user = User("anonymous") { return user }
+    if isAuthenticationDisabled, let user = User("anonymous") { return user }
     throw Failure(.unauthorized, "A token is needed: send the header \"Authorization: Bearer TOKEN\".")
   }
 
@@ -62,7 +62,7 @@ struct Authenticator: Sendable {
   /// `Sec-Fetch-Site` decides where the browser sends it (W3C Fetch Metadata, 2.4), which over plain http it does not;
   /// then `Origin`, which it sends with every POST, or `Referer`. An image can be made to send neither, and so can a
   /// program: a GET that has a model generate is refused then.
-  private func refuseCrossSiteRequests(_ request: Request, asksModel: Bool) throws(Failure) {
+  private func refuseCrossSiteRequests(_ request: Request, callsModel: Bool) throws(Failure) {
     let origin = request.header("Origin")
     if let origin, corsOrigins.contains(origin) { return }
     let isSameSite: Bool
@@ -71,7 +71,7 @@ struct Authenticator: Sendable {
     } else if let page = origin ?? request.header("Referer") {
       isSameSite = Self.authority(of: page).map { $0 == request.header("Host")?.lowercased() } ?? false
     } else {
-      isSameSite = !(asksModel && request.method != "POST")
+      isSameSite = !(callsModel && request.method != "POST")
     }
     guard isSameSite else {
       throw Failure(.forbidden, "Requests from pages of other origins are not allowed.")
@@ -93,7 +93,7 @@ struct Authenticator: Sendable {
   }
 
   private func user(of token: String) async throws(Failure) -> User? {
-    if asksNobody { return User("anonymous") }
+    if isAuthenticationDisabled { return User("anonymous") }
     do {
       if let jwt, JWTVerifier.isToken(token) { return try await jwt.user(of: token, on: pool) }
       return try await tokens?.content(on: pool).user(of: token)

@@ -34,8 +34,8 @@ final class Prompts: Sendable {
   }
 
   /// The system prompt of a request's location, which goes before everything else.
-  func systemPrompt(_ call: Call) throws(Failure) -> String? {
-    try call.configuration.systemPromptFile.map { (path) throws(Failure) in try files.content(path) }
+  func systemPrompt(_ context: RequestContext) throws(Failure) -> String? {
+    try context.configuration.systemPromptFile.map { (path) throws(Failure) in try files.content(path) }
   }
 
   /// The names of the blocks that there are, the admin's among them.

@@ -85,9 +85,9 @@ extension Services {
     return try await pool.run { () throws(Failure) in
       var replay = replay
       replay.text = try Redactor.redact(replay.text, by: rules)
-      var more = replay.finish.more
+      var more = replay.finish.extraMembers
       more["report"] = try more["report"].map { (report) throws(Failure) in try Redactor.redact(report, by: rules) }
-      replay.finish = replay.finish.with(more: more)
+      replay.finish = replay.finish.with(extraMembers: more)
       return replay
     }
   }

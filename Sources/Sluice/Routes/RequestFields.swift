@@ -18,14 +18,17 @@ struct RequestFields: Sendable {
   /// - Parameter make: takes what it needs of the fields. It may run on another thread.
   /// - Throws: ``Failure`` when the body is too large, is not declared as JSON, or is no JSON object; what `make` throws.
   static func parse<Value: Sendable>(
-    _ call: Call, on pool: BlockingPool, _ make: @escaping @Sendable (RequestFields) throws(Failure) -> Value
+    _ context: RequestContext, on pool: BlockingPool,
+    _ make: @escaping @Sendable (RequestFields) throws(Failure) -> Value
   ) async throws(Failure) -> Value {
-    if call.method == "GET" || call.method == "HEAD" { return try make(RequestFields(source: .query(call.head))) }
-    let body = call.body
-    guard !body.isTooLarge else {
-      throw Failure(.payloadTooLarge, "The body is longer than \(call.configuration.maximumBodyBytes) bytes.")
+    if context.method == "GET" || context.method == "HEAD" {
+      return try make(RequestFields(source: .query(context.head)))
     }
-    let type = (call.head.header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased()
+    let body = context.body
+    guard !body.isTooLarge else {
+      throw Failure(.payloadTooLarge, "The body is longer than \(context.configuration.maximumBodyBytes) bytes.")
+    }
+    let type = (context.head.header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased()
     guard type == "application/json" else {
       throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
     }

@@ -1,70 +1,74 @@
 import FastCGI
 
 /// What a program answers a request with that it does not stream.
-public typealias AnswerHandler = nonisolated(nonsending) @Sendable (Call) async throws -> Response
+public typealias RouteHandler = nonisolated(nonsending) @Sendable (RequestContext) async throws -> Response
 
 /// What a program streams: it sends deltas and returns when the answer is complete.
 ///
 /// It runs on an event loop: what blocks belongs elsewhere. When the client goes, its task is cancelled and the next
 /// `send` throws.
-public typealias StreamHandler = nonisolated(nonsending) @Sendable (Call, ResponseStream) async throws -> Void
+public typealias StreamHandler = nonisolated(nonsending) @Sendable (RequestContext, ResponseStream) async throws -> Void
 
 /// One row of the table of endpoints.
 struct Route: Sendable {
   enum Action: Sendable {
-    case answer(AnswerHandler)
+    case handle(RouteHandler)
     case stream(StreamingEndpoint)
   }
 
   let methods: [String]
   let path: PathPattern
   /// Whether it answers without asking who asks.
-  let isOpen: Bool
+  let isPublic: Bool
   /// Whether it is served while the server waits for its streams to end.
   let isServedWhileDraining: Bool
   let action: Action
 
   /// Whether it has a model generate.
-  var asksModel: Bool {
+  var callsModel: Bool {
     if case .stream = action { true } else { false }
   }
 
   private init(
-    _ methods: [String], _ path: PathPattern, isOpen: Bool = false, isServedWhileDraining: Bool = false,
+    _ methods: [String], _ path: PathPattern, isPublic: Bool = false, isServedWhileDraining: Bool = false,
     _ action: Action
   ) {
     self.methods = methods
     self.path = path
-    self.isOpen = isOpen
-    self.isServedWhileDraining = isServedWhileDraining || isOpen
+    self.isPublic = isPublic
+    self.isServedWhileDraining = isServedWhileDraining || isPublic
     self.action = action
   }
 
   /// A row that streams.
   static func stream(
     _ methods: String..., at path: PathPattern, as dialect: any Dialect.Type, feature: Feature? = nil,
-    whenOff alternative: StreamingEndpoint.Alternative = .refusal(twin: nil), keepsAnswers: Bool = true,
-    keepsBody: Bool = false, _ ask: @escaping StreamingEndpoint.Ask
+    whenDisabled disabledBehavior: StreamingEndpoint.DisabledBehavior = .refusal(alternate: nil),
+    supportsIdempotencyKey: Bool = true,
+    retainsBody: Bool = false, _ validate: @escaping StreamingEndpoint.Validator
   ) -> Route {
     Route(
       methods, path,
       .stream(
         StreamingEndpoint(
-          dialect: dialect, feature: feature, alternative: alternative, keepsAnswers: keepsAnswers,
-          keepsBody: keepsBody, ask: ask)))
+          dialect: dialect, feature: feature, disabledBehavior: disabledBehavior,
+          supportsIdempotencyKey: supportsIdempotencyKey,
+          retainsBody: retainsBody, validate: validate)))
   }
 
   /// A row that asks a model and answers in one piece.
-  static func whole(_ methods: String..., at path: PathPattern, _ ask: @escaping StreamingEndpoint.Ask) -> Route {
-    Route(methods, path, .stream(StreamingEndpoint(dialect: nil, ask: ask)))
+  static func json(_ methods: String..., at path: PathPattern, _ validate: @escaping StreamingEndpoint.Validator)
+    -> Route
+  {
+    Route(methods, path, .stream(StreamingEndpoint(dialect: nil, validate: validate)))
   }
 
   /// A row that asks no model.
-  static func answer(
-    _ methods: String..., at path: PathPattern, isOpen: Bool = false, isServedWhileDraining: Bool = false,
-    _ handler: @escaping AnswerHandler
+  static func handle(
+    _ methods: String..., at path: PathPattern, isPublic: Bool = false, isServedWhileDraining: Bool = false,
+    _ handler: @escaping RouteHandler
   ) -> Route {
-    Route(methods, path, isOpen: isOpen, isServedWhileDraining: isServedWhileDraining, .answer(handler))
+    Route(methods, path, isPublic: isPublic, isServedWhileDraining: isServedWhileDraining, .handle(handler))
   }
 }
 

@@ -7,7 +7,7 @@ import Upstream
 /// A streaming backend behind a web server: the built-in endpoints and your own.
 ///
 ///     let application = try Application()
-///     application.stream("GET", "/countdown") { call, stream in
+///     application.stream("GET", "/countdown") { context, stream in
 ///       for number in (1...10).reversed() {
 ///         try await stream.send("\(number) ")
 ///         try await Task.sleep(for: .seconds(1))
@@ -52,19 +52,19 @@ public final class Application {
   ///     ``Failure`` as it is, anything else as `internal`.
   public func stream(_ method: String, _ path: String, _ handler: @escaping StreamHandler) {
     routes.add(
-      .stream(method, at: PathPattern(path), as: EventsDialect.self, keepsBody: true) { call in
-        Question(
-          message: "", keepsText: false,
-          answer: { stream in
-            try await handler(call, stream)
-            return Finish()
+      .stream(method, at: PathPattern(path), as: EventsDialect.self, retainsBody: true) { context in
+        GenerationRequest(
+          message: "", retainsText: false,
+          produce: { stream in
+            try await handler(context, stream)
+            return GenerationResult()
           })
       })
   }
 
   /// Adds an endpoint that answers in one piece.
-  public func answer(_ method: String, _ path: String, _ handler: @escaping AnswerHandler) {
-    routes.add(.answer(method, at: PathPattern(path), handler))
+  public func answer(_ method: String, _ path: String, _ handler: @escaping RouteHandler) {
+    routes.add(.handle(method, at: PathPattern(path), handler))
   }
 
   /// Serves until SIGTERM or SIGINT, then lets running streams finish and returns. As a CGI program it serves the one
@@ -109,7 +109,7 @@ public final class Application {
           services.streams.endAll(.failed(Failure(.shuttingDown, "The server is shutting down.")))
           _ = reactor.schedule(after: .seconds(3)) { loop.stop() }
         }
-        RequestHandler(services, routes: routes, on: reactor).respond(
+        RequestDispatcher(services, routes: routes, on: reactor).respond(
           request,
           ResponseWriter(
             exchange, isHeadRequest: request.method == "HEAD", writeTimeout: configuration.writeTimeout))

@@ -75,7 +75,7 @@ final class Server {
     workers.append(Worker(loop: loop, thread: thread, connections: slot))
     let (services, routes) = (services, routes)
     loop.execute { reactor in
-      let handler = RequestHandler(services, routes: routes, on: reactor)
+      let handler = RequestDispatcher(services, routes: routes, on: reactor)
       unsafe slot.server = ConnectionServer(
         reactor: reactor, limits: services.serverLimits,
         responder: { request, writer in handler.respond(request, writer) })

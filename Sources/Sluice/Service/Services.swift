@@ -72,7 +72,7 @@ final class Services: Sendable {
   /// Logs and counts that a request was refused, whoever refuses it.
   ///
   /// - Parameter request: what the line is to say of the request.
-  func note(_ failure: Failure, _ request: JSON.Members) {
+  func recordRefusal(_ failure: Failure, fields request: JSON.Members) {
     var fields = request
     fields["status"] = .integer(failure.code.status)
     fields["error"] = .string(failure.code.rawValue)

@@ -12,7 +12,7 @@ struct Replay: Sendable, Equatable {
   let request: String
   let messageID: String
   var text: String
-  var finish: Finish
+  var finish: GenerationResult
   /// What the user said and the model that was asked, where a turn is stored.
   var user: String?
   var model: String?
@@ -23,13 +23,15 @@ struct Replay: Sendable, Equatable {
 
   /// The turn that is to be in the session's file.
   var turn: Turn? {
-    guard let user, finish.sessionID != nil, let at = finish.at else { return nil }
+    guard let user, finish.sessionID != nil, let at = finish.completedAt else { return nil }
     return Turn(id: messageID, at: at, user: user, assistant: text, completion: finish.completion, model: model)
   }
 
   /// The report that is to be a file.
   var report: StoredReport? {
-    guard let id = finish.more["reportId"]?.string, let report = finish.more["report"], let at = finish.at else {
+    guard let id = finish.extraMembers["reportId"]?.string, let report = finish.extraMembers["report"],
+      let at = finish.completedAt
+    else {
       return nil
     }
     return StoredReport(id: id, title: title, at: at, report: report)
@@ -44,17 +46,18 @@ struct Replay: Sendable, Equatable {
     members["text"] = .string(text)
     members["finishReason"] = .string(finish.completion.finishReason.rawValue)
     members["storedAs"] = finish.messageID.map(JSON.string)
-    members["at"] = finish.at.map(JSON.string)
+    members["at"] = finish.completedAt.map(JSON.string)
     members["user"] = user.map(JSON.string)
     members["model"] = model.map(JSON.string)
     members["title"] = title.map(JSON.string)
     members["usage"] = finish.completion.usage?.json
-    members["more"] = .object(finish.more)
+    members["more"] = .object(finish.extraMembers)
     return JSON.object(members).encoded + [0x0A]
   }
 
   init(
-    request: String, messageID: String, text: String, finish: Finish, user: String? = nil, model: String? = nil,
+    request: String, messageID: String, text: String, finish: GenerationResult, user: String? = nil,
+    model: String? = nil,
     title: String? = nil
   ) {
     self.request = request
@@ -81,14 +84,14 @@ struct Replay: Sendable, Equatable {
     if case .object(let members)? = json["more"] { more = members }
     self.init(
       request: request, messageID: messageID, text: text,
-      finish: Finish(
-        messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string, at: json["at"]?.string,
+      finish: GenerationResult(
+        messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string, completedAt: json["at"]?.string,
         completion: Completion(FinishReason(rawValue: reason), usage: json["usage"].flatMap(Usage.init(json:))),
-        more: more), user: json["user"]?.string, model: json["model"]?.string, title: json["title"]?.string)
+        extraMembers: more), user: json["user"]?.string, model: json["model"]?.string, title: json["title"]?.string)
   }
 
   /// Sends it again: in parts, so that a large one does not hold the loop.
-  func send(to stream: ResponseStream) async throws -> Finish {
+  func send(to stream: ResponseStream) async throws -> GenerationResult {
     var rest = text[...]
     while !rest.isEmpty {
       let part = rest.prefix(Self.maximumPartCharacters)

@@ -6,17 +6,17 @@ extension ResponseStream {
   struct Form {
     var dialect: any Dialect
     /// Makes the answer of all the text, when the client wants it in one piece. Nil streams.
-    var whole: Question.Whole?
+    var whole: GenerationRequest.JSONBody?
     /// Where a large end is encoded; on the loop without.
     var pool: BlockingPool?
     /// Whether ``ResponseStream/text`` is wanted; a stream that is not stored need not grow.
-    var keepsText = true
+    var retainsText = true
     /// Takes out what nobody may see, before anything else is done with the text.
     var redactor: Redactor?
     /// The right to answer the requests with an Idempotency-Key, of which this is one.
     var claim: ReplayClaim?
     /// Whether the stream's id is sent as an event's: an EventSource that reconnects then tells it.
-    var sendsID = false
+    var sendsEventID = false
   }
 }
 

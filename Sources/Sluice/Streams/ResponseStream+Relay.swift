@@ -7,14 +7,14 @@ extension ResponseStream {
   /// takes waiting, and for the end.
   ///
   /// - Returns: how the answer was completed.
-  func relay(_ answer: Answer) async throws -> Completion {
+  func relay(_ answer: ModelOutput) async throws -> Completion {
     relayed = answer
     defer {
       relayed = nil
       answer.cancel()
     }
     return try await reactor.onCancel(answer.cancel) {
-      try await answer.accepted()
+      try await answer.waitUntilAccepted()
       try await open()
       answer.receiver = self
       while true {
@@ -22,7 +22,7 @@ extension ResponseStream {
         case .delta(let text):
           if !text.isEmpty { try put(text) }
           try await flush()
-        case .finished(let completion):
+        case .completed(let completion):
           try putHeld()
           try await flush()
           modelHasEnded()

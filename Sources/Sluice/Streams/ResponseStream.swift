@@ -6,7 +6,7 @@ import Upstream
 ///
 /// It is given to a handler, which sends with ``send(_:)`` and returns when the answer is complete. Belongs to its
 /// loop: the compiler keeps it in the handler's task.
-public final class ResponseStream: AnswerReceiver, Flushing {
+public final class ResponseStream: DeltaReceiver, Flushing {
   /// The stream's id (a UUIDv7), which the client has from the header `Sluice-Stream-Id`.
   public let id: String
   /// The id under which the answer is kept, where it is: the stream's own, unless it is an answer given again.
@@ -27,12 +27,12 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   let reactor: Reactor
   private let limits: StreamLimits
-  private let keepsText: Bool
-  private let sendsID: Bool
+  private let retainsText: Bool
+  private let sendsEventID: Bool
   private let redactor: Redactor?
   /// The right to answer the requests with an Idempotency-Key, of which this is one.
   let claim: ReplayClaim?
-  private let whole: Question.Whole?
+  private let whole: GenerationRequest.JSONBody?
   private let pool: BlockingPool?
   private var dialect: any Dialect
   private var state = StreamState()
@@ -41,14 +41,14 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   private var isFlushing = false
   /// Whether a flush is due when the present event has been handled.
   private var isGathering = false
-  private var requestedEnding: Ending?
+  private var requestedEnding: Termination?
   /// Whether there is one: asked at every token.
   private(set) var mustEnd = false
   /// Whether the handler was told of the end: what it returns then is no whole answer, whatever it does.
   private(set) var wasTold = false
   private var cancelTask: (() -> Void)?
   /// The answer that is being relayed: its reader is woken for what could not be sent at once.
-  var relayed: Answer?
+  var relayed: ModelOutput?
   private var heartbeatTimer: Timer?
   private var waitTimer: Timer?
   private var totalTimer: Timer?
@@ -61,13 +61,13 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     self.id = id
     self.messageID = messageID ?? id
     self.dialect = form.dialect
-    let (whole, keepsText) = (form.whole, form.keepsText)
-    self.sendsID = form.sendsID
+    let (whole, retainsText) = (form.whole, form.retainsText)
+    self.sendsEventID = form.sendsEventID
     self.redactor = form.redactor
     self.claim = form.claim
     self.pool = form.pool
     self.whole = whole
-    self.keepsText = keepsText || whole != nil
+    self.retainsText = retainsText || whole != nil
     self.limits = limits
     self.reactor = reactor
     self.startedAt = reactor.now
@@ -83,7 +83,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   /// Sends a piece of the answer, and the head before the first one. Returns when the web server has it, which may
   /// take as long as the client is slow.
   ///
-  /// - Throws: ``StreamEnded`` when the stream has ended meanwhile, ``Failure`` when the answer is too long.
+  /// - Throws: ``StreamClosedError`` when the stream has ended meanwhile, ``Failure`` when the answer is too long.
   public func send(_ text: String) async throws {
     try put(text)
     try await flush()
@@ -126,7 +126,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
       throw Failure(.upstreamError, "The answer is longer than \(limits.maximumTextBytes) bytes.")
     }
     if firstDeltaAt == nil { firstDeltaAt = reactor.now }
-    if keepsText { text += delta }
+    if retainsText { text += delta }
     if whole != nil { flushed() }
     if body == nil { try begin() }
     if let body { dialect.encode(.delta(delta), into: &body.buffer) }
@@ -141,7 +141,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
       do throws(WriteError) { try await body.flush() } catch {
         end(.disconnected)
         wasTold = true
-        throw StreamEnded()
+        throw StreamClosedError()
       }
       flushed()
     }
@@ -171,7 +171,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   }
 
   /// Asks the stream to end, for a reason other than the handler's own. The first reason counts.
-  func end(_ ending: Ending) {
+  func end(_ ending: Termination) {
     guard !mustEnd else { return }
     mustEnd = true
     requestedEnding = ending
@@ -182,14 +182,14 @@ public final class ResponseStream: AnswerReceiver, Flushing {
   ///
   /// - Parameter ending: the handler's own reason, which counts unless another came before.
   /// - Returns: how it ended in fact.
-  func close(_ ending: Ending, for request: Request) async -> Ending {
+  func close(_ ending: Termination, for request: Request) async -> Termination {
     cancelTask = nil
     for timer in [heartbeatTimer, waitTimer, totalTimer] { timer?.cancel() }
     // An answer that was completed, and perhaps stored, stays so: a stop that comes too late changes nothing.
     var ending = ending
     if let requestedEnding {
       switch (ending, requestedEnding) {
-      case (.finished, .stopped) where !wasTold, (.finished, .failed) where !wasTold: break
+      case (.completed, .stopped) where !wasTold, (.completed, .failed) where !wasTold: break
       default: ending = requestedEnding
       }
     }
@@ -198,19 +198,19 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     if whole != nil, case .stopped = ending { told = .failed(Failure(.internalError, "The answer was stopped.")) }
     switch state.end(told) {
     case .refuse(let failure): await writer.take()?.respond(failure.response(to: request))
-    case .headAndRecord:
-      if let whole, case .finished(let finish) = ending {
-        let (text, isLarge) = (text, text.utf8.count > 64 * 1024 || !finish.more.all.isEmpty)
+    case .sendHeadAndRecord:
+      if let whole, case .completed(let finish) = ending {
+        let (text, isLarge) = (text, text.utf8.count > 64 * 1024 || !finish.extraMembers.all.isEmpty)
         let response = await encode(isLarge) { Response.json(whole(finish, text)) }
         if await writer.take()?.respond(response) == false { ending = .disconnected }
         break
       }
       beginBody()
       fallthrough
-    case .record:
+    case .sendRecord:
       guard let body else { break }
       var isLarge = false
-      if case .finished(let finish) = ending { isLarge = !finish.more.all.isEmpty }
+      if case .completed(let finish) = ending { isLarge = !finish.extraMembers.all.isEmpty }
       let (dialect, event) = (dialect, ending.event)
       let record = await encode(isLarge) {
         var dialect = dialect
@@ -220,7 +220,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
       }
       body.buffer.append(contentsOf: record)
       do throws(WriteError) { try await body.finish() } catch { ending = .disconnected }
-    case .breakOff, .nothing: break
+    case .abort, .none: break
     }
     sentBytes = body?.sentBytes ?? textBytes
     // Whatever was not finished is broken off here.
@@ -270,10 +270,10 @@ public final class ResponseStream: AnswerReceiver, Flushing {
 
   // MARK: Parts
 
-  private func checkEnd() throws(StreamEnded) {
+  private func checkEnd() throws(StreamClosedError) {
     guard mustEnd else { return }
     wasTold = true
-    throw StreamEnded()
+    throw StreamClosedError()
   }
 
   private func begin() throws {
@@ -283,7 +283,7 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     switch state.begin() {
     case .sendHead: beginBody()
     case .alreadySent: break
-    case .tooLate: throw StreamEnded()
+    case .tooLate: throw StreamClosedError()
     }
   }
 
@@ -294,8 +294,8 @@ public final class ResponseStream: AnswerReceiver, Flushing {
     guard let writer = writer.take() else { return }
     let body = writer.begin(head)
     // An event of nothing but an id is shown to nobody.
-    if sendsID { body.buffer.append(contentsOf: "id: \(id)\n\n".utf8) }
-    dialect.encode(.began, into: &body.buffer)
+    if sendsEventID { body.buffer.append(contentsOf: "id: \(id)\n\n".utf8) }
+    dialect.encode(.started, into: &body.buffer)
     self.body = body
   }
 

@@ -8,4 +8,4 @@ struct StreamLimits: Sendable {
 }
 
 /// The stream is over: its client has gone, it was stopped, or it ran out of time. A handler that sees it just ends.
-public struct StreamEnded: Error, Sendable {}
+public struct StreamClosedError: Error, Sendable {}

@@ -6,7 +6,7 @@ final class StreamRegistry: Sendable {
     let user: User
     /// The session that the stream's turn will be stored in.
     let session: String?
-    let end: @Sendable (Ending) -> Void
+    let end: @Sendable (Termination) -> Void
     /// Whether its turn is being stored, which nothing stops any more.
     var isStoring = false
     /// Whether its session was deleted: then its turn is not stored.
@@ -23,7 +23,7 @@ final class StreamRegistry: Sendable {
   var running: [(id: String, user: User)] { entries.withLock { $0.map { (id: $0.key, user: $0.value.user) } } }
 
   /// - Parameter end: asks the stream to end; called on any thread.
-  func add(_ id: String, of user: User, session: String?, end: @escaping @Sendable (Ending) -> Void) {
+  func add(_ id: String, of user: User, session: String?, end: @escaping @Sendable (Termination) -> Void) {
     entries.withLock { $0[id] = Entry(user: user, session: session, end: end) }
   }
 
@@ -37,7 +37,7 @@ final class StreamRegistry: Sendable {
   }
 
   /// Asks every stream to end.
-  func endAll(_ ending: Ending) {
+  func endAll(_ ending: Termination) {
     for entry in entries.withLock({ Array($0.values) }) { entry.end(ending) }
   }
 

@@ -7,11 +7,11 @@ import Upstream
 final class StreamRun {
   let services: Services
 
-  let call: Call
+  let context: RequestContext
   private let route: String
   let endpoint: StreamingEndpoint
   private let reactor: Reactor
-  private let task: RequestHandler.RequestTask
+  private let task: RequestDispatcher.RequestTask
   let id = Identifier.make()
   /// The right to stream, until this run is over.
   private var slot: StreamSlot?
@@ -21,10 +21,10 @@ final class StreamRun {
   var requestDigest = ""
 
   init(
-    _ call: Call, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor,
-    _ task: RequestHandler.RequestTask
+    _ context: RequestContext, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor,
+    _ task: RequestDispatcher.RequestTask
   ) {
-    self.call = call
+    self.context = context
     self.route = route
     self.endpoint = endpoint
     self.services = services
@@ -37,24 +37,26 @@ final class StreamRun {
     let plan: Plan
     do { plan = try await prepare() } catch {
       let failure = Failure(cause: error)
-      services.note(failure, fields)
+      services.recordRefusal(failure, fields: fields)
       await releaseClaim()
-      await writer.respond(failure.response(to: call.head))
+      await writer.respond(failure.response(to: context.head))
       return
     }
     switch plan {
     case .answer(let response): await writer.respond(response)
     case .stream(let answer, let session, let form):
-      if !endpoint.keepsBody { call.body.release() }
+      if !endpoint.retainsBody { context.body.release() }
       await stream(answer, form, messageID: id, session: session, writer)
     case .replay(let replay, let form):
-      call.body.release()
+      context.body.release()
       await stream({ try await replay.send(to: $0) }, form, messageID: replay.messageID, session: nil, writer)
     }
   }
 
   /// What is replayed asks no model and is no message, but a stream.
-  func takeSlot() async throws(Failure) { slot = try await services.limiter.slot(for: call.user, call.configuration) }
+  func takeSlot() async throws(Failure) {
+    slot = try await services.limiter.slot(for: context.user, context.configuration)
+  }
 
   /// The next request with the key is answered anew, unless an answer to this one is kept.
   private func releaseClaim() async {
@@ -65,32 +67,32 @@ final class StreamRun {
   // MARK: The stream
 
   private func stream(
-    _ answer: Question.Answering, _ form: consuming ResponseStream.Form, messageID: String, session: String?,
+    _ answer: GenerationRequest.Producer, _ form: consuming ResponseStream.Form, messageID: String, session: String?,
     _ writer: consuming ResponseWriter
   ) async {
     let stream = ResponseStream(
-      id: id, messageID: messageID, form: form, limits: call.configuration.streamLimits, reactor: reactor,
+      id: id, messageID: messageID, form: form, limits: context.configuration.streamLimits, reactor: reactor,
       writer: writer)
     register(stream, session: session)
     log(.info, "stream started", ["stream": .string(id)])
-    var ending: Ending
+    var ending: Termination
     do {
       let finish = try await answer(stream)
       try await stream.finishText()
       await keep(stream, finish)
-      ending = .finished(finish)
+      ending = .completed(finish)
     } catch {
       ending = .failed(Failure(cause: error))
     }
     await releaseClaim()
-    ending = await stream.close(ending, for: call.head)
+    ending = await stream.close(ending, for: context.head)
     services.streams.remove(id)
     report(stream, ending)
   }
 
   /// Keeps an answer for the same request sent again, where storing it has not done that already. That it cannot be kept
   /// is no reason to fail it.
-  private func keep(_ stream: ResponseStream, _ finish: Finish) async {
+  private func keep(_ stream: ResponseStream, _ finish: GenerationResult) async {
     // A handler that goes on after its stream was ended has no whole answer, whatever it returns.
     guard let claim, !stream.wasTold else { return }
     let replay = Replay(request: claim.request, messageID: stream.messageID, text: stream.text, finish: finish)
@@ -104,20 +106,20 @@ final class StreamRun {
     // Safe: the closure given to `execute` runs on the loop to which the stream belongs.
     let bound = unsafe LoopBound(stream)
     let loop = reactor.loop
-    services.streams.add(stream.id, of: call.user, session: session) { ending in
+    services.streams.add(stream.id, of: context.user, session: session) { ending in
       loop.execute { _ in bound.value.end(ending) }
     }
   }
 
   /// Counts and logs how a stream ended: once for each.
-  private func report(_ stream: ResponseStream, _ ending: Ending) {
+  private func report(_ stream: ResponseStream, _ ending: Termination) {
     let firstToken = stream.firstDeltaAt.map { $0 - stream.startedAt }
     let total = reactor.now - stream.startedAt
     services.metrics.streamEnded(
       route: route, ending.outcome, firstToken: firstToken, total: total, deltas: stream.deltas,
       sentBytes: stream.sentBytes)
     var fields: JSON.Members = ["stream": .string(id), "outcome": .string(ending.outcome.rawValue)]
-    if case .finished(let finish) = ending {
+    if case .completed(let finish) = ending {
       fields["messageId"] = finish.messageID.map(JSON.string)
       fields["sessionId"] = finish.sessionID.map(JSON.string)
     }
@@ -142,6 +144,6 @@ final class StreamRun {
 
   /// What every line in the log says of this run.
   private var fields: JSON.Members {
-    ["correlationId": .string(call.correlationID), "route": .string(route), "user": .string(call.user.name)]
+    ["correlationId": .string(context.correlationID), "route": .string(route), "user": .string(context.user.name)]
   }
 }

@@ -1,7 +1,7 @@
 /// Why a stream ends. Indirect, so that it is a word in the frames of tasks that live as long as their streams.
-indirect enum Ending: Sendable {
+indirect enum Termination: Sendable {
   /// The answer is complete and, where it is to be stored, stored.
-  case finished(Finish)
+  case completed(GenerationResult)
   case failed(Failure)
   /// The user asked for its end.
   case stopped
@@ -10,7 +10,7 @@ indirect enum Ending: Sendable {
 
   var outcome: Outcome {
     switch self {
-    case .finished: .completed
+    case .completed: .completed
     case .failed(let failure): Outcome(failure.code)
     case .stopped: .stopped
     case .disconnected: .disconnected
@@ -20,7 +20,7 @@ indirect enum Ending: Sendable {
   /// The terminal record.
   var event: StreamEvent {
     switch self {
-    case .finished(let finish): .finished(finish)
+    case .completed(let finish): .completed(finish)
     case .failed(let failure): .failed(failure)
     case .stopped: .cancelled(reason: "stopped")
     case .disconnected: .cancelled(reason: "disconnected")
@@ -43,16 +43,16 @@ struct StreamState {
     case tooLate
   }
 
-  enum Termination: Equatable {
+  enum CloseAction: Equatable {
     /// Nothing has been sent: answer with the failure's own status.
     case refuse(Failure)
     /// Send the head, which was held, and the terminal record.
-    case headAndRecord
-    case record
+    case sendHeadAndRecord
+    case sendRecord
     /// There is nobody to send it to: break off.
-    case breakOff
+    case abort
     /// It has ended before; nothing is to be done.
-    case nothing
+    case none
   }
 
   private var phase = Phase.held
@@ -68,14 +68,14 @@ struct StreamState {
     }
   }
 
-  mutating func end(_ ending: Ending) -> Termination {
+  mutating func end(_ ending: Termination) -> CloseAction {
     defer { phase = .ended }
     switch (phase, ending) {
-    case (.ended, _): return .nothing
-    case (_, .disconnected): return .breakOff
+    case (.ended, _): return .none
+    case (_, .disconnected): return .abort
     case (.held, .failed(let failure)): return .refuse(failure)
-    case (.held, _): return .headAndRecord
-    case (.open, _): return .record
+    case (.held, _): return .sendHeadAndRecord
+    case (.open, _): return .sendRecord
     }
   }
 }

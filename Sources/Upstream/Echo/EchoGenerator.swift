@@ -5,8 +5,8 @@ import EventLoop
 public struct EchoGenerator: Generator {
   public init() {}
 
-  public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
-    let answer = Answer()
+  public func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
+    let answer = ModelOutput()
     answer.accept()
     Echo(prompt, answer, reactor).wait()
     return answer
@@ -30,11 +30,11 @@ private final class Echo {
   private var words: ArraySlice<Substring>
   private let usage: Usage
   private let gap: Duration
-  private let answer: Answer
+  private let answer: ModelOutput
   private let reactor: Reactor
   private var timer: Timer?
 
-  init(_ prompt: Prompt, _ answer: Answer, _ reactor: Reactor) {
+  init(_ prompt: Prompt, _ answer: ModelOutput, _ reactor: Reactor) {
     self.words = EchoGenerator.words(of: prompt.messages.last?.content ?? "")[...]
     // A word is what an echo has for a token.
     let asked = prompt.messages.reduce(0) { $0 + EchoGenerator.words(of: $1.content).count }
@@ -42,8 +42,8 @@ private final class Echo {
     self.gap = prompt.echoGap
     self.answer = answer
     self.reactor = reactor
-    answer.cancelled = { self.timer?.cancel() }
-    answer.drained = { self.wait() }
+    answer.onCancel = { self.timer?.cancel() }
+    answer.onDrain = { self.wait() }
   }
 
   /// The timer holds the echo while it waits; between timers the answer does, if it is full.
@@ -51,7 +51,7 @@ private final class Echo {
 
   private func say() {
     guard let word = words.popFirst() else { return answer.finish(Completion(usage: usage)) }
-    answer.post(String(word))
+    answer.yield(String(word))
     if !answer.isFull { wait() }
   }
 }

@@ -14,7 +14,7 @@ final class ChatCompletion: CurlTransferDelegate {
   }
 
   private let transfer: CurlTransfer
-  private let answer: Answer
+  private let answer: ModelOutput
   private let connections: OpenAIGenerator.Connections
   private let reactor: Reactor
   private var reader: CompletionReader
@@ -33,7 +33,7 @@ final class ChatCompletion: CurlTransferDelegate {
   private static let maximumUnpausedBytes = 4 << 20
 
   init(
-    _ transfer: CurlTransfer, _ answer: Answer, _ connections: OpenAIGenerator.Connections, reactor: Reactor
+    _ transfer: CurlTransfer, _ answer: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor
   ) {
     self.transfer = transfer
     self.answer = answer
@@ -43,8 +43,8 @@ final class ChatCompletion: CurlTransferDelegate {
   }
 
   func begin() {
-    answer.cancelled = { [unowned self] in stop() }
-    answer.drained = { [unowned self] in
+    answer.onCancel = { [unowned self] in stop() }
+    answer.onDrain = { [unowned self] in
       if isPaused {
         isPaused = false
         transfer.resume()
@@ -108,7 +108,7 @@ final class ChatCompletion: CurlTransferDelegate {
         }
       }
       do throws(GeneratorError) {
-        try reader.feed(body, emit: { answer.post($0) }, onActivity: { answer.noteActivity() })
+        try reader.feed(body, emit: { answer.yield($0) }, onActivity: { answer.noteActivity() })
         if reader.isComplete { try finish() }
       } catch {
         fail(error)
@@ -177,8 +177,8 @@ final class ChatCompletion: CurlTransferDelegate {
 
   private func letGo() {
     deadline?.cancel()
-    answer.cancelled = nil
-    answer.drained = nil
+    answer.onCancel = nil
+    answer.onDrain = nil
   }
 
   private func refusalError(_ head: CurlResponseHead) -> GeneratorError {

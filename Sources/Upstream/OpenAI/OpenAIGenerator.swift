@@ -35,8 +35,8 @@ public final class OpenAIGenerator: Generator {
     self.key = key
   }
 
-  public func start(_ prompt: Prompt, on reactor: Reactor) -> Answer {
-    let answer = Answer()
+  public func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
+    let answer = ModelOutput()
     let connections = reactor.attachment(for: self) {
       Connections(
         multi: CurlMulti(
@@ -68,9 +68,9 @@ public final class OpenAIGenerator: Generator {
     return answer
   }
 
-  private func begin(_ request: CurlRequest, _ answer: Answer, _ connections: Connections, _ reactor: Reactor) {
+  private func begin(_ request: CurlRequest, _ answer: ModelOutput, _ connections: Connections, _ reactor: Reactor) {
     // It may have been cancelled while the request was encoded.
-    guard !answer.isOver else { return }
+    guard !answer.isFinished else { return }
     if let transfer = CurlTransfer(request) {
       ChatCompletion(transfer, answer, connections, reactor: reactor).begin()
     } else {

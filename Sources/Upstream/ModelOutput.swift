@@ -1,8 +1,8 @@
 import EventLoop
 
 /// Someone to whom an answer can speak directly.
-package protocol AnswerReceiver: AnyObject {
-  /// Takes a delta. False when it has to wait: the delta comes by ``Answer/next()`` then, as do all after it until
+package protocol DeltaReceiver: AnyObject {
+  /// Takes a delta. False when it has to wait: the delta comes by ``ModelOutput/next()`` then, as do all after it until
   /// the reader has caught up.
   func receive(_ delta: String) -> Bool
 
@@ -12,20 +12,20 @@ package protocol AnswerReceiver: AnyObject {
 
 /// An answer on its way: what a generator puts in at one end, a stream takes out at the other. Belongs to its loop.
 ///
-/// It holds little: when the reader is slow, ``isFull`` tells the generator to pause its source until ``drained`` is
+/// It holds little: when the reader is slow, ``isFull`` tells the generator to pause its source until ``onDrain`` is
 /// called.
-public final class Answer {
+public final class ModelOutput {
   public enum Event: Sendable, Equatable {
     /// A piece of the text. Never empty, except where a reader with a ``receiver`` is to flush.
     case delta(String)
     /// The text is complete. The last event.
-    case finished(Completion)
+    case completed(Completion)
   }
 
   private let events = Mailbox<Result<Event, GeneratorError>>()
   private let acceptance = Waiter()
   private var isAccepted = false
-  private(set) var isOver = false
+  private(set) var isFinished = false
   private(set) var queuedBytes = 0
   private var mustCallDrained = false
 
@@ -37,12 +37,12 @@ public final class Answer {
   // MARK: The generator's end
 
   /// Called once, when the reader has lost interest before the answer was over: the source is to be let go.
-  public var cancelled: (() -> Void)?
+  public var onCancel: (() -> Void)?
 
   /// Called when there is room again after ``isFull`` was true.
-  public var drained: (() -> Void)?
+  public var onDrain: (() -> Void)?
 
-  /// Whether the source should pause. A generator that asks and is told so is called back through ``drained``.
+  /// Whether the source should pause. A generator that asks and is told so is called back through ``onDrain``.
   public var isFull: Bool {
     guard queuedBytes >= Self.maximumQueuedBytes else { return false }
     mustCallDrained = true
@@ -56,8 +56,8 @@ public final class Answer {
   }
 
   /// Says a piece of the text: to the ``receiver`` at once if it takes it, else it waits in the queue.
-  public func post(_ text: String) {
-    guard !isOver, !text.isEmpty else { return }
+  public func yield(_ text: String) {
+    guard !isFinished, !text.isEmpty else { return }
     if let receiver, events.count == 0, receiver.receive(text) { return }
     queuedBytes += text.utf8.count
     post(.success(.delta(text)))
@@ -66,16 +66,16 @@ public final class Answer {
   /// Reports that the source works though it has no text: a model that reasons is not silent. Time limits count it.
   public func noteActivity() { receiver?.didReceiveActivity() }
 
-  public func finish(_ completion: Completion) { end(.success(.finished(completion))) }
+  public func finish(_ completion: Completion) { end(.success(.completed(completion))) }
 
   public func fail(_ error: GeneratorError) { end(.failure(error)) }
 
   private func end(_ event: Result<Event, GeneratorError>) {
-    guard !isOver else { return }
-    isOver = true
+    guard !isFinished else { return }
+    isFinished = true
     receiver = nil
-    cancelled = nil
-    drained = nil
+    onCancel = nil
+    onDrain = nil
     post(event)
   }
 
@@ -88,18 +88,18 @@ public final class Answer {
 
   /// Takes deltas without a task having to be woken for each: the fast way, for as long as it can take them. Kept
   /// until the answer is over.
-  package var receiver: (any AnswerReceiver)?
+  package var receiver: (any DeltaReceiver)?
 
   /// Wakes the reader, which gets an empty delta, to flush what ``receiver`` could not send at once.
   package func wakeReader() {
-    guard !isOver, events.count == 0 else { return }
+    guard !isFinished, events.count == 0 else { return }
     events.post(.success(.delta("")))
   }
 
   /// Waits until the source has accepted.
   ///
   /// - Throws: what it refused with, or ``GeneratorError/Code/cancelled``.
-  public func accepted() async throws(GeneratorError) {
+  public func waitUntilAccepted() async throws(GeneratorError) {
     while !isAccepted { await acceptance.wait() }
     // What is there already tells whether it was accepted or refused.
     if let refusal { throw refusal }
@@ -110,20 +110,20 @@ public final class Answer {
   /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
   public func next() async throws(GeneratorError) -> Event {
     callDrained()
-    return try took(await events.next())
+    return try dequeued(await events.next())
   }
 
   /// The next event if it is there already.
   public func nextReady() throws(GeneratorError) -> Event? {
     callDrained()
     guard let event = events.nextReady() else { return nil }
-    return try took(event)
+    return try dequeued(event)
   }
 
   /// Lets the answer go: an upstream transfer ends at once, and a wait for the next event too. After the end it does
   /// nothing. The cancellation of a waiting task is not noticed by itself: see ``EventLoop/Reactor/onCancel(_:while:)``.
   public func cancel() {
-    let letGo = cancelled
+    let letGo = onCancel
     end(.failure(.cancelled))
     letGo?()
   }
@@ -133,7 +133,7 @@ public final class Answer {
     return error
   }
 
-  private func took(_ event: Result<Event, GeneratorError>) throws(GeneratorError) -> Event {
+  private func dequeued(_ event: Result<Event, GeneratorError>) throws(GeneratorError) -> Event {
     if case .success(.delta(let text)) = event {
       queuedBytes -= text.utf8.count
     }
@@ -145,6 +145,6 @@ public final class Answer {
   private func callDrained() {
     guard mustCallDrained, queuedBytes < Self.maximumQueuedBytes / 2 else { return }
     mustCallDrained = false
-    drained?()
+    onDrain?()
   }
 }

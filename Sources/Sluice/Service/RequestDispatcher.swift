@@ -4,7 +4,7 @@ import JSON
 import Upstream
 
 /// Answers the requests of one loop: finds the route, asks who asks, and runs the handler in a task of its own.
-final class RequestHandler {
+final class RequestDispatcher {
   private let services: Services
   private let routes: RouteTable
   private let reactor: Reactor
@@ -47,19 +47,19 @@ final class RequestHandler {
   ) async -> StreamRun? {
     let decision: Decision
     do throws(Failure) { decision = try await decide(request, body) } catch {
-      services.note(
-        error, ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
+      services.recordRefusal(
+        error, fields: ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
       await writer.take()?.respond(error.response(to: request))
       return nil
     }
     switch decision {
     case .respond(let response): await writer.take()?.respond(response)
-    case .call(let call, let route):
+    case .call(let context, let route):
       switch route.action {
-      case .answer(let handler):
-        if let writer = writer.take() { await answer(call, handler, isLimited: !route.isOpen, writer) }
+      case .handle(let handler):
+        if let writer = writer.take() { await answer(context, handler, isLimited: !route.isPublic, writer) }
       case .stream(let endpoint):
-        return StreamRun(call, route: route.path.text, endpoint, services, reactor, task)
+        return StreamRun(context, route: route.path.text, endpoint, services, reactor, task)
       }
     }
     return nil
@@ -67,7 +67,7 @@ final class RequestHandler {
 
   private enum Decision {
     case respond(Response)
-    case call(Call, Route)
+    case call(RequestContext, Route)
   }
 
   /// - Throws: why the request is refused before its handler sees it.
@@ -81,22 +81,22 @@ final class RequestHandler {
 
   private func call(
     _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String]
-  ) async throws(Failure) -> Call {
+  ) async throws(Failure) -> RequestContext {
     let configuration: Configuration
     do { configuration = try services.configuration.applying(request.parameters) } catch {
       throw Failure(
         .internalError, "The web server's configuration for this location has a mistake.", detail: "\(error)")
     }
     var user = User("anonymous")
-    if !route.isOpen {
+    if !route.isPublic {
       user = try await services.authenticator.authenticate(
-        request, trustsRemoteUser: configuration.trustsRemoteUser, asksModel: route.asksModel)
+        request, trustsRemoteUser: configuration.trustsRemoteUser, callsModel: route.callsModel)
     }
     guard let user else { throw Failure(.unauthorized, "The user has no name.") }
-    if route.asksModel, request.lacksDescriptor {
+    if route.callsModel, request.lacksDescriptor {
       throw Failure(.overloaded, "The server has no descriptor left to connect to a model.", retryAfter: .seconds(5))
     }
-    return Call(
+    return RequestContext(
       request: request, body: body, user: user, pathParameters: parameters,
       correlationID: Self.correlationID(request), configuration: configuration)
   }
@@ -118,18 +118,18 @@ final class RequestHandler {
   }
 
   private func answer(
-    _ call: Call, _ handler: @escaping AnswerHandler, isLimited: Bool, _ writer: consuming ResponseWriter
+    _ context: RequestContext, _ handler: @escaping RouteHandler, isLimited: Bool, _ writer: consuming ResponseWriter
   ) async {
     let response: Response
     var slot: StreamSlot?
     do {
-      if isLimited { slot = try await services.answers.slot(for: call.user, call.configuration) }
-      response = try await handler(call)
+      if isLimited { slot = try await services.answers.slot(for: context.user, context.configuration) }
+      response = try await handler(context)
     } catch {
       let failure = Failure(cause: error)
-      services.note(
-        failure, ["correlationId": .string(call.correlationID), "user": .string(call.user.name)])
-      response = failure.response(to: call.head)
+      services.recordRefusal(
+        failure, fields: ["correlationId": .string(context.correlationID), "user": .string(context.user.name)])
+      response = failure.response(to: context.head)
     }
     await writer.respond(response)
     // Held until the web server has taken all of it: what a slow reader leaves lying is memory.

@@ -17,7 +17,7 @@ final class RequestBody: Sendable {
 }
 
 /// A request whose sender is known: what every handler gets.
-public final class Call: Sendable {
+public final class RequestContext: Sendable {
   /// The request, whole.
   public var request: Request {
     var request = Request(parameters: parameters, body: body.bytes)
