@@ -35,16 +35,17 @@ let package = Package(
 
     // From the bottom up; an arrow points one way.
     .target(name: "EventLoop", dependencies: ["CLinux"], swiftSettings: strict),
-    .target(name: "EventStream", swiftSettings: strict),
-    .target(name: "JSON", dependencies: ["CSimdJSON"], swiftSettings: strict),
-    .target(name: "FastCGI", dependencies: ["CFastCGI", "EventLoop"], swiftSettings: strict),
+    .target(name: "Bytes", swiftSettings: strict),
+    .target(name: "EventStream", dependencies: ["Bytes"], swiftSettings: strict),
+    .target(name: "JSON", dependencies: ["Bytes", "CSimdJSON"], swiftSettings: strict),
+    .target(name: "FastCGI", dependencies: ["Bytes", "CFastCGI", "EventLoop"], swiftSettings: strict),
     .target(
-      name: "Upstream", dependencies: ["CCurl", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
+      name: "Upstream", dependencies: ["Bytes", "CCurl", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
       swiftSettings: strict),
     .target(
       name: "Sluice",
       dependencies: [
-        "CCrypto", "CJOSE", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream",
+        "Bytes", "CCrypto", "CJOSE", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream",
       ],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],
@@ -53,7 +54,7 @@ let package = Package(
 
     // For tests and measurements.
     .target(
-      name: "SluiceTesting", dependencies: ["Sluice", "EventLoop", "EventStream", "FastCGI"],
+      name: "SluiceTesting", dependencies: ["Bytes", "Sluice", "EventLoop", "EventStream", "FastCGI"],
       swiftSettings: strict),
     .executableTarget(
       name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop", "FastCGI"], swiftSettings: strict),

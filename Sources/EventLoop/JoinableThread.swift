@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// One POSIX thread with a name (pthread_create(3)).
+/// One POSIX thread with a name (pthread_create(3)), which no signal interrupts.
 public final class JoinableThread: Sendable {
   private let handle: pthread_t
 
@@ -14,15 +14,17 @@ public final class JoinableThread: Sendable {
     var handle = pthread_t()
     // Safe: the reference is balanced by exactly one release, in the thread or, if there is none, below.
     let context = unsafe Unmanaged.passRetained(start)
-    let result = unsafe pthread_create(
-      &handle, nil,
-      { context in
-        guard let context = unsafe context else { return nil }
-        let start = unsafe Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
-        unsafe clinux_name_thread(start.name)
-        start.body()
-        return nil
-      }, context.toOpaque())
+    let result = Signals.withAllBlocked {
+      unsafe pthread_create(
+        &handle, nil,
+        { context in
+          guard let context = unsafe context else { return nil }
+          let start = unsafe Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
+          unsafe clinux_name_thread(start.name)
+          start.body()
+          return nil
+        }, context.toOpaque())
+    }
     guard result == 0 else {
       unsafe context.release()
       throw SystemError("start a thread", code: result)

@@ -48,10 +48,10 @@ public final class Watch {
   }
 }
 
-/// Something that gathers output and sends it once what happens now is over: see ``Reactor/flushSoon(_:)``.
-package protocol Flushing: AnyObject {
+/// Something that gathers output and sends it once what happens now is over: see ``Reactor/scheduleFlush(_:)``.
+package protocol Flushable: AnyObject {
   /// Sends what was gathered, as far as that is possible without waiting.
-  func flushGathered()
+  func flushPending()
 }
 
 /// The part of an event loop that belongs to its thread: descriptors, timers, and the tasks that run there.
@@ -72,8 +72,8 @@ public final class Reactor {
   private var nextGeneration: UInt32 = 0
   /// What is to be flushed after the present event: nearly always one. Apart from the others because an access to an
   /// array in a class is checked for exclusivity at run time, and this comes with every token.
-  private var unflushed: (any Flushing)?
-  private var moreUnflushed: [any Flushing] = []
+  private var unflushed: (any Flushable)?
+  private var moreUnflushed: [any Flushable] = []
   /// With their owners, which stay for as long: another at the same address would inherit what is not its own.
   private var attachments: [ObjectIdentifier: (owner: AnyObject, attachment: AnyObject)] = [:]
 
@@ -137,14 +137,14 @@ public final class Reactor {
 
   /// Has `output` flushed as soon as the present event has been handled, so that everything that one read brought
   /// goes out in one write. To be asked once for each flush.
-  package func flushSoon(_ output: any Flushing) {
+  package func scheduleFlush(_ output: any Flushable) {
     if unflushed == nil { unflushed = output } else { moreUnflushed.append(output) }
   }
 
   func flushAll() {
     while let output = unflushed {
       unflushed = moreUnflushed.isEmpty ? nil : moreUnflushed.removeLast()
-      output.flushGathered()
+      output.flushPending()
     }
   }
 

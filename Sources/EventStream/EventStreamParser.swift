@@ -1,3 +1,4 @@
+import Bytes
 import Glibc
 
 /// Reads a Server-Sent Events stream as it arrives, in pieces of any size (WHATWG HTML, 9.2.6).
@@ -24,6 +25,8 @@ public struct EventStreamParser: Sendable {
   /// Whether the last byte was a CR, after which an LF belongs to the same line end.
   private var isAfterCR = false
 
+  /// A larger buffer, which a long event has made, is not kept for the next ones.
+  private static let maximumKeptCapacity = 64 * 1024
   private static let bom: [UInt8] = [0xEF, 0xBB, 0xBF]
 
   /// - Parameter maximumEventBytes: the most bytes of a line, and of the data of one event. More is an error.
@@ -68,8 +71,10 @@ public struct EventStreamParser: Sendable {
         let whole = line
         line = []
         try take(whole.span, onOtherField, dispatch)
-        line = whole
-        line.removeAll(keepingCapacity: true)
+        if whole.capacity <= Self.maximumKeptCapacity {
+          line = whole
+          line.removeAll(keepingCapacity: true)
+        }
       }
       index = ends.position
       isAfterCR = end == bytes.count - 1 && bytes[end] == 0x0D
@@ -102,7 +107,7 @@ public struct EventStreamParser: Sendable {
         // Every data line ended with an LF, of which the last is not part of the data.
         dispatch(type.span, data.span.extracting(0..<(data.count - 1)), lastEventID.span)
       }
-      data.removeAll(keepingCapacity: true)
+      data.removeAll(keepingCapacity: data.capacity <= Self.maximumKeptCapacity)
       type.removeAll(keepingCapacity: true)
       hasData = false
       return
@@ -174,19 +179,5 @@ extension Span<UInt8> {
       for index in indices where unsafe self[index] != expected[index] { return false }
       return true
     }
-  }
-}
-
-extension [UInt8] {
-  fileprivate mutating func append(_ bytes: borrowing Span<UInt8>) {
-    // Safe: the buffer is only read, within the closure.
-    unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
-  }
-}
-
-extension String {
-  fileprivate init(decodingUTF8 bytes: borrowing Span<UInt8>) {
-    // Safe: the buffer is only read, within the closure.
-    self = unsafe bytes.withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
   }
 }

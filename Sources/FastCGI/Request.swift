@@ -1,3 +1,5 @@
+import Bytes
+
 /// One request as the web server hands it on: CGI variables and a body (RFC 3875). A value; use it on any thread.
 public struct Request: Sendable {
   /// The CGI variables: what the web server says (`REQUEST_METHOD`, `fastcgi_param …`) and, under names that begin
@@ -98,7 +100,7 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
   /// Adds one `NAME=value`, as environments hold them. Without a `=` it is passed over.
   mutating func add(_ assignment: borrowing Span<UInt8>) {
     let start = bytes.count
-    for index in assignment.indices { bytes.append(assignment[index]) }
+    bytes.append(assignment)
     if let split = bytes[start...].firstIndex(of: UInt8(ascii: "=")) {
       entries.append(
         Entry(name: Int32(start)..<Int32(split), value: Int32(split + 1)..<Int32(bytes.count)))
@@ -151,20 +153,5 @@ extension String {
       }
     }
     return String(decoding: decoded, as: UTF8.self)
-  }
-}
-
-extension UInt8 {
-  fileprivate init?(hex digits: Substring.UTF8View.SubSequence) {
-    var value: UInt8 = 0
-    for digit in digits {
-      switch digit {
-      case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value << 4 | (digit - UInt8(ascii: "0"))
-      case UInt8(ascii: "a")...UInt8(ascii: "f"): value = value << 4 | (digit - UInt8(ascii: "a") + 10)
-      case UInt8(ascii: "A")...UInt8(ascii: "F"): value = value << 4 | (digit - UInt8(ascii: "A") + 10)
-      default: return nil
-      }
-    }
-    self = value
   }
 }

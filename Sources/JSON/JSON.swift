@@ -1,3 +1,5 @@
+import Bytes
+
 /// A JSON value (RFC 8259). An object keeps its members in the order in which they were written down.
 public enum JSON: Sendable, Equatable {
   case null
@@ -185,10 +187,5 @@ extension [UInt8] {
       append(byte < 0x10 ? UInt8(ascii: "0") : UInt8(ascii: "1"))
       append(contentsOf: String(byte & 0xF, radix: 16).utf8)
     }
-  }
-
-  private mutating func append(_ bytes: borrowing Span<UInt8>) {
-    // Safe: the buffer is only read, within the closure.
-    unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
   }
 }

@@ -28,10 +28,10 @@ struct Command {
 
   private static func serve() -> CInt {
     do {
-      try Application().run()
+      try Application().runBlocking()
       return 0
     } catch let error as ConfigurationError {
-      for mistake in error.mistakes { complain("\(mistake)") }
+      for issue in error.issues { complain("\(issue)") }
     } catch {
       complain("\(error)")
     }
@@ -44,7 +44,7 @@ struct Command {
       print("sluice: the configuration is valid")
       return 0
     } catch {
-      for mistake in error.mistakes { complain("\(mistake)") }
+      for issue in error.issues { complain("\(issue)") }
       return 1
     }
   }

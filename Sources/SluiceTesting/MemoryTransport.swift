@@ -1,3 +1,4 @@
+import Bytes
 import EventLoop
 import FastCGI
 
@@ -38,9 +39,7 @@ public final class MemoryTransport: ResponseTransport {
 
   public func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
     if isPeerGone { throw .peerGone }
-    var bytes: [UInt8] = []
-    for index in piece.indices { bytes.append(piece[index]) }
-    pieces.append(String(decoding: bytes, as: UTF8.self))
+    pieces.append(String(decodingUTF8: piece))
   }
 
   public func finish() { isFinished = true }

@@ -14,8 +14,8 @@ package protocol DeltaReceiver: AnyObject {
 ///
 /// It holds little: when the reader is slow, ``isFull`` tells the generator to pause its source until ``onDrain`` is
 /// called.
-public final class ModelOutput {
-  public enum Event: Sendable, Equatable {
+package final class ModelOutput {
+  package enum Event: Sendable, Equatable {
     /// A piece of the text. Never empty, except where a reader with a ``receiver`` is to flush.
     case delta(String)
     /// The text is complete. The last event.
@@ -25,38 +25,38 @@ public final class ModelOutput {
   private let events = Mailbox<Result<Event, GeneratorError>>()
   private let acceptance = Waiter()
   private var isAccepted = false
-  private(set) var isFinished = false
+  package private(set) var isFinished = false
   private(set) var queuedBytes = 0
   private var mustCallDrained = false
 
   /// The most that waits for the reader before the source is to pause.
   private static let maximumQueuedBytes = 64 * 1024
 
-  public init() {}
+  package init() {}
 
   // MARK: The generator's end
 
   /// Called once, when the reader has lost interest before the answer was over: the source is to be let go.
-  public var onCancel: (() -> Void)?
+  package var onCancel: (() -> Void)?
 
   /// Called when there is room again after ``isFull`` was true.
-  public var onDrain: (() -> Void)?
+  package var onDrain: (() -> Void)?
 
   /// Whether the source should pause. A generator that asks and is told so is called back through ``onDrain``.
-  public var isFull: Bool {
+  package var isFull: Bool {
     guard queuedBytes >= Self.maximumQueuedBytes else { return false }
     mustCallDrained = true
     return true
   }
 
   /// The source has taken the question and will answer. Implied by everything that follows.
-  public func accept() {
+  package func accept() {
     isAccepted = true
     acceptance.wake()
   }
 
   /// Says a piece of the text: to the ``receiver`` at once if it takes it, else it waits in the queue.
-  public func yield(_ text: String) {
+  package func yield(_ text: String) {
     guard !isFinished, !text.isEmpty else { return }
     if let receiver, events.count == 0, receiver.receive(text) { return }
     queuedBytes += text.utf8.count
@@ -64,11 +64,11 @@ public final class ModelOutput {
   }
 
   /// Reports that the source works though it has no text: a model that reasons is not silent. Time limits count it.
-  public func noteActivity() { receiver?.didReceiveActivity() }
+  package func noteActivity() { receiver?.didReceiveActivity() }
 
-  public func finish(_ completion: Completion) { end(.success(.completed(completion))) }
+  package func finish(_ completion: Completion) { end(.success(.completed(completion))) }
 
-  public func fail(_ error: GeneratorError) { end(.failure(error)) }
+  package func fail(_ error: GeneratorError) { end(.failure(error)) }
 
   private func end(_ event: Result<Event, GeneratorError>) {
     guard !isFinished else { return }
@@ -99,7 +99,7 @@ public final class ModelOutput {
   /// Waits until the source has accepted.
   ///
   /// - Throws: what it refused with, or ``GeneratorError/Code/cancelled``.
-  public func waitUntilAccepted() async throws(GeneratorError) {
+  package func waitUntilAccepted() async throws(GeneratorError) {
     while !isAccepted { await acceptance.wait() }
     // What is there already tells whether it was accepted or refused.
     if let refusal { throw refusal }
@@ -108,13 +108,13 @@ public final class ModelOutput {
   /// The next event, as soon as there is one.
   ///
   /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
-  public func next() async throws(GeneratorError) -> Event {
+  package func next() async throws(GeneratorError) -> Event {
     callDrained()
     return try dequeued(await events.next())
   }
 
   /// The next event if it is there already.
-  public func nextReady() throws(GeneratorError) -> Event? {
+  package func nextReady() throws(GeneratorError) -> Event? {
     callDrained()
     guard let event = events.nextReady() else { return nil }
     return try dequeued(event)
@@ -122,7 +122,7 @@ public final class ModelOutput {
 
   /// Lets the answer go: an upstream transfer ends at once, and a wait for the next event too. After the end it does
   /// nothing. The cancellation of a waiting task is not noticed by itself: see ``EventLoop/Reactor/onCancel(_:while:)``.
-  public func cancel() {
+  package func cancel() {
     let letGo = onCancel
     end(.failure(.cancelled))
     letGo?()

@@ -15,13 +15,13 @@ struct ConfigurationTests {
     do throws(ConfigurationError) {
       _ = try Configuration(environment: environment)
       return []
-    } catch { return error.mistakes.map(\.description) }
+    } catch { return error.issues.map(\.description) }
   }
 
   @Test("has the documented defaults")
   func defaults() throws {
     let configuration = try Configuration(environment: ["SLUICE_AUTH": "none"])
-    #expect(configuration.effectiveGenerator == .echo)
+    #expect(GeneratorKind.selected(by: configuration).name == "echo")
     #expect(configuration.idleTimeout == .seconds(30) && configuration.firstTokenTimeout == .seconds(60))
     #expect(configuration.heartbeat == .seconds(15) && configuration.historyTurns == 50)
     #expect(configuration.state == "./state" && configuration.loops == 1)
@@ -62,7 +62,7 @@ struct ConfigurationTests {
   func perLocation() throws {
     let base = try Configuration(environment: ["SLUICE_AUTH": "none", "SLUICE_MODEL": "a"])
     let applied = try base.applying(["SLUICE_MODEL": "b", "SLUICE_STREAM_CHAT": "off", "SLUICE_IDLE_TIMEOUT": ""])
-    #expect(applied.model == "b" && !applied.has(.streamChat) && applied.idleTimeout == .seconds(30))
+    #expect(applied.model == "b" && !applied.isEnabled(.streamChat) && applied.idleTimeout == .seconds(30))
     let untouched = try base.applying([
       "SLUICE_TOKENS_FILE": "/etc/passwd", "SLUICE_AUTH": "x", "HTTP_SLUICE_MODEL": "c",
       "HTTP_SLUICE_TRUST_REMOTE_USER": "on",
@@ -78,7 +78,7 @@ struct ConfigurationTests {
       do {
         _ = try Configuration(environment: environment.merging(["SLUICE_AUTH": "none"]) { $1 })
         return []
-      } catch { return error.mistakes.map(\.description) }
+      } catch { return error.issues.map(\.description) }
     }
     // A credential that systemd has not passed is none; one that is a folder is a mistake.
     #expect(mistakes(["CREDENTIALS_DIRECTORY": folder.path]).isEmpty)
@@ -190,7 +190,7 @@ struct TokensTests {
     let configuration = try Configuration(environment: [
       "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_CORS_ORIGINS": "https://app.example.com",
     ])
-    let authenticator = Authenticator(configuration, log: Log(level: .error), pool: BlockingPool())
+    let authenticator = BuiltInAuthenticator(configuration, log: Log(level: .error), pool: BlockingPool())
     func isLetIn(_ method: String, callsModel: Bool, _ fields: [(String, String)]) async -> Bool {
       var parameters: Parameters = [
         "REMOTE_USER": "ada", "REQUEST_METHOD": method, "HTTP_HOST": "chat.example.com:8080",
@@ -237,7 +237,7 @@ struct TokensTests {
   func sources() async throws {
     let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])
-    let authenticator = Authenticator(configuration, log: Log(level: .error), pool: BlockingPool())
+    let authenticator = BuiltInAuthenticator(configuration, log: Log(level: .error), pool: BlockingPool())
     func user(_ parameters: Parameters, trusting: Bool = false) async -> String? {
       try? await authenticator.authenticate(
         Request(parameters: parameters), trustsRemoteUser: trusting, callsModel: false

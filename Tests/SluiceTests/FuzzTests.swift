@@ -83,7 +83,7 @@ struct FuzzTests {
     let tokens = Array("alice:\(Digest(of: "a").hex):2027-01-01\n# x\nbob:\(Digest(of: "b").hex)\r\n".utf8)
     _ = TokensFile(parsing: String(decoding: tokens.mutated(&random), as: UTF8.self)).user(of: "a")
     _ = OnboardingScript(parsing: String(decoding: Array("x\n# a\r\nb\n#\n##".utf8).mutated(&random), as: UTF8.self))
-    let replay = Replay(request: "r", messageID: "m", text: "t", finish: GenerationResult(messageID: "m"))
+    let replay = Replay(request: "r", messageID: "m", text: "t", result: GenerationResult(messageID: "m"))
     _ = Replay(file: replay.file.mutated(&random))
     let turn = Turn(
       id: "i", at: "t", user: "u", assistant: "a",

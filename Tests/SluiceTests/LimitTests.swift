@@ -66,7 +66,7 @@ struct LimitTests {
         }
         if way.hasPrefix("silent") || way.hasPrefix("hang") {
           let isRunning = try await fixture.eventually {
-            way.hasPrefix("silent") ? fixture.services.limiter.streams == 10 : true
+            way.hasPrefix("silent") ? fixture.services.streamLimiter.streams == 10 : true
           }
           #expect(isRunning)
           if way.hasSuffix("left") {
@@ -76,13 +76,15 @@ struct LimitTests {
             for transport in transports { transport.leave() }
           } else if way.hasSuffix("stopped") {
             _ = try await fixture.eventually { transports.allSatisfy { $0.text.contains("Hel") } }
-            for (id, user) in fixture.services.streams.running { #expect(fixture.services.streams.stop(id, for: user)) }
+            for (id, user) in fixture.services.generations.running {
+              #expect(fixture.services.generations.stop(id, for: user))
+            }
           }
         }
         let isOver = try await fixture.eventually {
-          transports.allSatisfy { $0.isFinished || $0.isAborted } && fixture.services.limiter.streams == 0
+          transports.allSatisfy { $0.isFinished || $0.isAborted } && fixture.services.streamLimiter.streams == 0
         }
-        try #require(isOver, "round \(round): \(fixture.services.limiter.streams) slots are taken")
+        try #require(isOver, "round \(round): \(fixture.services.streamLimiter.streams) slots are taken")
         #expect(!transports.contains { $0.text.hasPrefix("Status: 429") }, "round \(round)")
       }
       // Then the whole allowance, and not one more.
@@ -92,7 +94,9 @@ struct LimitTests {
       #expect(try await fixture.eventually { full.count { $0.text.hasPrefix("Status: 429") } == 1 })
       for transport in full { transport.leave() }
       #expect(
-        try await fixture.eventually { fixture.services.limiter.streams == 0 && fixture.services.streams.count == 0 })
+        try await fixture.eventually {
+          fixture.services.streamLimiter.streams == 0 && fixture.services.generations.count == 0
+        })
     }
   }
 
@@ -165,7 +169,7 @@ struct LimitTests {
     let again = try #require(taken)
     let replay = Replay(
       request: "r", messageID: "m", text: "Hello\r\n🎧",
-      finish: GenerationResult(
+      result: GenerationResult(
         messageID: "m", sessionID: "s",
         completion: .init(usage: .init(promptTokens: 1, completionTokens: 2, totalTokens: 3)),
         extraMembers: ["a": [.literal("1e400")]]))

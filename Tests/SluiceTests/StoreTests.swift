@@ -259,9 +259,9 @@ struct UnsavedTurnsTests {
     unsaved.add(.turn(turn("d"), session: "s3"), of: eve)
     unsaved.forget(session: "s3", of: ada)
     #expect(unsaved.retry() == 1)
-    #expect(try await store.turns(of: "s2", user: ada, Page())?.map(\.id) == ["b"])
-    #expect(try await store.turns(of: "s3", user: ada, Page()) == nil)
-    #expect(try await store.turns(of: "s3", user: eve, Page())?.map(\.id) == ["d"])
+    #expect(try await store.turns(of: "s2", of: ada, Page())?.map(\.id) == ["b"])
+    #expect(try await store.turns(of: "s3", of: ada, Page()) == nil)
+    #expect(try await store.turns(of: "s3", of: eve, Page())?.map(\.id) == ["d"])
 
     // The next process has it, until it can be stored; then its file goes.
     unsaved.writeOut()
@@ -274,10 +274,10 @@ struct UnsavedTurnsTests {
     try FileManager.default.removeItem(atPath: blocked)
     #expect(next.retry() == 0)
     #expect(try files().isEmpty)
-    #expect(try await store.turns(of: "s1", user: ada, Page())?.map(\.id) == ["a"])
+    #expect(try await store.turns(of: "s1", of: ada, Page())?.map(\.id) == ["a"])
     // The first process has it still: it is there already.
     #expect(unsaved.retry() == 0)
-    #expect(try await store.turns(of: "s1", user: ada, Page())?.count == 1)
+    #expect(try await store.turns(of: "s1", of: ada, Page())?.count == 1)
 
     unsaved.add(.turn(turn("e"), session: "s4"), of: ada)
     unsaved.forget(session: "s4", of: ada)
@@ -298,7 +298,7 @@ struct UnsavedTurnsTests {
       let turn = turn("t-\(isRestarted)")
       let replay = Replay(
         request: "r", messageID: turn.id, text: turn.assistant.content,
-        finish: GenerationResult(messageID: turn.id, sessionID: "s", completedAt: turn.at, completion: turn.completion),
+        result: GenerationResult(messageID: turn.id, sessionID: "s", completedAt: turn.at, completion: turn.completion),
         user: turn.user.content)
       unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, claim: claim)
       #expect(unsaved.holds(key: key, of: ada) && !unsaved.holds(key: "other", of: ada))
@@ -330,7 +330,7 @@ struct UnsavedTurnsTests {
       #expect(kept.turn == turn && kept.request == "r")
       _ = claim
     }
-    #expect(try await store.turns(of: "s", user: ada, Page())?.map(\.id) == ["t-false", "t-true"])
+    #expect(try await store.turns(of: "s", of: ada, Page())?.map(\.id) == ["t-false", "t-true"])
   }
 }
 

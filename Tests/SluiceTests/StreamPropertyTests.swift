@@ -106,7 +106,7 @@ private final class Fixture {
 
   func stored(_ seed: UInt64, dialect: String) async throws -> [Turn] {
     let user = try #require(User("anonymous"))
-    return try await services.store.turns(of: "s\(seed)-\(dialect)", user: user, Page()) ?? []
+    return try await services.store.turns(of: "s\(seed)-\(dialect)", of: user, Page()) ?? []
   }
 }
 
@@ -149,7 +149,7 @@ struct StreamPropertyTests {
   func everyDialect() async throws {
     try await onLoop { reactor in
       let fixture = try Fixture(on: reactor)
-      for dialect in Dialects.all.map({ $0.name }) {
+      for dialect in DialectKind.builtIn.map({ $0.type.name }) {
         for seed in UInt64(0)..<200 {
           let expected = Speech(seed: seed).text
           let bytes = try await fixture.chat(seed, dialect: dialect)

@@ -7,7 +7,7 @@ extension Services {
   convenience init(asking url: String, in folder: TemporaryFolder) {
     var configuration = Configuration(state: folder.path + "/state")
     configuration.isAuthenticationDisabled = true
-    configuration.upstreamURL = url
+    configuration[UpstreamSettings.self].url = url
     configuration.messagesPerHour = 0
     let pool = BlockingPool()
     self.init(configuration, log: Log(level: .error), pool: pool, environment: [:])

@@ -351,7 +351,7 @@ struct EchoTests {
   func words(text: String) async throws {
     let deltas = try await onLoop { reactor -> [String] in
       var deltas: [String] = []
-      let prompt = Prompt(messages: [Message(.user, "earlier"), Message(.user, text)], echoGap: .milliseconds(1))
+      let prompt = Prompt(messages: [Message(.user, "earlier"), Message(.user, text)])
       let answer = EchoGenerator().start(prompt, on: reactor)
       while case .delta(let delta) = try await answer.next() { deltas.append(delta) }
       return deltas

@@ -7,11 +7,11 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -30,6 +30,18 @@ int clinux_lock_byte(int file, off_t index);
 
 // A file in memory without a name (memfd_create(2)), closed on exec. -1 with errno when there is no descriptor for it.
 int clinux_memory_file(void);
+
+// A pipe whose ends do not block and are closed on exec (pipe2(2)). -1 with errno when there is none.
+int clinux_pipe(int *_Nonnull ends);
+
+// Writes the number of each signal that arrives, a byte each, to a non-blocking descriptor, whichever thread it interrupts
+// (sigaction(2)), until clinux_unwatch_signals(). Bit N of `signals` stands for signal N. A slot, or -1 with EAGAIN when
+// there are as many watchers as there can be.
+#define CLINUX_SIGNAL_WATCHERS 16
+int clinux_watch_signals(int file, uint64_t signals);
+
+// Undoes it. After the last watcher of a signal, what was installed before is there again.
+void clinux_unwatch_signals(int slot);
 
 // Names the calling thread, as `top -H` shows it; what is over 15 bytes is cut off (pthread_setname_np(3)).
 void clinux_name_thread(const char *_Nonnull name);

@@ -1,3 +1,4 @@
+import Bytes
 import CFastCGI
 import CLinux
 import EventLoop
@@ -112,7 +113,7 @@ final class Connection: ResponseTransport {
     case .complete, .bodyTooLarge:
       let rest = bytes.extracting(count..<bytes.count)
       if RequestRecords.isAbort(rest) { return close() }
-      for index in rest.indices { surplus.append(rest[index]) }
+      surplus.append(rest)
       serve()
     case .parametersTooLarge:
       server.limits.report(SystemError("read a request's parameters", code: EMSGSIZE))

@@ -61,7 +61,8 @@ public final class BodyWriter {
 
   private let transport: any ResponseTransport
   private let writeTimeout: Duration
-  private var isFlushing = false
+  /// Whether a ``flush()`` waits for the peer.
+  public private(set) var isFlushing = false
   private var isEnded = false
 
   init(_ transport: any ResponseTransport, writeTimeout: Duration) {

@@ -4,26 +4,26 @@ import JSON
 /// Unnamed records that say their own type, for an EventSource's `onmessage`.
 struct ChatDialect: Dialect {
   static let name = "chat"
-  private static let chunkStart = Array("data: {\"type\":\"chunk\",\"content\":".utf8)
+  private static let chunk = RecordTemplate(#"{"type":"chunk","content":"#, "}")
 
   init(_ stream: StreamMetadata) {}
 
-  mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
+  mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started: break
-    case .delta(let text): buffer.append(recordWith: text, after: Self.chunkStart, before: recordEnd)
-    case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .completed(let finish):
+    case .delta(let text): records.append(Self.chunk, text)
+    case .heartbeat: records.appendHeartbeat()
+    case .completed(let result):
       var members: JSON.Members = ["type": "complete"]
-      members["message_id"] = finish.messageID.map(JSON.string)
-      members["session_id"] = finish.sessionID.map(JSON.string)
-      members.merge(finish.extraMembers)
-      buffer.append(record: nil, .object(members))
+      members["message_id"] = result.messageID.map(JSON.string)
+      members["session_id"] = result.sessionID.map(JSON.string)
+      members.merge(result.extraMembers)
+      records.append(.object(members))
     case .failed(let failure):
       var members: JSON.Members = ["type": "error"]
       members.merge(failure.members)
-      buffer.append(record: nil, .object(members))
-    case .cancelled: buffer.append(record: nil, ["type": "cancelled"])
+      records.append(.object(members))
+    case .cancelled: records.append(["type": "cancelled"])
     }
   }
 }

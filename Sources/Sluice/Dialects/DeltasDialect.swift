@@ -3,22 +3,22 @@ import EventStream
 /// Unnamed records of a role and a delta, the user's message first; `[DONE]` at the end.
 struct DeltasDialect: Dialect {
   static let name = "deltas"
-  private static let deltaStart = Array("data: {\"role\":\"assistant\",\"delta\":".utf8)
+  private static let delta = RecordTemplate(#"{"role":"assistant","delta":"#, "}")
   /// Told once, and let go then: it may be long.
   private var message: String
 
   init(_ stream: StreamMetadata) { message = stream.message }
 
-  mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
+  mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started:
-      buffer.append(record: nil, ["role": "user", "delta": .string(message)])
+      records.append(["role": "user", "delta": .string(message)])
       message = ""
-    case .delta(let text): buffer.append(recordWith: text, after: Self.deltaStart, before: recordEnd)
-    case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .completed: buffer.appendDone()
-    case .failed(let failure): buffer.append(record: "error", failure.json)
-    case .cancelled(let reason): buffer.append(record: "cancelled", ["reason": .string(reason)])
+    case .delta(let text): records.append(Self.delta, text)
+    case .heartbeat: records.appendHeartbeat()
+    case .completed: records.appendDone()
+    case .failed(let failure): records.append(event: "error", failure.json)
+    case .cancelled(let reason): records.append(event: "cancelled", ["reason": .string(reason)])
     }
   }
 }

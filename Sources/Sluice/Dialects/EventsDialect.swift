@@ -4,45 +4,28 @@ import Upstream
 /// Named events: `token`, `heartbeat`, and at the end `done`, `error` or `cancelled`.
 struct EventsDialect: Dialect {
   static let name = "events"
-  private static let tokenStart = Array("event: token\ndata: {\"t\":".utf8)
+  private static let token = RecordTemplate(event: "token", #"{"t":"#, "}")
 
   init(_ stream: StreamMetadata) {}
 
-  mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
+  mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started: break
-    case .delta(let text): buffer.append(recordWith: text, after: Self.tokenStart, before: recordEnd)
-    case .heartbeat: buffer.append(record: "heartbeat", [:])
-    case .completed(let finish): buffer.append(record: "done", .object(done(finish)))
-    case .failed(let failure): buffer.append(record: "error", failure.json)
-    case .cancelled(let reason): buffer.append(record: "cancelled", ["reason": .string(reason)])
+    case .delta(let text): records.append(Self.token, text)
+    case .heartbeat: records.append(event: "heartbeat", [:])
+    case .completed(let result): records.append(event: "done", .object(done(result)))
+    case .failed(let failure): records.append(event: "error", failure.json)
+    case .cancelled(let reason): records.append(event: "cancelled", ["reason": .string(reason)])
     }
   }
 
-  private func done(_ finish: GenerationResult) -> JSON.Members {
+  private func done(_ result: GenerationResult) -> JSON.Members {
     var members: JSON.Members = [:]
-    members["messageId"] = finish.messageID.map(JSON.string)
-    members["sessionId"] = finish.sessionID.map(JSON.string)
-    members["finishReason"] = .string(finish.completion.finishReason.rawValue)
-    members["usage"] = finish.completion.usage?.json
-    members.merge(finish.extraMembers)
+    members["messageId"] = result.messageID.map(JSON.string)
+    members["sessionId"] = result.sessionID.map(JSON.string)
+    members["finishReason"] = .string(result.completion.finishReason.rawValue)
+    members["usage"] = result.completion.usage?.json
+    members.merge(result.extraMembers)
     return members
-  }
-}
-
-extension Usage {
-  /// In the names that OpenAI gives.
-  var json: JSON {
-    [
-      "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
-      "total_tokens": .integer(totalTokens),
-    ]
-  }
-
-  init?(json: JSON) {
-    guard let prompt = json["prompt_tokens"]?.integer, let completion = json["completion_tokens"]?.integer,
-      let total = json["total_tokens"]?.integer
-    else { return nil }
-    self.init(promptTokens: prompt, completionTokens: completion, totalTokens: total)
   }
 }

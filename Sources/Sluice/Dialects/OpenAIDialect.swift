@@ -8,9 +8,8 @@ struct OpenAIDialect: Dialect {
   // The official Python client reads an event whose data is empty as JSON.
   static let allowsEventID = false
 
-  /// Everything up to the content, and everything behind it.
-  private let contentStart: [UInt8]
-  private let contentEnd: [UInt8]
+  /// The chunk of a delta.
+  private let content: RecordTemplate
   /// What all chunks have in common, without the closing brace.
   private let head: JSON.Members
   private let wantsUsage: Bool
@@ -21,30 +20,29 @@ struct OpenAIDialect: Dialect {
       "created": .integer(Timestamp.seconds), "model": .string(stream.model),
     ]
     wantsUsage = stream.wantsUsage
-    contentStart =
-      Array("data: ".utf8) + JSON.object(head).encoded.dropLast()
-      + Array(",\"choices\":[{\"index\":0,\"delta\":{\"content\":".utf8)
-    contentEnd = Array("},\"finish_reason\":null}]\(wantsUsage ? ",\"usage\":null" : "")}\n\n".utf8)
+    let start = String(decoding: JSON.object(head).encoded.dropLast(), as: UTF8.self)
+    content = RecordTemplate(
+      start + #","choices":[{"index":0,"delta":{"content":"#,
+      #"},"finish_reason":null}]"# + (wantsUsage ? #","usage":null}"# : "}"))
   }
 
-  mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
+  mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
-    case .started: buffer.append(record: nil, chunk(delta: ["role": "assistant", "content": ""], finishReason: .null))
-    case .delta(let text): buffer.append(recordWith: text, after: contentStart, before: contentEnd)
-    case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .completed(let finish):
-      buffer.append(record: nil, chunk(delta: [:], finishReason: .string(finish.completion.finishReason.rawValue)))
-      if wantsUsage, let usage = finish.completion.usage {
+    case .started: records.append(chunk(delta: ["role": "assistant", "content": ""], finishReason: .null))
+    case .delta(let text): records.append(content, text)
+    case .heartbeat: records.appendHeartbeat()
+    case .completed(let result):
+      records.append(chunk(delta: [:], finishReason: .string(result.completion.finishReason.rawValue)))
+      if wantsUsage, let usage = result.completion.usage {
         var members = head
         members["choices"] = []
         members["usage"] = usage.json
-        buffer.append(record: nil, .object(members))
+        records.append(.object(members))
       }
-      buffer.appendDone()
-    case .failed(let failure): buffer.append(record: nil, ["error": failure.openAIJSON])
+      records.appendDone()
+    case .failed(let failure): records.append(["error": failure.openAIJSON])
     case .cancelled(let reason):
-      buffer.append(
-        record: nil,
+      records.append(
         [
           "error": [
             "message": .string("The answer was cancelled: \(reason)."), "type": "cancelled", "param": .null,

@@ -9,7 +9,7 @@ struct UIDialect: Dialect {
   static let allowsEventID = false
 
   private static let textID: JSON = "text"
-  private static let deltaStart = Array("data: {\"type\":\"text-delta\",\"id\":\"text\",\"delta\":".utf8)
+  private static let delta = RecordTemplate(#"{"type":"text-delta","id":"text","delta":"#, "}")
   private let messageID: String
   /// Whether the one part of text is open: a delta or an end of one that is not makes the client throw.
   private var isTextOpen = false
@@ -18,39 +18,39 @@ struct UIDialect: Dialect {
 
   func addFields(to head: inout ResponseHead) { head.set("x-vercel-ai-ui-message-stream", "v1") }
 
-  mutating func encode(_ event: StreamEvent, into buffer: inout [UInt8]) {
+  mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
-    case .started: buffer.append(record: nil, ["type": "start", "messageId": .string(messageID)])
+    case .started: records.append(["type": "start", "messageId": .string(messageID)])
     case .delta(let text):
       if !isTextOpen {
-        buffer.append(record: nil, ["type": "text-start", "id": Self.textID])
+        records.append(["type": "text-start", "id": Self.textID])
         isTextOpen = true
       }
-      buffer.append(recordWith: text, after: Self.deltaStart, before: recordEnd)
-    case .heartbeat: buffer.append(contentsOf: EventStreamEncoder.heartbeat)
-    case .completed(let finish):
-      if isTextOpen { buffer.append(record: nil, ["type": "text-end", "id": Self.textID]) }
-      let metadata = metadata(of: finish)
+      records.append(Self.delta, text)
+    case .heartbeat: records.appendHeartbeat()
+    case .completed(let result):
+      if isTextOpen { records.append(["type": "text-end", "id": Self.textID]) }
+      let metadata = metadata(of: result)
       if !metadata.all.isEmpty {
-        buffer.append(record: nil, ["type": "message-metadata", "messageMetadata": .object(metadata)])
+        records.append(["type": "message-metadata", "messageMetadata": .object(metadata)])
       }
-      buffer.append(
-        record: nil, ["type": "finish", "finishReason": .string(Self.reason(finish.completion.finishReason))])
-      buffer.appendDone()
+      records.append(
+        ["type": "finish", "finishReason": .string(Self.reason(result.completion.finishReason))])
+      records.appendDone()
     case .failed(let failure):
-      buffer.append(record: nil, ["type": "error", "errorText": .string(failure.message)])
-      buffer.appendDone()
+      records.append(["type": "error", "errorText": .string(failure.message)])
+      records.appendDone()
     case .cancelled(let reason):
-      buffer.append(record: nil, ["type": "abort", "reason": .string(reason)])
-      buffer.appendDone()
+      records.append(["type": "abort", "reason": .string(reason)])
+      records.appendDone()
     }
   }
 
-  private func metadata(of finish: GenerationResult) -> JSON.Members {
+  private func metadata(of result: GenerationResult) -> JSON.Members {
     var members: JSON.Members = [:]
-    members["sessionId"] = finish.sessionID.map(JSON.string)
-    members["usage"] = finish.completion.usage?.json
-    members.merge(finish.extraMembers)
+    members["sessionId"] = result.sessionID.map(JSON.string)
+    members["usage"] = result.completion.usage?.json
+    members.merge(result.extraMembers)
     return members
   }
 

@@ -1,6 +1,6 @@
 extension Services {
   /// GET, POST /api/stream/ai-block/{block_type}: one question to a block, each of which is a prompt. Nothing is stored.
-  nonisolated(nonsending) func block(_ context: RequestContext) async throws -> GenerationRequest {
+  nonisolated(nonsending) func streamBlock(_ context: RequestContext) async throws -> GenerationRequest {
     let name = context.pathParameters["block_type"] ?? ""
     guard Identifier.isValid(name), let instructions = try prompts.text("blocks/" + name) else {
       throw Failure(
@@ -12,9 +12,10 @@ extension Services {
     }
     return GenerationRequest(
       message: input, model: context.configuration.model, retainsText: false,
-      produce: { stream in
-        let answer = try self.ask(input, instructions: instructions, context, stream)
-        return GenerationResult(completion: try await stream.relay(answer))
+      produce: { generation, _ in
+        let output = try self.startGeneration(
+          input, instructions: instructions, context, on: generation.reactor)
+        return GenerationResult(completion: try await generation.relay(output))
       })
   }
 }

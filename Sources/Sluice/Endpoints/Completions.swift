@@ -5,9 +5,9 @@ import Upstream
 
 extension Services {
   /// POST /v1/chat/completions: OpenAI's API, streamed or not, with the conversation in the client's hands.
-  nonisolated(nonsending) func complete(_ context: RequestContext) async throws -> GenerationRequest {
+  nonisolated(nonsending) func createCompletion(_ context: RequestContext) async throws -> GenerationRequest {
     let configuration = context.configuration
-    let instructions = try prompts.systemPrompt(context)
+    let instructions = try systemPrompt(context)
     let request = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try CompletionRequest(fields, configuration, instructions: instructions)
     }
@@ -17,44 +17,44 @@ extension Services {
     return GenerationRequest(
       message: request.message, model: model, wantsJSON: !request.isStreamed,
       wantsUsage: request.includesUsage, retainsText: false,
-      produce: { stream in
+      produce: { generation, _ in
         // Taken out: it may be large, and the stream live long.
         guard let prompt = pending.withLock({ $0.take() }) else { throw StreamClosedError() }
-        let completion = try await stream.relay(try self.start(prompt, context, stream))
-        return GenerationResult(messageID: stream.messageID, completion: completion)
+        let completion = try await generation.relay(
+          try self.startGeneration(prompt, context, on: generation.reactor))
+        return GenerationResult(messageID: generation.messageID, completion: completion)
       },
-      jsonBody: { finish, text in
+      jsonBody: { result, text in
         var members: JSON.Members = [
-          "id": .string("chatcmpl-" + (finish.messageID ?? "")), "object": "chat.completion",
+          "id": .string("chatcmpl-" + (result.messageID ?? "")), "object": "chat.completion",
           "created": .integer(created),
           "model": .string(model),
           "choices": [
             [
               "index": .integer(0), "message": ["role": "assistant", "content": .string(text), "refusal": .null],
-              "logprobs": .null, "finish_reason": .string(finish.completion.finishReason.rawValue),
+              "logprobs": .null, "finish_reason": .string(result.completion.finishReason.rawValue),
             ]
           ],
         ]
-        members["usage"] = finish.completion.usage?.json
+        members["usage"] = result.completion.usage?.json
         return .object(members)
       })
   }
 
-  /// GET /v1/models: what may be asked here.
-  nonisolated(nonsending) func models(_ context: RequestContext) async throws -> Response {
-    .json([
-      "object": "list",
-      "data": .array(
-        modelNames(context.configuration).map {
-          ["id": .string($0), "object": "model", "created": .integer(0), "owned_by": "sluice"]
-        }),
-    ])
+  /// GET /v1/models: what can be requested here: the configured model, else what the generator lists.
+  nonisolated(nonsending) func listModels(_ context: RequestContext) async throws -> Response {
+    var models = modelNames(context.configuration).map { (name) -> JSON in
+      ["id": .string(name), "object": "model", "created": .integer(0), "owned_by": "sluice"]
+    }
+    if models.isEmpty { models = try await generator(for: context.configuration).models(on: context.reactor) ?? [] }
+    return .json(["object": "list", "data": .array(models)])
   }
 
-  /// The configured model. Without one the upstream has its own, whose names are not known here.
+  /// The configured model, or what a generator without models goes by; none where the upstream knows them.
   private func modelNames(_ configuration: Configuration) -> [String] {
     if let model = configuration.model { return [model] }
-    return configuration.effectiveGenerator == .upstream ? [] : [configuration.effectiveGenerator.rawValue]
+    let kind = GeneratorKind.selected(by: configuration)
+    return kind.listsModels ? [] : [kind.name]
   }
 }
 

@@ -4,7 +4,7 @@ import Upstream
 extension Services {
   /// GET /chat/onboarding-stream: leads a new user through the steps of `onboarding.txt`. A completed stream stores the
   /// turn and takes the message as the answer to the present step; any other changes nothing.
-  nonisolated(nonsending) func onboard(_ context: RequestContext) async throws -> GenerationRequest {
+  nonisolated(nonsending) func streamOnboarding(_ context: RequestContext) async throws -> GenerationRequest {
     let limit = context.configuration.maximumMessageBytes
     let message = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.text("message", limit: limit)
@@ -14,19 +14,19 @@ extension Services {
     }
     return GenerationRequest(
       message: message, model: context.configuration.model, session: Self.onboardingSession,
-      produce: { stream in
+      produce: { generation, claim in
         let before: OnboardingState
         do { before = try await self.store.onboarding(of: context.user) } catch {
           throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
         }
-        let (answer, isNew) = try await self.ask(
-          message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), context, stream
-        )
-        let completion = try await stream.relay(answer)
-        let finish = try await self.keep(
-          stream, message, in: Self.onboardingSession, isNew: isNew, completion, context)
+        let (output, isNew) = try await self.startGeneration(
+          message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), context,
+          on: generation.reactor)
+        let completion = try await generation.relayAll(output)
+        let result = try await self.storeTurn(
+          of: generation, message, in: Self.onboardingSession, isNew: isNew, completion, claim, context)
         let state = try await self.advance(from: before, message, script, context)
-        return finish.with(extraMembers: state.progress(of: script))
+        return result.with(extraMembers: state.progress(of: script))
       })
   }
 

@@ -5,7 +5,7 @@ import Upstream
 extension Services {
   /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. The model's text is streamed; the end
   /// carries the JSON object that it is, read strictly.
-  nonisolated(nonsending) func makeReport(_ context: RequestContext) async throws -> GenerationRequest {
+  nonisolated(nonsending) func createReport(_ context: RequestContext) async throws -> GenerationRequest {
     let limit = context.configuration.maximumMessageBytes
     let asked = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       (
@@ -15,27 +15,28 @@ extension Services {
     }
     return GenerationRequest(
       message: asked.input, model: context.configuration.model,
-      produce: { stream in
-        let answer = try self.ask(asked.input, instructions: try self.prompts.text("report"), context, stream)
-        let completion = try await stream.relay(answer)
-        let (text, rules) = (stream.text, stream.redactionRules)
+      produce: { generation, claim in
+        let output = try self.startGeneration(
+          asked.input, instructions: try self.prompts.text("report"), context, on: generation.reactor)
+        let completion = try await generation.relayAll(output)
+        let (text, rules) = (generation.text, generation.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in
           try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)
         }
         guard asked.isSaved else { return GenerationResult(completion: completion, extraMembers: ["report": report]) }
-        return try await self.save(report, title: asked.title, stream, completion, context)
+        return try await self.save(report, title: asked.title, generation, completion, claim, context)
       },
-      jsonBody: { finish, _ in
-        var members: JSON.Members = ["report": finish.extraMembers["report"] ?? .null]
-        members["reportId"] = finish.extraMembers["reportId"]
+      jsonBody: { result, _ in
+        var members: JSON.Members = ["report": result.extraMembers["report"] ?? .null]
+        members["reportId"] = result.extraMembers["reportId"]
         return .object(members)
       })
   }
 
   /// POST /api/reports: `{"report","title"?}`, stored as it is.
-  nonisolated(nonsending) func addReport(_ context: RequestContext) async throws -> Response {
+  nonisolated(nonsending) func saveReport(_ context: RequestContext) async throws -> Response {
     // It costs no model, but the disk.
-    let message = try await limiter.countMessage(of: context.user, context.configuration)
+    let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
     let stored: StoredReport
     do {
       stored = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
@@ -45,7 +46,7 @@ extension Services {
         return StoredReport(id: Identifier.make(), title: try fields.title(), at: Timestamp.now, report: report)
       }
     } catch {
-      await limiter.uncount(message, of: context.user)
+      await streamLimiter.uncount(message, of: context.user)
       throw error
     }
     try await storing("The report could not be stored.") { try await store.save(stored, of: context.user) }
@@ -53,14 +54,14 @@ extension Services {
   }
 
   /// GET /api/reports: the user's, newest first, without the reports themselves.
-  nonisolated(nonsending) func reports(_ context: RequestContext) async throws -> Response {
+  nonisolated(nonsending) func listReports(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
     let reports = try await reading { try await store.reports(of: context.user, page) }
     return .json(["reports": .array(reports)])
   }
 
   /// GET /api/reports/{id}.
-  nonisolated(nonsending) func report(_ context: RequestContext) async throws -> Response {
+  nonisolated(nonsending) func readReport(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: context.user) })
     else {
@@ -72,25 +73,26 @@ extension Services {
 
   /// Saves the report of a stream under the stream's id, so that the same request sent again saves it once.
   private nonisolated(nonsending) func save(
-    _ report: JSON, title: String?, _ stream: ResponseStream, _ completion: Completion, _ context: RequestContext
+    _ report: JSON, title: String?, _ generation: Generation, _ completion: Completion,
+    _ claim: ReplayClaim?, _ context: RequestContext
   ) async throws -> GenerationResult {
-    let stored = StoredReport(id: stream.messageID, title: title, at: Timestamp.now, report: report)
-    let finish = GenerationResult(
+    let stored = StoredReport(id: generation.messageID, title: title, at: Timestamp.now, report: report)
+    let result = GenerationResult(
       messageID: nil, sessionID: nil, completedAt: stored.at, completion: completion,
       extraMembers: ["report": report, "reportId": .string(stored.id)])
-    let replay = stream.claim.map {
-      Replay(request: $0.request, messageID: stream.messageID, text: stream.text, finish: finish, title: title)
+    let replay = claim.map {
+      Replay(request: $0.request, messageID: generation.messageID, text: generation.text, result: result, title: title)
     }
     do throws(Failure) {
       try await storing("The report could not be stored.") {
-        if let claim = stream.claim, let replay { try await store.complete(claim, with: replay) }
+        if let claim, let replay { try await store.complete(claim, with: replay) }
         try await store.save(stored, of: context.user)
       }
     } catch {
-      unsaved.add(.report(stored), of: context.user, replay: replay, claim: stream.claim)
+      unsaved.add(.report(stored), of: context.user, replay: replay, claim: claim)
       throw error
     }
-    return finish
+    return result
   }
 }
 

@@ -5,9 +5,9 @@ import Upstream
 
 extension Services {
   /// GET /api/sessions: the user's, those with the newest turns first.
-  nonisolated(nonsending) func sessions(_ context: RequestContext) async throws -> Response {
+  nonisolated(nonsending) func listSessions(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
-    guard let sessions = try await reading({ try await store.sessions(of: context.user, page) }) else {
+    guard let sessions = try await reading({ try await turns.sessions(of: context.user, page) }) else {
       throw Failure(.notFound, "There is no session to go on after: begin again without \"before\".")
     }
     return .json([
@@ -19,7 +19,7 @@ extension Services {
   }
 
   /// GET /api/sessions/{id}: its newest turns, oldest of them first.
-  nonisolated(nonsending) func session(_ context: RequestContext) async throws -> Response {
+  nonisolated(nonsending) func readSession(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
     let turns = try await turns(of: id, try Page(context.request), context)
     let rules = try await redactionRules(for: context.configuration)
@@ -40,18 +40,20 @@ extension Services {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id) else { throw Self.noSession }
     // A stream that would store its turn would begin the session again.
-    let hadStreams = await streams.endSession(id, of: context.user)
+    let hadStreams = await generations.endSession(id, of: context.user)
     let (unsaved, user) = (unsaved, context.user)
     await pool.run { unsaved.forget(session: id, of: user) }
     let isDeleted = try await storing("The session could not be deleted.") {
-      try await store.deleteSession(id, of: context.user)
+      // In this order: what a replay would still have stored is then deleted with the session.
+      await store.removeReplays(of: id, user)
+      return try await turns.deleteSession(id, of: user)
     }
     guard isDeleted || hadStreams else { throw Self.noSession }
     return Response(ResponseHead(status: 204))
   }
 
   /// GET /messages/?chat_id=: the same turns, a message each for what was asked and what was answered.
-  nonisolated(nonsending) func messages(_ context: RequestContext) async throws -> Response {
+  nonisolated(nonsending) func listMessages(_ context: RequestContext) async throws -> Response {
     let named = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.identifier("chat_id")
     }
@@ -61,7 +63,7 @@ extension Services {
     let given = try Page(context.request)
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
     // A conversation begins with its first message: before that it is empty, not missing.
-    let turns = try await reading { try await store.turns(of: chat, user: context.user, page) } ?? []
+    let turns = try await reading { try await self.turns.turns(of: chat, of: context.user, page) } ?? []
     let rules = try await redactionRules(for: context.configuration)
     return try await pool.run { () throws(Failure) in
       var messages: [JSON] = []
@@ -81,21 +83,12 @@ extension Services {
     -> [Turn]
   {
     guard Identifier.isValid(session),
-      let turns = try await reading({ try await store.turns(of: session, user: context.user, page) })
+      let turns = try await reading({ try await self.turns.turns(of: session, of: context.user, page) })
     else { throw Self.noSession }
     return turns
   }
 
   private static let noSession = Failure(.notFound, "There is no such session.")
-
-  /// Does what reads the store.
-  nonisolated(nonsending) func reading<Success>(
-    _ body: () async throws -> Success
-  ) async throws(Failure) -> Success {
-    do { return try await body() } catch {
-      throw Failure(.internalError, "The store cannot be read.", detail: "\(error)")
-    }
-  }
 }
 
 /// One message as /messages/ shows it.

@@ -34,3 +34,10 @@ extension Failure {
   /// The server takes no further requests.
   static let draining = Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))
 }
+
+extension Failure {
+  /// The admin has to do something; the log says what.
+  static func incompleteConfiguration(_ detail: String) -> Failure {
+    Failure(.internalError, "The server's configuration is incomplete.", detail: detail)
+  }
+}

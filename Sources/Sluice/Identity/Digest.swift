@@ -1,3 +1,4 @@
+import Bytes
 import CCrypto
 
 /// A SHA-256 digest (FIPS 180-4). Two are compared in constant time.
@@ -16,12 +17,14 @@ struct Digest: Sendable, Hashable {
 
   /// Nil when `hex` is not 64 hexadecimal digits.
   init?(hex: some StringProtocol) {
-    let digits = hex.compactMap(\.hexDigitValue)
-    guard hex.utf8.count == 64, digits.count == 64 else { return nil }
-    bytes = stride(from: 0, to: 64, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+    let digits = Array(hex.utf8)
+    guard digits.count == 64 else { return nil }
+    let bytes = stride(from: 0, to: 64, by: 2).compactMap { UInt8(hex: digits[$0..<($0 + 2)]) }
+    guard bytes.count == 32 else { return nil }
+    self.bytes = bytes
   }
 
-  var hex: String { bytes.map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined() }
+  var hex: String { bytes.hex }
 
   func hash(into hasher: inout Hasher) { hasher.combine(bytes) }
 

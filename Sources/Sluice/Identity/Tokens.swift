@@ -1,3 +1,4 @@
+import Bytes
 import CLinux
 import EventLoop
 import Glibc
@@ -13,7 +14,7 @@ public enum Tokens {
     guard User(name) != nil, !name.contains(":"), !name.contains("#"), name.allSatisfy({ !$0.isWhitespace }) else {
       throw StartError(message: "a user's name must not be empty or hold white space, a colon or a #")
     }
-    let token = "sluice_" + randomBytes(32).map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined()
+    let token = "sluice_" + randomBytes(32).hex
     let descriptor = try Descriptor(
       unsafe open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0o600), from: "open \(path)")
     guard flock(descriptor.number, LOCK_EX) == 0 else { throw SystemError("lock \(path)") }
@@ -24,16 +25,5 @@ public enum Tokens {
       throw SystemError("write \(path)")
     }
     return token
-  }
-}
-
-extension Application {
-  /// The table of settings, as `sluice --help` prints it.
-  public static var settingsHelp: String {
-    let width = (Setting.all.map(\.name.count).max() ?? 0) + 2
-    return Setting.all.map { setting in
-      let name = setting.name + (setting.isPerLocation ? "*" : "")
-      return name + String(repeating: " ", count: width - name.count) + setting.meaning
-    }.joined(separator: "\n")
   }
 }

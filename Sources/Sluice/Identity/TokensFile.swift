@@ -16,7 +16,7 @@ struct TokensFile: Sendable {
   private(set) var entries: [Entry] = []
   /// The places of each digest in ``entries``: nearly always one.
   private var places: [Digest: [Int]] = [:]
-  private(set) var mistakes: [LineMistake] = []
+  private(set) var mistakes: [LineIssue] = []
 
   init(parsing text: String) {
     let text = text.first == "\u{FEFF}" ? text.dropFirst() : text[...]
@@ -28,7 +28,7 @@ struct TokensFile: Sendable {
       case .success(let entry):
         places[entry.digest, default: []].append(entries.count)
         entries.append(entry)
-      case .failure(let problem): mistakes.append(LineMistake(line: index + 1, reason: problem.reason))
+      case .failure(let problem): mistakes.append(LineIssue(line: index + 1, reason: problem.reason))
       }
     }
   }

@@ -1,3 +1,5 @@
+import Bytes
+
 /// Who asks. The name is the web server's, the tokens file's or the token's; it is never taken from a body.
 public struct User: Sendable, Hashable, CustomStringConvertible {
   /// As it was given.
@@ -12,12 +14,10 @@ public struct User: Sendable, Hashable, CustomStringConvertible {
   public init?(_ name: String) {
     var folder = ""
     for byte in name.utf8 {
-      switch byte {
-      case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"):
+      if Identifier.isValid(byte) {
         folder.unicodeScalars.append(Unicode.Scalar(byte))
-      default:
-        folder += "%" + (byte < 0x10 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+      } else {
+        folder += "%" + CollectionOfOne(byte).hex.uppercased()
       }
     }
     guard !folder.isEmpty, !name.unicodeScalars.contains("\u{FFFD}"), folder.utf8.count <= 255 else { return nil }

@@ -6,13 +6,16 @@ import JSON
 /// One JSON object a line, on standard error. Use it from any thread: a line is handed to a thread of its own, so a
 /// full pipe holds nobody up. Never give it a token, a key or what anybody said.
 public final class Log: Sendable {
+  /// Which lines are written: those of a level and of all above it.
+  public enum Level: String, Sendable, CaseIterable { case error, warning, info, debug }
+
   private struct State: ~Copyable {
     var lines: [UInt8] = []
     var dropped = 0
     var isWriting = false
   }
 
-  private let level: Configuration.LogLevel
+  private let level: Level
   private let thread = BlockingPool(maximumThreads: 1)
   private let state = Locked(State())
   private let descriptor: CInt
@@ -23,7 +26,7 @@ public final class Log: Sendable {
   private static let maximumWaitingBytes = 4 << 20
 
   init(
-    level: Configuration.LogLevel, descriptor: CInt = STDERR_FILENO,
+    level: Level, descriptor: CInt = STDERR_FILENO,
     environment: [String: String] = [:]
   ) {
     self.level = level
@@ -36,7 +39,7 @@ public final class Log: Sendable {
   public func info(_ message: String, _ fields: JSON.Members = [:]) { write(.info, message, fields) }
   public func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
 
-  func write(_ level: Configuration.LogLevel, _ message: String, _ fields: JSON.Members) {
+  func write(_ level: Level, _ message: String, _ fields: JSON.Members) {
     guard level.priority <= self.level.priority else { return }
     var object: JSON.Members = [
       "time": .string(Timestamp.now), "level": .string(level.rawValue), "message": .string(message),
@@ -117,7 +120,7 @@ public final class Log: Sendable {
 
 extension Failure.Code {
   /// What is the server's own fault is an error; the rest happens every day.
-  var logLevel: Configuration.LogLevel {
+  var logLevel: Log.Level {
     switch self {
     case .internalError, .storeFailed: .error
     default: .info
@@ -125,7 +128,7 @@ extension Failure.Code {
   }
 }
 
-extension Configuration.LogLevel {
+extension Log.Level {
   /// The level of syslog(3).
   fileprivate var priority: Int {
     switch self {
@@ -134,20 +137,5 @@ extension Configuration.LogLevel {
     case .info: 6
     case .debug: 7
     }
-  }
-}
-
-/// Times as RFC 3339 writes them, in UTC, with milliseconds.
-enum Timestamp {
-  private static let style = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
-
-  static var now: String { Date().formatted(style) }
-
-  /// Seconds since 1970, as OpenAI's API has them.
-  static var seconds: Int { Int(Date().timeIntervalSince1970) }
-
-  /// A file's time.
-  static func text(_ time: timespec) -> String {
-    Date(timeIntervalSince1970: Double(time.tv_sec) + Double(time.tv_nsec) / 1e9).formatted(style)
   }
 }

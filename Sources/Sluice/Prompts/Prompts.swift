@@ -33,10 +33,8 @@ final class Prompts: Sendable {
     return Self.builtIn[name]
   }
 
-  /// The system prompt of a request's location, which goes before everything else.
-  func systemPrompt(_ context: RequestContext) throws(Failure) -> String? {
-    try context.configuration.systemPromptFile.map { (path) throws(Failure) in try files.content(path) }
-  }
+  /// The text in a file that the configuration of a location names.
+  func file(_ path: String) throws(Failure) -> String { try files.content(path) }
 
   /// The names of the blocks that there are, the admin's among them.
   var blocks: [String] {
@@ -47,17 +45,6 @@ final class Prompts: Sendable {
       }
     }
     return names.filter(Identifier.isValid).sorted()
-  }
-
-  /// The API key in a file.
-  ///
-  /// - Throws: when the file cannot be read, or what is in it cannot be a header field's value.
-  func upstreamKey(_ path: String) throws(Failure) -> String {
-    let key = try files.content(path)
-    guard !key.isEmpty, FieldValue(key) != nil else {
-      throw Failure.incompleteConfiguration("\(path) must contain an API key, on one line")
-    }
-    return key
   }
 
   private func path(_ name: String) -> String? { folder.map { "\($0)/\(name).txt" } }

@@ -1,24 +1,10 @@
 import EventLoop
 import FastCGI
 
-/// The body of a request, apart from the rest of it: an open stream does not keep it.
-final class RequestBody: Sendable {
-  private let content: Locked<[UInt8]>
-  let isTooLarge: Bool
-
-  init(_ request: Request) {
-    content = Locked(request.body)
-    isTooLarge = request.isBodyTooLarge
-  }
-
-  var bytes: [UInt8] { content.withLock { $0 } }
-
-  func release() { content.withLock { $0 = [] } }
-}
-
-/// A request whose sender is known: what every handler gets.
+/// A request whose sender is known: what every handler is given. Use it on any thread.
+@safe
 public final class RequestContext: Sendable {
-  /// The request, whole.
+  /// The request with its body, which is empty when the client's was longer than `SLUICE_MAX_BODY`.
   public var request: Request {
     var request = Request(parameters: parameters, body: body.bytes)
     request.isBodyTooLarge = body.isTooLarge
@@ -29,20 +15,23 @@ public final class RequestContext: Sendable {
   let body: RequestBody
   /// The request method, in upper case.
   let method: String
-  /// Who asks. For routes that ask nobody, `anonymous`.
+  /// The user who sent it; `anonymous` where the route is public or authentication is disabled.
   public let user: User
-  /// What the placeholders of the route's path stand for: `{id}`.
+  /// The values of the parameters in the route's path, by their names: `{id}`.
   public let pathParameters: [String: String]
   /// nginx's `$request_id`, by which log lines of the two belong together; one of our own where there is none.
   public let correlationID: String
   /// The settings for the location that the request came through.
   let configuration: Configuration
+  private let bound: LoopBound<Reactor>
 
   /// - Parameter request: without its body.
   init(
     request: Request, body: RequestBody, user: User, pathParameters: [String: String], correlationID: String,
-    configuration: Configuration
+    configuration: Configuration, on reactor: Reactor
   ) {
+    // Safe: only what runs in the request's task, on this loop, asks for it.
+    unsafe bound = LoopBound(reactor)
     self.parameters = request.parameters
     self.body = body
     self.method = request.method
@@ -51,6 +40,9 @@ public final class RequestContext: Sendable {
     self.correlationID = correlationID
     self.configuration = configuration
   }
+
+  /// The loop of the request's task. Not to be used elsewhere.
+  var reactor: Reactor { unsafe bound.value }
 
   /// The request without its body.
   var head: Request { Request(parameters: parameters) }

@@ -121,37 +121,3 @@ struct RequestFields: Sendable {
     }
   }
 }
-
-/// Which part of a list a request wants: `?limit=` of it, `&before=` an id.
-struct Page: Sendable {
-  let limit: Int
-  let before: String?
-  /// What a page of turns may have, though it is shorter for it than its limit.
-  var maximumBytes = 2 << 20
-
-  static let maximumLimit = 200
-
-  init(limit: Int = 50, before: String? = nil) {
-    self.limit = limit
-    self.before = before
-  }
-
-  /// What goes with a question: no model reads more than half a mebibyte.
-  static func history(turns: Int) -> Page {
-    var page = Page(limit: turns)
-    page.maximumBytes = 512 << 10
-    return page
-  }
-
-  init(_ request: Request) throws(Failure) {
-    limit =
-      try request.query("limit").map { (text) throws(Failure) in
-        guard let limit = Int(text), (1...Self.maximumLimit).contains(limit) else {
-          throw Failure(.badRequest, "\"limit\" must be a number from 1 to \(Self.maximumLimit).")
-        }
-        return limit
-      } ?? 50
-    before = request.query("before")
-    guard before.map(Identifier.isValid) ?? true else { throw Failure(.badRequest, "\"before\" must be an id.") }
-  }
-}

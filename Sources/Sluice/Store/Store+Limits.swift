@@ -42,7 +42,7 @@ extension Store {
   ///
   /// - Parameter clock: milliseconds since 1970.
   func countMessage(
-    of user: User, limit: Int, clock: @escaping @Sendable () -> Int = currentMilliseconds
+    of user: User, limit: Int, clock: @escaping @Sendable () -> Int = Timestamp.milliseconds
   ) async throws(SystemError) -> MessageCount {
     let folder = folder(of: user)
     return try await pool.run { () throws(SystemError) in
@@ -89,10 +89,3 @@ extension Store {
 }
 
 private let hour = 3_600_000
-
-/// Milliseconds since 1970.
-func currentMilliseconds() -> Int {
-  var time = timespec()
-  unsafe clock_gettime(CLOCK_REALTIME, &time)
-  return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-}

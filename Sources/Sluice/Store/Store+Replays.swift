@@ -1,144 +1,6 @@
 import EventLoop
 import Glibc
 import JSON
-import Upstream
-
-/// A complete answer to a request with an `Idempotency-Key`, kept to be given again.
-///
-/// It is kept before what it answers with is stored, and says all that is stored: a process that is killed between the
-/// two, or a store that takes only the one, leaves what the next request with the key finishes.
-struct Replay: Sendable, Equatable {
-  /// The digest of the request that it answers.
-  let request: String
-  let messageID: String
-  var text: String
-  var finish: GenerationResult
-  /// What the user said and the model that was asked, where a turn is stored.
-  var user: String?
-  var model: String?
-  /// The title, where a report is stored.
-  var title: String?
-
-  static func == (a: Replay, b: Replay) -> Bool { a.file == b.file }
-
-  /// The turn that is to be in the session's file.
-  var turn: Turn? {
-    guard let user, finish.sessionID != nil, let at = finish.completedAt else { return nil }
-    return Turn(id: messageID, at: at, user: user, assistant: text, completion: finish.completion, model: model)
-  }
-
-  /// The report that is to be a file.
-  var report: StoredReport? {
-    guard let id = finish.extraMembers["reportId"]?.string, let report = finish.extraMembers["report"],
-      let at = finish.completedAt
-    else {
-      return nil
-    }
-    return StoredReport(id: id, title: title, at: at, report: report)
-  }
-
-  var file: [UInt8] {
-    var members: JSON.Members = ["v": .integer(1)]
-    // First, for finding a session's answers by the beginnings of their files.
-    members["sessionId"] = finish.sessionID.map(JSON.string)
-    members["request"] = .string(request)
-    members["messageId"] = .string(messageID)
-    members["text"] = .string(text)
-    members["finishReason"] = .string(finish.completion.finishReason.rawValue)
-    members["storedAs"] = finish.messageID.map(JSON.string)
-    members["at"] = finish.completedAt.map(JSON.string)
-    members["user"] = user.map(JSON.string)
-    members["model"] = model.map(JSON.string)
-    members["title"] = title.map(JSON.string)
-    members["usage"] = finish.completion.usage?.json
-    members["more"] = .object(finish.extraMembers)
-    return JSON.object(members).encoded + [0x0A]
-  }
-
-  init(
-    request: String, messageID: String, text: String, finish: GenerationResult, user: String? = nil,
-    model: String? = nil,
-    title: String? = nil
-  ) {
-    self.request = request
-    self.messageID = messageID
-    self.text = text
-    self.finish = finish
-    self.user = user
-    self.model = model
-    self.title = title
-  }
-
-  /// Whether the file that begins so holds an answer of a session.
-  static func isOf(session: String, _ beginning: [UInt8]) -> Bool {
-    beginning.starts(with: Array(#"{"v":1,"sessionId":"\#(session)","#.utf8))
-  }
-
-  /// Nil when the file holds no complete answer.
-  init?(file: [UInt8]) {
-    guard let json = try? JSON(parsing: file, depth: JSON.maximumDepth + 2), let request = json["request"]?.string,
-      let messageID = json["messageId"]?.string, let text = json["text"]?.string,
-      let reason = json["finishReason"]?.string
-    else { return nil }
-    var more: JSON.Members = [:]
-    if case .object(let members)? = json["more"] { more = members }
-    self.init(
-      request: request, messageID: messageID, text: text,
-      finish: GenerationResult(
-        messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string, completedAt: json["at"]?.string,
-        completion: Completion(FinishReason(rawValue: reason), usage: json["usage"].flatMap(Usage.init(json:))),
-        extraMembers: more), user: json["user"]?.string, model: json["model"]?.string, title: json["title"]?.string)
-  }
-
-  /// Sends it again: in parts, so that a large one does not hold the loop.
-  func send(to stream: ResponseStream) async throws -> GenerationResult {
-    var rest = text[...]
-    while !rest.isEmpty {
-      let part = rest.prefix(Self.maximumPartCharacters)
-      try await stream.send(String(part))
-      rest = rest[part.endIndex...]
-      if !rest.isEmpty { await Task.yield() }
-    }
-    return finish
-  }
-
-  private static let maximumPartCharacters = 4096
-}
-
-/// The one right to answer the requests that carry a certain key, for as long as it is kept: a locked file, so it holds
-/// across processes, and a process that is killed gives it back.
-final class ReplayClaim: Sendable {
-  /// The digest of the request that it was acquired for.
-  let request: String
-  /// The digest of the key.
-  let key: String
-  fileprivate let path: String
-  fileprivate let descriptor: Descriptor
-  private let unit: DescriptorUnit?
-  /// Whether it outlives its stream: a complete answer is kept in its file, or waits to be stored.
-  fileprivate let isSettled = Locked(false)
-
-  fileprivate init(
-    _ path: String, key: String, request: String, _ descriptor: consuming Descriptor, _ unit: DescriptorUnit?
-  ) {
-    self.path = path
-    self.key = key
-    self.request = request
-    self.descriptor = descriptor
-    self.unit = unit
-  }
-
-  /// A complete answer waits to be stored: the key is nobody else's until it is.
-  func settle() { isSettled.withLock { $0 = true } }
-}
-
-enum ReplayState: Sendable {
-  /// Nobody answers it: the caller may.
-  case free(ReplayClaim)
-  /// A stream of this id does.
-  case running(stream: String)
-  case complete(Replay)
-}
 
 /// Answers for an hour by their `Idempotency-Key`: `replays/DIGEST.json`.
 extension Store {
@@ -242,6 +104,12 @@ extension Store {
     }
   }
 
+  /// Whether the complete answer to a key, by its digest, is still there.
+  func isReplayKept(under key: String, of user: User) async -> Bool {
+    let path = replay(under: key, of: user)
+    return await pool.run { unsafe access(path, F_OK) == 0 }
+  }
+
   private func replays(of user: User) -> String { folder(of: user) + "/replays" }
 
   /// The file of a complete answer, by the digest of its key.
@@ -275,12 +143,15 @@ extension Store {
     }
   }
 
-  /// Removes the answers that belong to a session. Blocks.
-  static func removeReplays(of session: String, in folder: String) {
-    for name in (try? fileNames(in: folder + "/replays")) ?? [] where name != sweepMarker {
-      let path = "\(folder)/replays/\(name)"
-      if let beginning = try? readFile(path, maximumBytes: 128), Replay.isOf(session: session, beginning) {
-        unsafe unlink(path)
+  /// Removes the answers that belong to a session.
+  func removeReplays(of session: String, _ user: User) async {
+    let folder = replays(of: user)
+    await pool.run {
+      for name in (try? fileNames(in: folder)) ?? [] where name != Self.sweepMarker {
+        let path = "\(folder)/\(name)"
+        if let beginning = try? readFile(path, maximumBytes: 128), Replay.isOf(session: session, beginning) {
+          unsafe unlink(path)
+        }
       }
     }
   }

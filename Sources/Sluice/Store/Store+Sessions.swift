@@ -1,18 +1,10 @@
 import EventLoop
 import Glibc
 
-/// What a list of sessions tells of one.
-struct SessionSummary: Sendable {
-  let id: String
-  /// When its newest turn was stored (RFC 3339, UTC).
-  let updatedAt: String
-  let turns: Int
-}
-
 /// Conversations: `sessions/SID.jsonl`, a line a turn.
-extension Store {
+extension Store: TurnStore {
   /// The newest turns of a page, oldest first. Nil when the user has no such session.
-  func turns(of session: String, user: User, _ page: Page) async throws(SystemError) -> [Turn]? {
+  func turns(of session: String, of user: User, _ page: Page) async throws(SystemError) -> [Turn]? {
     let file = file(of: session, user)
     return try await pool.run { () throws(SystemError) in try file.turns(page) }
   }
@@ -23,19 +15,13 @@ extension Store {
     return await pool.run { unsafe access(file.path, F_OK) == 0 }
   }
 
-  /// Appends a turn.
-  ///
-  /// - Parameters:
-  ///   - creates: whether the session is begun when it is not there.
-  ///   - ifAbsent: whether the turn may be there already, behind others.
-  /// - Returns: false when the session is not there and is not to be begun.
   func append(
-    _ turn: Turn, to session: String, user: User, creates: Bool = true, ifAbsent: Bool = false
+    _ turn: Turn, to session: String, of user: User, createsSession creates: Bool, mayExist: Bool
   ) async throws(SystemError) -> Bool {
     let (folder, file) = (sessions(of: user), file(of: session, user))
     return try await retrying { () throws(SystemError) in
       if creates { try makeFolders(folder) }
-      return try file.append(turn, creates: creates, ifAbsent: ifAbsent)
+      return try file.append(turn, creates: creates, ifAbsent: mayExist)
     }
   }
 
@@ -72,14 +58,9 @@ extension Store {
     }
   }
 
-  /// False when the user has no such session.
   func deleteSession(_ session: String, of user: User) async throws(SystemError) -> Bool {
-    let (file, folder) = (file(of: session, user), folder(of: user))
-    return try await pool.run { () throws(SystemError) in
-      // In this order: what an answer still has stored is then removed with the session.
-      Self.removeReplays(of: session, in: folder)
-      return try file.remove()
-    }
+    let file = file(of: session, user)
+    return try await pool.run { () throws(SystemError) in try file.remove() }
   }
 
   func sessions(of user: User) -> String { folder(of: user) + "/sessions" }

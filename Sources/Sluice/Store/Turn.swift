@@ -2,20 +2,26 @@ import JSON
 import Upstream
 
 /// A finished turn of a conversation: what the user said and the whole answer. One line of a session's file.
-struct Turn: Sendable, Equatable {
-  struct Text: Sendable, Equatable {
-    var content: String
+public struct Turn: Sendable, Equatable {
+  /// One side of a turn.
+  public struct Text: Sendable, Equatable {
+    public var content: String
   }
 
   /// The answer's message id (a UUIDv7).
-  var id: String
+  public var id: String
   /// When the answer was complete (RFC 3339, UTC).
-  var at: String
-  var user: Text
-  var assistant: Text
-  var finishReason: String?
-  var model: String?
-  var usage: Usage?
+  public var at: String
+  /// What the user said.
+  public var user: Text
+  /// The model's complete response.
+  public var assistant: Text
+  /// Why the model stopped, in the words of OpenAI's `finish_reason`.
+  public var finishReason: String?
+  /// The model that was requested, as far as it is known.
+  public var model: String?
+  /// What it used, as the upstream counted it.
+  public var usage: Usage?
 
   /// The line, with its end. The order of the members is fixed, for whoever reads it with `less`.
   ///
@@ -28,12 +34,7 @@ struct Turn: Sendable, Equatable {
     ]
     members["finishReason"] = finishReason.map(JSON.string)
     members["model"] = model.map(JSON.string)
-    members["usage"] = usage.map {
-      [
-        "promptTokens": .integer($0.promptTokens), "completionTokens": .integer($0.completionTokens),
-        "totalTokens": .integer($0.totalTokens),
-      ]
-    }
+    members["usage"] = usage?.json
     members["turn"] = number.map(JSON.integer)
     return JSON.object(members).encoded + [0x0A]
   }
@@ -74,15 +75,13 @@ struct Turn: Sendable, Equatable {
     self.assistant = Text(content: assistant)
     finishReason = json["finishReason"]?.string
     model = json["model"]?.string
-    usage = json["usage"].flatMap { usage in
-      guard let prompt = usage["promptTokens"]?.integer, let completion = usage["completionTokens"]?.integer,
-        let total = usage["totalTokens"]?.integer
-      else { return nil }
-      return Usage(promptTokens: prompt, completionTokens: completion, totalTokens: total)
-    }
+    usage = json["usage"].flatMap(Usage.init(json:))
   }
 
-  init(id: String, at: String, user: String, assistant: String, completion: Completion, model: String?) {
+  /// - Parameters:
+  ///   - id: the message's (a UUIDv7).
+  ///   - at: when the response was complete (RFC 3339, UTC).
+  public init(id: String, at: String, user: String, assistant: String, completion: Completion, model: String? = nil) {
     self.id = id
     self.at = at
     self.user = Text(content: user)

@@ -82,6 +82,7 @@ final class UnsavedTurns: Sendable {
   }
 
   private let store: Store
+  private let turns: any TurnStore
   private let folder: String?
   private let log: Log
   private let state = Locked(State())
@@ -91,9 +92,12 @@ final class UnsavedTurns: Sendable {
   /// What may be kept in memory. What comes on top is lost, and the log says so.
   private static let maximumBytes = 64 << 20
 
-  /// - Parameter folder: where files are kept between two processes; nil keeps none.
-  init(_ store: Store, folder: String?, log: Log) {
+  /// - Parameters:
+  ///   - turns: where turns are stored; `store` unless given.
+  ///   - folder: where files are kept between two processes; nil keeps none.
+  init(_ store: Store, turns: (any TurnStore)? = nil, folder: String?, log: Log) {
     self.store = store
+    self.turns = turns ?? store
     self.folder = folder
     self.log = log
   }
@@ -179,7 +183,7 @@ final class UnsavedTurns: Sendable {
     storing.withLock { _ in
       // It may have been forgotten, or stored by another thread.
       guard state.withLock({ $0.entries.contains { $0.id == entry.id } }) else { return true }
-      do throws(SystemError) { try save(entry) } catch { return false }
+      do { try save(entry) } catch { return false }
       remove { $0.id == entry.id }
       log.info("a turn that waited is stored", ["messageId": .string(entry.id)])
       return true
@@ -218,7 +222,7 @@ final class UnsavedTurns: Sendable {
     }
   }
 
-  private func save(_ entry: Entry) throws(SystemError) {
+  private func save(_ entry: Entry) throws {
     guard let user = User(entry.user) else { throw SystemError("store the turn of \(entry.user)", code: EINVAL) }
     if let replay = entry.replay {
       if let claim = entry.claim {
@@ -228,7 +232,7 @@ final class UnsavedTurns: Sendable {
       }
     }
     switch entry.item {
-    case .turn(let turn, let session): try store.appendIfAbsent(turn, to: session, user: user)
+    case .turn(let turn, let session): try turns.appendBlocking(turn, to: session, of: user)
     case .report(let report): try store.saveNow(report, of: user)
     }
   }

@@ -2,12 +2,13 @@ import CCurl
 import EventLoop
 import Glibc
 
-/// An HTTP request for ``CurlMulti``: always a POST with a body.
+/// An HTTP request for ``CurlMulti``.
 struct CurlRequest: Sendable {
   var url: String
   /// Whole header lines, `"Name: value"`.
   var headers: [String]
-  var body: [UInt8]
+  /// The body of a POST; nil makes it a GET.
+  var body: [UInt8]?
   /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
   var certificateFile: String?
 }
@@ -56,16 +57,7 @@ final class CurlTransfer {
     unsafe set(CURLOPT_ERRORBUFFER, errorBuffer)
     unsafe set(CURLOPT_HTTPHEADER, headers)
     unsafe set(CURLOPT_PRIVATE, Unmanaged.passUnretained(self).toOpaque())
-    set(CURLOPT_POST, 1)
-    set(CURLOPT_POSTFIELDSIZE, request.body.count)
-    // Either way libcurl sends the body again itself if a kept connection turns out to be closed.
-    if request.body.count <= Self.maximumCopiedBytes {
-      unsafe request.body.withUnsafeBytes { bytes in
-        unsafe set(CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
-      }
-    } else {
-      setUpload(request.body)
-    }
+    if let body = request.body { setBody(body) }
     unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
     unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
     if let file = request.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
@@ -94,6 +86,16 @@ final class CurlTransfer {
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
       return unsafe transfer.received(headerLine: String(decoding: buffer, as: UTF8.self)) ? count : 0
+    }
+  }
+
+  private func setBody(_ body: [UInt8]) {
+    set(CURLOPT_POST, 1)
+    set(CURLOPT_POSTFIELDSIZE, body.count)
+    // Either way libcurl sends the body again itself if a kept connection turns out to be closed.
+    guard body.count <= Self.maximumCopiedBytes else { return setUpload(body) }
+    unsafe body.withUnsafeBytes { bytes in
+      unsafe set(CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
     }
   }
 

@@ -2,13 +2,16 @@ import EventLoop
 
 /// Answers with the last message itself, word by word: for demonstrations and for tests, and for seeing whether
 /// something between here and the browser buffers.
-public struct EchoGenerator: Generator {
-  public init() {}
+package struct EchoGenerator: CallbackGenerator {
+  /// The pause before each word.
+  private let gap: Duration
 
-  public func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
+  package init(gap: Duration = .milliseconds(30)) { self.gap = gap }
+
+  package func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
     let answer = ModelOutput()
     answer.accept()
-    Echo(prompt, answer, reactor).wait()
+    Echo(prompt, gap: gap, answer, reactor).wait()
     return answer
   }
 
@@ -34,12 +37,12 @@ private final class Echo {
   private let reactor: Reactor
   private var timer: Timer?
 
-  init(_ prompt: Prompt, _ answer: ModelOutput, _ reactor: Reactor) {
+  init(_ prompt: Prompt, gap: Duration, _ answer: ModelOutput, _ reactor: Reactor) {
     self.words = EchoGenerator.words(of: prompt.messages.last?.content ?? "")[...]
     // A word is what an echo has for a token.
     let asked = prompt.messages.reduce(0) { $0 + EchoGenerator.words(of: $1.content).count }
     self.usage = Usage(promptTokens: asked, completionTokens: words.count, totalTokens: asked + words.count)
-    self.gap = prompt.echoGap
+    self.gap = gap
     self.answer = answer
     self.reactor = reactor
     answer.onCancel = { self.timer?.cancel() }

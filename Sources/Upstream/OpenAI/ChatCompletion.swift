@@ -39,7 +39,7 @@ final class ChatCompletion: CurlTransferDelegate {
     self.answer = answer
     self.connections = connections
     self.reactor = reactor
-    self.reader = CompletionReader(chunks: connections.chunks)
+    self.reader = CompletionReader(chunks: connections.chunks, maximumTextBytes: connections.maximumTextBytes)
   }
 
   func begin() {

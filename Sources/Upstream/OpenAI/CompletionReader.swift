@@ -7,11 +7,16 @@ import EventStream
 /// `finish_reason` without `[DONE]`, `[DONE]` without a `finish_reason`, an error in mid-stream with or without
 /// `[DONE]` after it.
 struct CompletionReader {
-  private var parser = EventStreamParser(maximumEventBytes: 1 << 20)
+  private var parser: EventStreamParser
   private var state = State()
   private let chunks: ChunkParser
 
-  init(chunks: ChunkParser) { self.chunks = chunks }
+  /// - Parameter maximumTextBytes: how long the response may be. One event can hold all of it, in which each byte can be
+  ///   escaped by six.
+  init(chunks: ChunkParser, maximumTextBytes: Int = 4 << 20) {
+    self.chunks = chunks
+    parser = EventStreamParser(maximumEventBytes: 6 * maximumTextBytes + 64 * 1024)
+  }
 
   /// Whether nothing more is to be expected: `[DONE]` was there.
   var isComplete: Bool { state.isDone }

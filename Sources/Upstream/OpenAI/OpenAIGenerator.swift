@@ -7,55 +7,55 @@ import JSON
 ///
 /// TLS certificates are verified. Proxies are taken from `http_proxy`, `https_proxy` and `no_proxy`
 /// (libcurl-env(3)); a file of other certificates to trust from `CURL_CA_BUNDLE` or `SSL_CERT_FILE`, as by curl(1).
-public final class OpenAIGenerator: Generator {
-  private let url: String
+package final class OpenAIGenerator: CallbackGenerator {
+  /// Without an end slash.
+  private let baseURL: String
   private let key: @Sendable () throws -> String?
   /// Where large requests are encoded, few at a time.
   private let encoding = BlockingPool(maximumThreads: 2)
   private let certificateFile: String?
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
+  private let maximumTextBytes: Int
+  /// The list of models that the API gave last, and when.
+  private let modelList = Locked<(models: [JSON], at: ContinuousClock.Instant)?>(nil)
+
+  /// How long a list of models is given again before it is requested anew.
+  private static let modelListAge: Duration = .seconds(60)
 
   /// - Parameters:
   ///   - baseURL: with the version and without an end slash: `https://api.openai.com/v1`.
   ///   - certificateFile: certificates to trust, in PEM form, instead of the system's.
   ///   - maximumIdleConnections: connections that each loop keeps open without using them.
+  ///   - maximumTextBytes: how long a response may be. One event of the API's can hold all of it.
   ///   - isShortOfDescriptors: whether a connection should rather be closed than kept. Called on a loop's thread.
   ///   - key: gives the API key for each request; nil sends none. Called on a loop's thread. What it throws fails the
   ///     request as ``GeneratorError/Code/misconfigured`` and goes into the log.
-  public init(
+  package init(
     baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
+    maximumTextBytes: Int = 4 << 20,
     isShortOfDescriptors: @escaping @Sendable () -> Bool = { false },
     key: @escaping @Sendable () throws -> String? = { nil }
   ) {
-    self.url = (baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL) + "/chat/completions"
+    self.baseURL = baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL
     self.certificateFile = certificateFile
     self.maximumIdleConnections = maximumIdleConnections
+    self.maximumTextBytes = maximumTextBytes
     self.isShortOfDescriptors = isShortOfDescriptors
     self.key = key
   }
 
-  public func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
+  package func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
     let answer = ModelOutput()
-    let connections = reactor.attachment(for: self) {
-      Connections(
-        multi: CurlMulti(
-          on: reactor, isPlain: url.hasPrefix("http://") && !Self.hasProxy,
-          maximumIdleConnections: maximumIdleConnections),
-        chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors)
-    }
-    var headers = ["Content-Type: application/json", "Accept: text/event-stream"]
-    do {
-      if let key = try key() { headers.append("Authorization: Bearer \(key)") }
-    } catch let error as GeneratorError {
+    let connections = connections(on: reactor)
+    var request: CurlRequest
+    do throws(GeneratorError) {
+      request = try self.request(
+        "/chat/completions", headers: ["Content-Type: application/json", "Accept: text/event-stream"])
+    } catch {
       answer.fail(error)
       return answer
-    } catch {
-      answer.fail(
-        GeneratorError(.misconfigured, "The server's configuration is incomplete.", detail: "\(error)"))
-      return answer
     }
-    var request = CurlRequest(url: url, headers: headers, body: [], certificateFile: certificateFile)
     guard prompt.isLarge else {
       request.body = Self.body(of: prompt)
       begin(request, answer, connections, reactor)
@@ -66,6 +66,40 @@ public final class OpenAIGenerator: Generator {
       self.begin(request, answer, connections, reactor)
     }
     return answer
+  }
+
+  package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? {
+    let recent = modelList.withLock { $0 }
+    if let recent, ContinuousClock.now - recent.at < Self.modelListAge { return recent.models }
+    guard let transfer = CurlTransfer(try request("/models", headers: ["Accept: application/json"])) else {
+      throw GeneratorError(.failed, "The model server's URL is not valid.")
+    }
+    let models = try await ModelList(transfer, connections(on: reactor).multi, on: reactor).models()
+    modelList.withLock { $0 = (models, .now) }
+    return models
+  }
+
+  private func connections(on reactor: Reactor) -> Connections {
+    reactor.attachment(for: self) {
+      Connections(
+        multi: CurlMulti(
+          on: reactor, isPlain: baseURL.hasPrefix("http://") && !Self.hasProxy,
+          maximumIdleConnections: maximumIdleConnections),
+        chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors, maximumTextBytes: maximumTextBytes)
+    }
+  }
+
+  /// A request to `path` below the base URL, with the API key.
+  private func request(_ path: String, headers: [String]) throws(GeneratorError) -> CurlRequest {
+    var request = CurlRequest(url: baseURL + path, headers: headers, certificateFile: certificateFile)
+    do {
+      if let key = try key() { request.headers.append("Authorization: Bearer \(key)") }
+    } catch let error as GeneratorError {
+      throw error
+    } catch {
+      throw GeneratorError(.misconfigured, "The server's configuration is incomplete.", detail: "\(error)")
+    }
+    return request
   }
 
   private func begin(_ request: CurlRequest, _ answer: ModelOutput, _ connections: Connections, _ reactor: Reactor) {
@@ -88,8 +122,13 @@ public final class OpenAIGenerator: Generator {
     let multi: CurlMulti
     let chunks: ChunkParser
     let isShortOfDescriptors: @Sendable () -> Bool
+    /// How long a response may be.
+    let maximumTextBytes: Int
 
-    init(multi: CurlMulti, chunks: ChunkParser, isShortOfDescriptors: @escaping @Sendable () -> Bool) {
+    init(
+      multi: CurlMulti, chunks: ChunkParser, isShortOfDescriptors: @escaping @Sendable () -> Bool, maximumTextBytes: Int
+    ) {
+      self.maximumTextBytes = maximumTextBytes
       self.multi = multi
       self.chunks = chunks
       self.isShortOfDescriptors = isShortOfDescriptors

@@ -1,0 +1,49 @@
+/// Bytes as spans, as text, and as hexadecimal digits: what the standard library does not have yet.
+extension [UInt8] {
+  /// Appends a copy of `bytes`.
+  @inlinable package mutating func append(_ bytes: borrowing Span<UInt8>) {
+    // Safe: the buffer is only read, within the closure.
+    unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
+  }
+}
+
+extension String {
+  /// Decodes UTF-8. What is not valid becomes U+FFFD.
+  @inlinable package init(decodingUTF8 bytes: borrowing Span<UInt8>) {
+    // Safe: the buffer is only read, within the closure.
+    self = unsafe bytes.withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
+  }
+}
+
+extension Sequence<UInt8> {
+  /// Two hexadecimal digits for each byte, in lower case.
+  package var hex: String {
+    var digits: [UInt8] = []
+    for byte in self {
+      digits.append(Self.digit(byte >> 4))
+      digits.append(Self.digit(byte & 0xF))
+    }
+    return String(decoding: digits, as: UTF8.self)
+  }
+
+  private static func digit(_ value: UInt8) -> UInt8 {
+    value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
+  }
+}
+
+extension UInt8 {
+  /// The value of hexadecimal digits, in either case; nil when one is none, or the value does not fit.
+  package init?(hex digits: some Sequence<UInt8>) {
+    var value: UInt8 = 0
+    for digit in digits {
+      guard value < 0x10 else { return nil }
+      switch digit {
+      case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value << 4 | (digit - UInt8(ascii: "0"))
+      case UInt8(ascii: "a")...UInt8(ascii: "f"): value = value << 4 | (digit - UInt8(ascii: "a") + 10)
+      case UInt8(ascii: "A")...UInt8(ascii: "F"): value = value << 4 | (digit - UInt8(ascii: "A") + 10)
+      default: return nil
+      }
+    }
+    self = value
+  }
+}

@@ -1,0 +1,180 @@
+import EventLoop
+import FastCGI
+
+/// A response of Server-Sent Events: the head, deltas as a dialect's records, heartbeats while nothing else is sent, one
+/// terminal record.
+final class EventStreamDelivery: Delivery, Flushable {
+  let needsText = false
+  private(set) var lastSentAt: LoopClock.Instant
+  let isReaderGone: Bool
+  var onDisconnect: (() -> Void)?
+  var onBlocked: (() -> Void)?
+  /// What was sent when the response is closed.
+  private var closedBytes = 0
+
+  private let id: String
+  private let sendsEventID: Bool
+  private let heartbeat: Duration
+  private let request: Request
+  private let reactor: Reactor
+  private let pool: BlockingPool
+  private var dialect: any Dialect
+  private var state = DeliveryState()
+  /// Nil once the response has started.
+  private var writer: ResponseWriter?
+  private var body: BodyWriter?
+  private var isFlushScheduled = false
+  private var heartbeatTimer: Timer?
+
+  init(
+    _ id: String, _ dialect: any Dialect, sendsEventID: Bool, heartbeat: Duration, _ request: Request,
+    _ reactor: Reactor, _ pool: BlockingPool, _ writer: consuming ResponseWriter
+  ) {
+    self.id = id
+    self.dialect = dialect
+    self.sendsEventID = sendsEventID
+    self.heartbeat = heartbeat
+    self.request = request
+    self.reactor = reactor
+    self.pool = pool
+    lastSentAt = reactor.now
+    let transport = writer.transport
+    isReaderGone = transport.isPeerGone
+    self.writer = consume writer
+    transport.peerWent = { [weak self] in self?.onDisconnect?() }
+    if heartbeat > .zero { scheduleHeartbeat(after: heartbeat) }
+  }
+
+  var sentBytes: Int { body?.sentBytes ?? closedBytes }
+
+  var isWaitingForReader: Bool { body?.isFlushing ?? false }
+
+  // MARK: Deltas
+
+  func begin() {
+    if state.begin() == .sendHead { beginBody() }
+  }
+
+  func canTake(_ bytes: Int) -> Bool {
+    // Room for the worst case: six bytes per byte (JSON escapes) plus framing.
+    body?.canSend(6 * bytes + 512) ?? false
+  }
+
+  func append(_ delta: String) {
+    if body == nil { begin() }
+    if let body { encode(.delta(delta), into: body) }
+  }
+
+  func scheduleFlush() {
+    guard body != nil, !isFlushScheduled else { return }
+    isFlushScheduled = true
+    reactor.scheduleFlush(self)
+  }
+
+  func flushPending() {
+    guard isFlushScheduled, let body else { return }
+    isFlushScheduled = false
+    do throws(WriteError) {
+      // More may have come out than was taken in: text that a redactor had withheld, a replacement, a long record.
+      if try body.flushNow() { lastSentAt = reactor.now } else { onBlocked?() }
+    } catch { onDisconnect?() }
+  }
+
+  func flush() async throws(WriteError) {
+    isFlushScheduled = false
+    guard let body, !body.buffer.isEmpty else { return }
+    try await body.flush()
+    lastSentAt = reactor.now
+  }
+
+  // MARK: The end
+
+  func close(_ termination: Termination, text: String) async -> Bool {
+    stopHeartbeats()
+    // What was not finished is aborted here.
+    defer {
+      closedBytes = sentBytes
+      writer = nil
+      body = nil
+    }
+    switch state.close(termination) {
+    case .refuse(let failure): await writer.take()?.respond(failure.response(to: request))
+    case .sendHeadAndRecord:
+      beginBody()
+      return await sendRecord(of: termination)
+    case .sendRecord: return await sendRecord(of: termination)
+    case .abort, .none: break
+    }
+    return true
+  }
+
+  private func sendRecord(of termination: Termination) async -> Bool {
+    guard let body else { return false }
+    var isLarge = false
+    if case .completed(let result) = termination { isLarge = !result.extraMembers.all.isEmpty }
+    let (dialect, event) = (dialect, termination.event)
+    let record = await pool.encode(isLarge: isLarge) {
+      var (dialect, records) = (dialect, Records())
+      dialect.encode(event, into: &records)
+      return records.bytes
+    }
+    body.buffer.append(contentsOf: record)
+    do throws(WriteError) { try await body.finish() } catch { return false }
+    return true
+  }
+
+  // MARK: Parts
+
+  private func beginBody() {
+    var head = ResponseHead.eventStream
+    if let id = FieldValue(id) { head.set("Sluice-Stream-Id", id) }
+    dialect.addFields(to: &head)
+    guard let writer = writer.take() else { return }
+    let body = writer.begin(head)
+    self.body = body
+    // An event of nothing but an id is shown to nobody.
+    if sendsEventID { body.buffer.append(contentsOf: "id: \(id)\n\n".utf8) }
+    encode(.started, into: body)
+  }
+
+  private func encode(_ event: StreamEvent, into body: BodyWriter) {
+    // Taken out and put back: two checked accesses to the property instead of one for each append.
+    var records = Records(exchange(&body.buffer, with: []))
+    dialect.encode(event, into: &records)
+    body.buffer = records.bytes
+  }
+
+  // MARK: Heartbeats
+
+  func stopHeartbeats() {
+    heartbeatTimer?.cancel()
+    heartbeatTimer = nil
+  }
+
+  private func scheduleHeartbeat(after delay: Duration) {
+    heartbeatTimer = reactor.schedule(after: delay) { [unowned self] in
+      let silence = reactor.now - lastSentAt
+      guard silence >= heartbeat else { return scheduleHeartbeat(after: heartbeat - silence) }
+      // Sends the deferred head too, before a proxy times out.
+      begin()
+      if let body {
+        var records = Records()
+        dialect.encode(.heartbeat, into: &records)
+        body.sendNow(records.bytes)
+      }
+      scheduleHeartbeat(after: heartbeat)
+    }
+  }
+}
+
+extension ResponseHead {
+  /// What every event stream begins with.
+  static var eventStream: ResponseHead {
+    var head = ResponseHead()
+    head.set("Content-Type", "text/event-stream; charset=utf-8")
+    head.set("Cache-Control", "no-cache, no-transform")
+    // For proxies other than nginx, which removes it.
+    head.set("X-Accel-Buffering", "no")
+    return head
+  }
+}

@@ -1,0 +1,60 @@
+import EventLoop
+import FastCGI
+
+/// One JSON response, written when the generation is complete. A failure or a stop becomes an error response.
+final class JSONDelivery: Delivery {
+  let needsText = true
+  private(set) var sentBytes = 0
+  private(set) var lastSentAt: LoopClock.Instant
+  let isWaitingForReader = false
+  let isReaderGone: Bool
+  var onDisconnect: (() -> Void)?
+  var onBlocked: (() -> Void)?
+
+  private let body: DeliveryFormat.JSONBody
+  private let request: Request
+  private let reactor: Reactor
+  private let pool: BlockingPool
+  /// Nil once it has been used.
+  private var writer: ResponseWriter?
+
+  init(
+    _ body: @escaping DeliveryFormat.JSONBody, _ request: Request, _ reactor: Reactor, _ pool: BlockingPool,
+    _ writer: consuming ResponseWriter
+  ) {
+    self.body = body
+    self.request = request
+    self.reactor = reactor
+    self.pool = pool
+    lastSentAt = reactor.now
+    let transport = writer.transport
+    isReaderGone = transport.isPeerGone
+    self.writer = consume writer
+    transport.peerWent = { [weak self] in self?.onDisconnect?() }
+  }
+
+  func begin() {}
+  func canTake(_ bytes: Int) -> Bool { true }
+  func append(_ delta: String) { lastSentAt = reactor.now }
+  func scheduleFlush() {}
+  func flush() async throws(WriteError) {}
+  func stopHeartbeats() {}
+
+  func close(_ termination: Termination, text: String) async -> Bool {
+    guard let writer = writer.take() else { return true }
+    let response: Response
+    switch termination {
+    case .completed(let result):
+      let (body, isLarge) = (body, text.utf8.count > 64 * 1024 || !result.extraMembers.all.isEmpty)
+      response = await pool.encode(isLarge: isLarge) { .json(body(result, text)) }
+    case .failed(let failure): response = failure.response(to: request)
+    case .stopped: response = Failure(.internalError, "The request was stopped.").response(to: request)
+    // Unused, the writer aborts the connection.
+    case .disconnected: return true
+    }
+    let isTaken = await writer.respond(response)
+    if isTaken { sentBytes = response.body.count }
+    if case .completed = termination { return isTaken }
+    return true
+  }
+}

@@ -1,0 +1,138 @@
+import EventLoop
+import FastCGI
+import JSON
+import Upstream
+
+/// Answers the requests of one loop: finds the route, asks who asks, and runs the handler in a task of its own.
+final class RequestDispatcher {
+  private let services: Services
+  private let routes: RouteTable
+  private let reactor: Reactor
+
+  init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
+    self.services = services
+    self.routes = routes
+    self.reactor = reactor
+  }
+
+  /// The task of one request, for cancelling it.
+  final class RequestTask {
+    fileprivate var task: Task<Void, Never>?
+
+    func cancel() { task?.cancel() }
+  }
+
+  /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
+  func respond(_ request: Request, _ writer: consuming ResponseWriter) {
+    let body = RequestBody(request)
+    // The task lives as long as the response, and the body must not.
+    let head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
+    let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
+    writer.fields = services.cors.fields(
+      for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
+    var writer: ResponseWriter? = consume writer
+    let task = RequestTask()
+    task.task = reactor.spawn {
+      // In two steps, so that what the first one needs is not in the frame of a task that lives as long as its stream.
+      guard let run = await self.begin(head, body, &writer, task), let writer = writer.take() else { return }
+      await run.run(writer)
+    }
+  }
+
+  /// Answers a request that is not streamed.
+  ///
+  /// - Returns: the run of one that is, which takes the writer.
+  private func begin(
+    _ request: Request, _ body: RequestBody, _ writer: inout ResponseWriter?, _ task: RequestTask
+  ) async -> StreamRun? {
+    let decision: Decision
+    do throws(Failure) { decision = try await decide(request, body) } catch {
+      services.recordRefusal(
+        error, fields: ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
+      await writer.take()?.respond(error.response(to: request))
+      return nil
+    }
+    switch decision {
+    case .respond(let response): await writer.take()?.respond(response)
+    case .call(let context, let route):
+      switch route.action {
+      case .handle(let handler):
+        if let writer = writer.take() { await answer(context, handler, isLimited: !route.isPublic, writer) }
+      case .stream(let endpoint):
+        return StreamRun(context, route: route.path.text, endpoint, services, reactor, task)
+      }
+    }
+    return nil
+  }
+
+  private enum Decision {
+    case respond(Response)
+    case call(RequestContext, Route)
+  }
+
+  /// - Throws: why the request is refused before its handler sees it.
+  private func decide(_ request: Request, _ body: RequestBody) async throws(Failure) -> Decision {
+    let path = request.path
+    if request.method == "OPTIONS" { return .respond(options(of: request, try routes.methods(at: path))) }
+    let (route, parameters) = try routes.find(request.method, path)
+    if services.isDraining, !route.isServedWhileDraining { throw Failure.draining }
+    return .call(try await call(request, body, route, parameters), route)
+  }
+
+  private func call(
+    _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String]
+  ) async throws(Failure) -> RequestContext {
+    let configuration: Configuration
+    do { configuration = try services.configuration.applying(request.parameters) } catch {
+      throw Failure(
+        .internalError, "The web server's configuration for this location has a mistake.", detail: "\(error)")
+    }
+    var user = User("anonymous")
+    if !route.isPublic {
+      user = try await services.authenticator.authenticate(
+        request, trustsRemoteUser: configuration.trustsRemoteUser, callsModel: route.callsModel)
+    }
+    guard let user else { throw Failure(.unauthorized, "The user has no name.") }
+    if route.callsModel, request.lacksDescriptor {
+      throw Failure(.overloaded, "The server has no descriptor left to connect to a model.", retryAfter: .seconds(5))
+    }
+    return RequestContext(
+      request: request, body: body, user: user, pathParameters: parameters,
+      correlationID: Self.correlationID(request), configuration: configuration, on: reactor)
+  }
+
+  /// nginx's `$request_id`, if it looks like one: it goes into the log as it is.
+  private static func correlationID(_ request: Request) -> String {
+    let given = request.parameters["REQUEST_ID"] ?? request.parameters["UNIQUE_ID"] ?? ""
+    return Identifier.isValid(given) ? given : Identifier.make()
+  }
+
+  /// OPTIONS is not authenticated: a CORS preflight carries no token.
+  private func options(of request: Request, _ methods: [String]) -> Response {
+    var head = ResponseHead(status: 204)
+    if let list = FieldValue(methods.joined(separator: ", ")) {
+      head.set("Allow", list)
+      for field in services.cors.preflightFields(for: request, methods: list) { head.set(field.name, field.value) }
+    }
+    return Response(head)
+  }
+
+  private func answer(
+    _ context: RequestContext, _ handler: @escaping RouteHandler, isLimited: Bool, _ writer: consuming ResponseWriter
+  ) async {
+    let response: Response
+    var slot: StreamSlot?
+    do {
+      if isLimited { slot = try await services.requestLimiter.slot(for: context.user, context.configuration) }
+      response = try await handler(context)
+    } catch {
+      let failure = Failure(cause: error)
+      services.recordRefusal(
+        failure, fields: ["correlationId": .string(context.correlationID), "user": .string(context.user.name)])
+      response = failure.response(to: context.head)
+    }
+    await writer.respond(response)
+    // Held until the web server has taken all of it: what a slow reader leaves lying is memory.
+    withExtendedLifetime(slot) {}
+  }
+}

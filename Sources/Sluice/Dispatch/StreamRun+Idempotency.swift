@@ -1,0 +1,52 @@
+import FastCGI
+
+/// The request's Idempotency-Key.
+extension StreamRun {
+  /// The request's Idempotency-Key, where it has one that counts.
+  func idempotencyKey() throws(Failure) -> String? {
+    guard endpoint.supportsIdempotencyKey, context.method == "POST", let key = context.head.header("Idempotency-Key")
+    else {
+      return nil
+    }
+    guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw Failure(.badRequest, "An Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    }
+    return key
+  }
+
+  /// Acquires an Idempotency-Key for this run.
+  ///
+  /// - Returns: the answer that was given to the same request before, and the digest of its key.
+  func acquire(_ key: String) async throws -> (replay: Replay, key: String)? {
+    // Of a large body that takes milliseconds.
+    let (body, path) = (context.body, context.head.path)
+    requestDigest = await services.pool.run { Digest(of: Array("\(path)\n".utf8) + body.bytes).hex }
+    // A complete answer may wait to be stored: it is the answer to this request too, as soon as it is.
+    let (unsaved, user) = (services.unsaved, context.user)
+    guard await services.pool.run({ unsaved.store(key: key, of: user) }) else {
+      throw Failure(.storeFailed, "The answer is complete, but it could not be stored.")
+    }
+    guard let unit = services.descriptors.unit() else {
+      throw Failure(.overloaded, "The server has no descriptor left for another stream.", retryAfter: .seconds(5))
+    }
+    let state: ReplayState
+    do {
+      state = try await services.store.claimReplay(of: key, request: requestDigest, by: id, context.user, unit: unit)
+    } catch {
+      throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
+    }
+    switch state {
+    case .free(let claim): self.claim = claim
+    case .running(let stream): throw Self.conflict(stream)
+    case .complete(let replay): return (replay, Digest(of: key).hex)
+    }
+    return nil
+  }
+
+  static func conflict(_ stream: String) -> Failure {
+    var failure = Failure(
+      .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.", retryAfter: .seconds(1))
+    failure.streamID = stream
+    return failure
+  }
+}

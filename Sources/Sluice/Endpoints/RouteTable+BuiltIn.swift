@@ -1,0 +1,52 @@
+import FastCGI
+
+extension RouteTable {
+  /// The endpoints that every server has: a row each.
+  static func builtIn(_ services: Services) -> RouteTable {
+    let s = services
+    return RouteTable([
+      // A conversation, in the words of three documents. A new one is a row, and a `Conversation` for its words.
+      .stream(
+        "POST", at: "/api/chat", as: .events, feature: .streamChat, whenDisabled: .json, s.chat(.api)),
+      .stream(
+        "POST", at: "/stream/", as: .deltas, feature: .deltas,
+        whenDisabled: .refusal(alternate: "/messages/"),
+        s.chat(.messages)),
+      .json("POST", at: "/messages/", s.chat(.messages)),
+      .handle("GET", at: "/messages/", s.listMessages),
+      .stream(
+        "GET", at: "/chat/stream", as: .chat, feature: .chat,
+        whenDisabled: .refusal(alternate: "/chat/message"),
+        s.chat(.chat)),
+      .json("POST", at: "/chat/message", s.chat(.chat)),
+      .stream("GET", at: "/chat/onboarding-stream", as: .chat, feature: .chat, s.streamOnboarding),
+
+      // One question, one answer.
+      .stream(
+        "POST", at: "/api/ai/stream-report", as: .events, feature: .streamReport,
+        whenDisabled: .refusal(alternate: "/api/ai/report"), s.createReport),
+      .json("POST", at: "/api/ai/report", s.createReport),
+      .stream(
+        "GET", "POST", at: "/api/stream/ai-block/{block_type}", as: .chunks, feature: .aiBlocks, s.streamBlock),
+
+      // What is kept.
+      .handle("POST", at: "/api/reports", s.saveReport),
+      .handle("GET", at: "/api/reports", s.listReports),
+      .handle("GET", at: "/api/reports/{id}", s.readReport),
+      .handle("GET", at: "/api/sessions", s.listSessions),
+      .handle("GET", at: "/api/sessions/{id}", s.readSession),
+      .handle("DELETE", at: "/api/sessions/{id}", s.deleteSession),
+
+      // OpenAI's API: nothing is kept.
+      .stream("POST", at: "/v1/chat/completions", as: .openAI, supportsIdempotencyKey: false, s.createCompletion),
+      .handle("GET", at: "/v1/models", s.listModels),
+
+      // For clients and operators.
+      .handle("DELETE", at: "/api/streams/{id}", isServedWhileDraining: true, s.stopStream),
+      .handle("GET", at: "/api/features", isPublic: true, s.listFeatures),
+      .handle("GET", at: "/healthz", isPublic: true, s.readHealth),
+      .handle("GET", at: "/metrics", isPublic: true, s.readMetrics),
+      .handle("GET", at: "/openapi.yaml", isPublic: true, s.readContract),
+    ])
+  }
+}

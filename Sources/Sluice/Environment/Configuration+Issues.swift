@@ -1,0 +1,73 @@
+import EventLoop
+import Glibc
+
+extension Configuration {
+  /// What each setting allows but all together do not.
+  func crossSettingIssues(hasAuthenticator: Bool) -> [ConfigurationError.Issue] {
+    var issues: [ConfigurationError.Issue] = []
+    func check(_ variable: String, _ isRight: Bool, _ reason: String) {
+      if !isRight { issues.append(.init(variable: variable, reason: reason)) }
+    }
+    issues += GeneratorKind.selected(by: self).requirements(self)
+    for kind in GeneratorKind.all { issues += kind.check(self) }
+    check(
+      "SLUICE_TOKENS_FILE",
+      hasAuthenticator || tokensFile != nil || jwtKeysFile != nil || trustsRemoteUser || isAuthenticationDisabled,
+      "must be set, or else SLUICE_JWT_KEYS_FILE, SLUICE_TRUST_REMOTE_USER=on or SLUICE_AUTH=none: who may ask?")
+    check(
+      "SLUICE_AUTH", !isAuthenticationDisabled || (tokensFile == nil && jwtKeysFile == nil),
+      "is none, but SLUICE_TOKENS_FILE or SLUICE_JWT_KEYS_FILE is set: which one counts?")
+    for (variable, value) in [("SLUICE_JWT_ISSUER", jwtIssuer), ("SLUICE_JWT_AUDIENCE", jwtAudience)] {
+      check(variable, value == nil || jwtKeysFile != nil, "is set, but not SLUICE_JWT_KEYS_FILE")
+    }
+    if let jwtKeysFile {
+      do {
+        for mistake in JWTKeys(parsing: try readFile(jwtKeysFile)).mistakes {
+          check("SLUICE_JWT_KEYS_FILE", false, "has a mistake: \(mistake)")
+        }
+      } catch { check("SLUICE_JWT_KEYS_FILE", false, "cannot be read: \(error)") }
+    }
+    if let systemPromptFile {
+      do { _ = try readFile(systemPromptFile) } catch {
+        check("SLUICE_SYSTEM_PROMPT_FILE", false, "cannot be read: \(error)")
+      }
+    }
+    do throws(SystemError) { try checkFolder(state) } catch {
+      check("SLUICE_STATE", false, "cannot be the store: \(error)")
+    }
+    if let prompts {
+      do throws(SystemError) { _ = try checkPrompts(prompts) } catch {
+        check("SLUICE_PROMPTS", false, "cannot be read: \(error)")
+      }
+      if let script = try? readFile(prompts + "/onboarding.txt") {
+        check(
+          "SLUICE_PROMPTS", OnboardingScript(parsing: String(decoding: script, as: UTF8.self)) != nil,
+          "has an onboarding.txt without a step: a line that begins with #")
+      }
+    }
+    if let redactFile {
+      do {
+        for mistake in Redactions(parsing: try readFile(redactFile)).mistakes {
+          check("SLUICE_REDACT_FILE", false, "has a mistake in \(mistake)")
+        }
+      } catch { check("SLUICE_REDACT_FILE", false, "cannot be read: \(error)") }
+    }
+    if let tokensFile {
+      do {
+        let text = String(decoding: try readFile(tokensFile), as: UTF8.self)
+        for mistake in TokensFile(parsing: text).mistakes {
+          check("SLUICE_TOKENS_FILE", false, "has a mistake in \(mistake)")
+        }
+      } catch { check("SLUICE_TOKENS_FILE", false, "cannot be read: \(error)") }
+    }
+    return issues
+  }
+
+  /// Looks whether the folder of prompts is there, and everything in it can be read.
+  private func checkPrompts(_ folder: String) throws(SystemError) {
+    guard unsafe access(folder, R_OK | X_OK) == 0 else { throw SystemError("open \(folder)") }
+    for part in [folder, folder + "/blocks"] {
+      for name in try fileNames(in: part) where name.hasSuffix(".txt") { _ = try readFile("\(part)/\(name)") }
+    }
+  }
+}

@@ -1,0 +1,18 @@
+import FastCGI
+
+extension Configuration {
+  /// The configuration for one request: what the web server sets for its location wins. A client's headers cannot:
+  /// their names begin with `HTTP_`.
+  func applying(_ parameters: Parameters) throws(ConfigurationError) -> Configuration {
+    var configuration = self
+    for (name, text) in parameters.ofServer where !text.isEmpty {
+      guard let setting = Setting.byName[name], setting.isPerLocation else { continue }
+      do { try setting.set(&configuration, text) } catch {
+        throw ConfigurationError(issues: [.init(variable: name, reason: "\(error.reason), not \"\(text)\"")])
+      }
+    }
+    let issues = GeneratorKind.selected(by: configuration).requirements(configuration)
+    guard issues.isEmpty else { throw ConfigurationError(issues: issues) }
+    return configuration
+  }
+}

@@ -1,0 +1,107 @@
+import EventLoop
+import Glibc
+
+/// The names in a folder, without `.` and `..` (readdir(3)). None when it is not there. Blocks.
+func fileNames(in folder: String) throws(SystemError) -> [String] {
+  guard let stream = unsafe opendir(folder) else {
+    if errno == ENOENT { return [] }
+    throw SystemError("open \(folder)")
+  }
+  defer { unsafe closedir(stream) }
+  var names: [String] = []
+  while let entry = unsafe readdir(stream) {
+    let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+      unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    if name != ".", name != ".." { names.append(name) }
+  }
+  return names
+}
+
+/// Makes `path` hold `content`, whole or not at all: it is written under another name, synced and renamed (rename(2)).
+/// Blocks.
+func replaceFile(_ path: String, with content: [UInt8]) throws(SystemError) {
+  let temporary = "\(path).\(Identifier.make()).tmp"
+  do throws(SystemError) {
+    let descriptor = try Descriptor(
+      unsafe open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600), from: "make \(temporary)")
+    let written = unsafe write(descriptor.number, content, content.count)
+    guard written == content.count else {
+      throw SystemError("write \(temporary)", code: written < 0 ? errno : ENOSPC)
+    }
+    guard fdatasync(descriptor.number) == 0 else { throw SystemError("sync \(temporary)") }
+    guard unsafe rename(temporary, path) == 0 else { throw SystemError("rename \(temporary)") }
+  } catch {
+    unsafe unlink(temporary)
+    throw error
+  }
+  try syncFolder(above: path)
+}
+
+/// Opens a file of the store for reading and writing, making it when it is not there; never what a link points to.
+/// Blocks.
+func openOrMake(_ path: String, _ flags: CInt = 0) throws(SystemError) -> Descriptor {
+  try Descriptor(unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0o600), from: "open \(path)")
+}
+
+/// Opens a file that may be missing: nil then. Blocks.
+func openIfThere(_ path: String, _ flags: CInt) throws(SystemError) -> Descriptor? {
+  let number = unsafe open(path, flags | O_CLOEXEC)
+  if number < 0, errno == ENOENT { return nil }
+  return try Descriptor(number, from: "open \(path)")
+}
+
+/// Locks an open file or folder for this process alone (flock(2)), until the descriptor is closed. Blocks.
+func lock(_ descriptor: borrowing Descriptor, _ path: String) throws(SystemError) {
+  while flock(descriptor.number, LOCK_EX) != 0 {
+    guard errno == EINTR else { throw SystemError("lock \(path)") }
+  }
+}
+
+/// Looks whether `path` is a folder in which files can be made, or could be made one, without making anything. Blocks.
+func checkFolder(_ path: String) throws(SystemError) {
+  var status = stat()
+  guard unsafe stat(path, &status) != 0 else {
+    guard status.st_mode & S_IFMT == S_IFDIR else { throw SystemError("use \(path)", code: ENOTDIR) }
+    guard unsafe access(path, W_OK | X_OK) == 0 else { throw SystemError("write to \(path)") }
+    return
+  }
+  // A link to nothing is there, and yet no folder can be made under its name.
+  guard errno == ENOENT, unsafe lstat(path, &status) != 0 else { throw SystemError("use \(path)", code: ENOENT) }
+  guard let slash = path.lastIndex(of: "/") else { return try checkFolder(".") }
+  try checkFolder(slash == path.startIndex ? "/" : String(path[..<slash]))
+}
+
+/// Makes a folder and those above it, for the owner only (mkdir(2)). Blocks.
+func makeFolders(_ path: String) throws(SystemError) {
+  if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
+  if errno == EEXIST { return }
+  guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
+    throw SystemError("make the folder \(path)")
+  }
+  try makeFolders(String(path[..<slash]))
+  // Once more and no oftener: a link to nothing is there and yet holds no folder.
+  if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
+  guard errno == EEXIST else { throw SystemError("make the folder \(path)") }
+}
+
+/// Makes the name of a new file or folder durable (fsync(2) of the folder that it is in). Blocks.
+func syncFolder(above path: String) throws(SystemError) {
+  let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+  let descriptor = try Descriptor(unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(folder)")
+  guard fsync(descriptor.number) == 0 else { throw SystemError("sync \(folder)") }
+}
+
+/// All of a file, or its beginning. Blocks.
+func readFile(_ path: String, maximumBytes: Int = .max) throws(SystemError) -> [UInt8] {
+  let descriptor = try Descriptor(unsafe open(path, O_RDONLY | O_CLOEXEC), from: "open \(path)")
+  var content: [UInt8] = []
+  var buffer = [UInt8](repeating: 0, count: 64 * 1024)
+  while true {
+    let count = unsafe read(descriptor.number, &buffer, buffer.count)
+    if count < 0, errno == EINTR { continue }
+    guard count >= 0 else { throw SystemError("read \(path)") }
+    content.append(contentsOf: buffer.prefix(count))
+    if count == 0 || content.count >= maximumBytes { return Array(content.prefix(maximumBytes)) }
+  }
+}

@@ -1,0 +1,18 @@
+import Upstream
+
+extension GeneratorKind {
+  /// Responds with the message itself, word by word: for demonstrations and tests.
+  static let echo = GeneratorKind(
+    name: "echo",
+    settings: [
+      .perLocation("SLUICE_ECHO_GAP", "the echo's pause before each word; default 30ms") {
+        (c, text) throws(SettingError) in c[EchoSettings.self].gap = try SettingValue.duration(text)
+      }
+    ],
+    isDefault: { _ in true },
+    source: { _, _ in { EchoGenerator(gap: $0[EchoSettings.self].gap) } })
+}
+
+private struct EchoSettings: GeneratorSettings {
+  var gap: Duration = .milliseconds(30)
+}

@@ -1,0 +1,87 @@
+import EventLoop
+import FastCGI
+import Glibc
+import Upstream
+
+extension GeneratorKind {
+  /// An OpenAI-compatible API.
+  static let upstream = GeneratorKind(
+    name: "upstream",
+    settings: [
+      .global("SLUICE_UPSTREAM_URL", "base URL of an OpenAI-compatible API, as https://api.openai.com/v1") {
+        (c, text) throws(SettingError) in
+        guard text.hasPrefix("http://") || text.hasPrefix("https://") else {
+          throw SettingError(reason: "must begin with http:// or https://")
+        }
+        c[UpstreamSettings.self].url = text
+      },
+      .global("SLUICE_UPSTREAM_KEY_FILE", "file with the API key; default: $CREDENTIALS_DIRECTORY/upstream-key") {
+        (c, text) throws(SettingError) in c[UpstreamSettings.self].keyFile = text
+      },
+    ],
+    isDefault: { $0[UpstreamSettings.self].url != nil },
+    readEnvironment: { configuration, environment in
+      guard let credentials = environment["CREDENTIALS_DIRECTORY"] else { return }
+      let path = credentials + "/upstream-key"
+      // One that exists and cannot be read is an error, and no reason to send requests without a key.
+      var status = stat()
+      if unsafe lstat(path, &status) == 0 || errno != ENOENT { configuration[UpstreamSettings.self].keyFile = path }
+    },
+    listsModels: true,
+    requirements: { configuration in
+      guard configuration[UpstreamSettings.self].url == nil else { return [] }
+      return [.init(variable: "SLUICE_GENERATOR", reason: "is upstream, which needs SLUICE_UPSTREAM_URL")]
+    },
+    check: { configuration in
+      guard let path = configuration[UpstreamSettings.self].keyFile else { return [] }
+      do throws(APIKeyError) {
+        _ = try APIKey(parsing: Result { () throws(SystemError) in try readFile(path) }, of: path)
+      } catch { return [.init(variable: "SLUICE_UPSTREAM_KEY_FILE", reason: error.reason)] }
+      return []
+    },
+    source: { configuration, resources in
+      let settings = configuration[UpstreamSettings.self]
+      let key = settings.keyFile.map { path in WatchedFile(path) { $0 } }
+      let environment = resources.environment
+      let generator = OpenAIGenerator(
+        baseURL: settings.url ?? "", certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
+        maximumIdleConnections: resources.maximumIdleConnections, maximumTextBytes: configuration.maximumAnswerBytes,
+        isShortOfDescriptors: resources.isShortOfDescriptors,
+        key: {
+          try key.map { file in
+            try APIKey(parsing: Result { () throws(SystemError) in try file.content() }, of: file.path).text
+          }
+        })
+      return { _ in generator }
+    })
+}
+
+struct UpstreamSettings: GeneratorSettings {
+  var url: String?
+  var keyFile: String?
+}
+
+/// Why a file holds no API key, as the end of a sentence.
+private struct APIKeyError: Error, CustomStringConvertible {
+  let path: String
+  let reason: String
+  var description: String { "the API key's file \(path) \(reason)" }
+}
+
+/// An API key in a file of its own: what can be the value of a header field.
+private struct APIKey {
+  let text: String
+
+  init(parsing file: Result<[UInt8], SystemError>, of path: String) throws(APIKeyError) {
+    let content: [UInt8]
+    do throws(SystemError) { content = try file.get() } catch {
+      throw APIKeyError(path: path, reason: "cannot be read: \(error)")
+    }
+    text = String(String(decoding: content, as: UTF8.self).trimmed)
+    guard !text.isEmpty else { throw APIKeyError(path: path, reason: "names an empty file") }
+    guard FieldValue(text) != nil else {
+      throw APIKeyError(
+        path: path, reason: "names a file of more than one line: it must contain the API key and nothing else")
+    }
+  }
+}

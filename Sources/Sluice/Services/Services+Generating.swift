@@ -1,0 +1,66 @@
+import EventLoop
+import Upstream
+
+/// Having the model respond.
+extension Services {
+  /// The earlier turns of a session that are sent with a prompt; nil when there is no such session, or none is named.
+  nonisolated(nonsending) func history(
+    of session: String?, _ context: RequestContext
+  ) async throws(Failure) -> [Message]? {
+    let page = Page.history(turns: context.configuration.historyTurns)
+    guard let session else { return nil }
+    do {
+      guard page.limit > 0 else { return try await turns.hasSession(session, of: context.user) ? [] : nil }
+      return try await turns.turns(of: session, of: context.user, page)?.flatMap {
+        [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
+      }
+    } catch {
+      throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
+    }
+  }
+
+  /// Starts the response to a message with the earlier turns of its session, which are not retained while it is streamed.
+  ///
+  /// - Returns: the output, and whether the session is, or may be, a new one.
+  nonisolated(nonsending) func startGeneration(
+    _ message: String, in session: String?, instructions: String?, _ context: RequestContext, on reactor: Reactor
+  ) async throws -> (ModelOutput, isNew: Bool) {
+    let history = try await history(of: session, context)
+    let output = try startGeneration(
+      message, after: history ?? [], instructions: instructions, context, on: reactor)
+    return (output, isNew: history == nil)
+  }
+
+  /// Starts the response to a message.
+  ///
+  /// - Parameters:
+  ///   - history: what was said before, oldest first.
+  ///   - instructions: the endpoint's own, which follow the location's system prompt.
+  func startGeneration(
+    _ message: String, after history: [Message] = [], instructions: String?, _ context: RequestContext,
+    on reactor: Reactor
+  ) throws -> ModelOutput {
+    var messages: [Message] = []
+    let system = [try systemPrompt(context), instructions].compactMap { $0 }.filter { !$0.isEmpty }
+    if !system.isEmpty { messages.append(Message(.system, system.joined(separator: "\n\n"))) }
+    messages += history
+    messages.append(Message(.user, message))
+    return try startGeneration(
+      Prompt(
+        messages: messages, model: context.configuration.model, maximumTokens: context.configuration.maximumTokens),
+      context, on: reactor)
+  }
+
+  /// Starts the response to a prompt, by the generator of the request's location.
+  func startGeneration(_ prompt: Prompt, _ context: RequestContext, on reactor: Reactor) throws -> ModelOutput {
+    // A client that has disconnected in the meantime costs the model nothing.
+    try Task.checkCancellation()
+    freedMemory.note(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
+    return try generator(for: context.configuration).start(prompt, on: reactor)
+  }
+
+  /// The system prompt of a request's location, which goes before everything else.
+  func systemPrompt(_ context: RequestContext) throws(Failure) -> String? {
+    try context.configuration.systemPromptFile.map { (path) throws(Failure) in try prompts.file(path) }
+  }
+}

@@ -1,0 +1,91 @@
+import Upstream
+
+/// Storing what is complete, and reading it again.
+extension Services {
+  /// Stores a turn that is complete. Its id is the generation's.
+  ///
+  /// What its Idempotency-Key is answered with is kept first, and tells all that the turn needs: whichever of the two is
+  /// missing later, because the process was killed or the store took no more, the next request with the key makes up for.
+  ///
+  /// - Parameter isNew: whether the session may be begun by it. One that was there and is not any more was deleted.
+  nonisolated(nonsending) func storeTurn(
+    of generation: Generation, _ message: String, in session: String, isNew: Bool, _ completion: Completion,
+    _ claim: ReplayClaim?, _ context: RequestContext
+  ) async throws -> GenerationResult {
+    let turn = Turn(
+      id: generation.messageID, at: Timestamp.now, user: message, assistant: generation.text, completion: completion,
+      model: context.configuration.model)
+    let result = GenerationResult(messageID: turn.id, sessionID: session, completedAt: turn.at, completion: completion)
+    let replay = claim.map {
+      Replay(
+        request: $0.request, messageID: turn.id, text: turn.assistant.content, result: result, user: message,
+        model: turn.model)
+    }
+    guard generations.beginStoring(generation.id) else {
+      generation.terminate(.stopped)
+      throw StreamClosedError()
+    }
+    defer { generations.endStoring(generation.id) }
+    let isStored: Bool
+    do throws(Failure) {
+      isStored = try await storing("The answer is complete, but it could not be stored.") {
+        if let claim, let replay { try await store.complete(claim, with: replay) }
+        return try await turns.append(
+          turn, to: session, of: context.user, createsSession: isNew, mayExist: claim != nil)
+      }
+    } catch {
+      // The client is told; what it has seen is kept all the same, as soon as that can be.
+      unsaved.add(.turn(turn, session: session), of: context.user, replay: replay, claim: claim)
+      throw error
+    }
+    guard isStored else {
+      if let claim { await store.discard(claim) }
+      generation.terminate(.stopped)
+      throw StreamClosedError()
+    }
+    return result
+  }
+
+  /// Stores what a kept answer says was to be stored, if that is not there. It is, unless the process that gave the answer
+  /// was killed or its store failed.
+  ///
+  /// - Parameter key: the digest of its Idempotency-Key.
+  nonisolated(nonsending) func finishStoring(_ replay: Replay, key: String, for user: User) async throws(Failure) {
+    let turn = replay.turn
+    let report = replay.report
+    guard turn != nil || report != nil else { return }
+    let isKept = try await storing("The answer is complete, but it could not be stored.") {
+      if let report { try await store.saveIfAbsent(report, of: user) }
+      guard let turn, let session = replay.result.sessionID else { return true }
+      if turns is Store { return try await store.finish(turn, in: session, key: key, user) }
+      guard await store.isReplayKept(under: key, of: user) else { return false }
+      return try await turns.append(turn, to: session, of: user, createsSession: true, mayExist: true)
+    }
+    guard isKept else {
+      throw Failure(.conflict, "The session of this answer has just been deleted.", retryAfter: .seconds(1))
+    }
+  }
+
+  /// Does what writes to the store, and counts how that went.
+  nonisolated(nonsending) func storing<Success>(
+    _ message: String, _ body: () async throws -> Success
+  ) async throws(Failure) -> Success {
+    do {
+      let result = try await body()
+      metrics.stored(true)
+      return result
+    } catch {
+      metrics.stored(false)
+      throw Failure(.storeFailed, message, detail: "\(error)")
+    }
+  }
+
+  /// Does what reads the store.
+  nonisolated(nonsending) func reading<Success>(
+    _ body: () async throws -> Success
+  ) async throws(Failure) -> Success {
+    do { return try await body() } catch {
+      throw Failure(.internalError, "The store cannot be read.", detail: "\(error)")
+    }
+  }
+}

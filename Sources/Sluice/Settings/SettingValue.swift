@@ -1,0 +1,71 @@
+/// Why a setting's text is not a value, as the end of a sentence: "must be …".
+struct SettingError: Error, Equatable {
+  let reason: String
+}
+
+/// How the text of a setting becomes a value. Each throws what would be right.
+enum SettingValue {
+  /// `500ms`, `30s`, `2m`, `1h`, or `0`.
+  static func duration(_ text: String) throws(SettingError) -> Duration {
+    if text == "0" { return .zero }
+    let units: [(String, Int)] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
+    for (unit, milliseconds) in units where text.hasSuffix(unit) {
+      guard let count = number(text.dropLast(unit.count)), count <= 1_000_000 else { continue }
+      return .milliseconds(count * milliseconds)
+    }
+    throw SettingError(reason: "must be a duration, as 500ms, 30s or 2m")
+  }
+
+  /// Bytes: `65536`, `64K`, `1M`, `2G`.
+  static func size(_ text: String) throws(SettingError) -> Int {
+    let units: [(String, Int)] = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)]
+    for (unit, bytes) in units where text.uppercased().hasSuffix(unit) {
+      guard let count = number(text.dropLast(unit.count)), count <= 1 << 32 else { continue }
+      return count * bytes
+    }
+    throw SettingError(reason: "must be a size in bytes, as 65536, 64K or 1M")
+  }
+
+  static func count(_ text: String) throws(SettingError) -> Int {
+    guard let count = number(text), count <= 1 << 32 else { throw SettingError(reason: "must be a whole number") }
+    return count
+  }
+
+  /// `on` or `off`, and what else people write for them.
+  static func flag(_ text: String) throws(SettingError) -> Bool {
+    switch text.lowercased() {
+    case "on", "true", "1": return true
+    case "off", "false", "0": return false
+    default: throw SettingError(reason: "must be on or off")
+    }
+  }
+
+  static func choice<Choice: RawRepresentable & CaseIterable>(_ text: String) throws(SettingError) -> Choice
+  where Choice.RawValue == String {
+    if let choice = Choice(rawValue: text) { return choice }
+    throw mustBeOne(of: Choice.allCases.map(\.rawValue))
+  }
+
+  /// One of `names`.
+  static func choice(_ text: String, of names: [String]) throws(SettingError) -> String {
+    if names.contains(text) { return text }
+    throw mustBeOne(of: names)
+  }
+
+  private static func mustBeOne(of names: [String]) -> SettingError {
+    let last = names.last.map { (names.count > 1 ? " or " : "") + $0 } ?? ""
+    return SettingError(reason: "must be " + names.dropLast().joined(separator: ", ") + last)
+  }
+
+  /// An origin as browsers send it: `https://app.example.com`, with the port where it is not the usual one.
+  static func isOrigin(_ text: Substring) -> Bool {
+    guard let scheme = ["https://", "http://"].first(where: text.hasPrefix) else { return false }
+    let host = text.dropFirst(scheme.count)
+    return !host.isEmpty && !host.contains { $0 == "/" || $0 == "*" || $0 == "@" || !$0.isASCII || $0.isUppercase }
+  }
+
+  /// Digits and nothing else: no sign, no space.
+  private static func number(_ text: some StringProtocol) -> Int? {
+    text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ? Int(text) : nil
+  }
+}

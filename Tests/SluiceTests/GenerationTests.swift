@@ -1,0 +1,371 @@
+import EventLoop
+import EventStream
+import FastCGI
+import JSON
+import SluiceTesting
+import Testing
+import Upstream
+
+@testable import Sluice
+
+/// A generation into memory, under a clock that the test steps.
+private final class Fixture {
+  let transport: MemoryTransport
+  let generation: Generation
+  let answer = ModelOutput()
+  let reactor: Reactor
+  private let clock: ManualClock
+  private(set) var termination: Termination?
+  private let ended = Waiter()
+
+  init(
+    _ reactor: Reactor, _ clock: ManualClock, limits: GenerationLimits = GenerationLimits(),
+    heartbeat: Duration = .seconds(15), isJSON: Bool = false, model: String? = nil, rules: [Redactions.Rule] = []
+  ) {
+    self.reactor = reactor
+    self.clock = clock
+    transport = MemoryTransport(on: reactor)
+    var metadata = StreamMetadata(messageID: "id")
+    metadata.model = model ?? metadata.model
+    let dialect: any Dialect = model == nil ? EventsDialect(metadata) : OpenAIDialect(metadata)
+    let format: DeliveryFormat =
+      isJSON ? .json { _, text in ["message": .string(text)] } : .eventStream(dialect, sendsEventID: false)
+    let delivery = format.delivery(
+      of: "id", to: Request(parameters: [:]), heartbeat: heartbeat, on: reactor, pool: BlockingPool(),
+      ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
+    var options = Generation.Options(limits: limits)
+    if !rules.isEmpty { options.redactor = Redactor(rules) }
+    generation = Generation(id: "id", messageID: "id", options, reactor: reactor, delivery: delivery)
+    let task = reactor.spawn { [self] in
+      var termination: Termination
+      do {
+        termination = .completed(GenerationResult(completion: try await generation.relayAll(answer)))
+      } catch {
+        termination = .failed(Failure(cause: error))
+      }
+      termination = await generation.close(termination)
+      self.termination = termination
+      ended.wake()
+    }
+    generation.start { task.cancel() }
+  }
+
+  func pass(_ time: Duration) async { await clock.advance(by: time, on: reactor) }
+  func end() async -> Outcome? {
+    for _ in 0..<50 where termination == nil { await reactor.nextTurn() }
+    return termination?.outcome
+  }
+
+  /// The records that were written, without the head.
+  var events: [ServerSentEvent] {
+    guard let end = transport.text.firstRange(of: "\r\n\r\n") else { return [] }
+    var parser = EventStreamParser()
+    let body = Array(transport.text[end.upperBound...].utf8)
+    return (try? parser.events(in: body.span)) ?? []
+  }
+
+  var types: [String] { events.map(\.type) }
+  var status: String { String(transport.text.prefix { $0 != "\r" && $0 != "\r\n" }) }
+}
+
+private func test<Success: Sendable>(
+  limits: GenerationLimits = GenerationLimits(), heartbeat: Duration = .seconds(15), isJSON: Bool = false,
+  model: String? = nil, rules: Redactions? = nil,
+  _ body: @escaping @Sendable (Fixture) async throws -> Success
+) async throws -> Success {
+  let clock = ManualClock()
+  return try await onLoop(clock: clock.loopClock) { reactor in
+    let fixture = Fixture(
+      reactor, clock, limits: limits, heartbeat: heartbeat, isJSON: isJSON, model: model, rules: rules?.rules ?? [])
+    await reactor.nextTurn()
+    let result = try await body(fixture)
+    // Whatever happened, nothing is left behind.
+    if fixture.termination == nil {
+      fixture.generation.terminate(.disconnected)
+      _ = await fixture.end()
+    }
+    if reactor.pendingTimers > 0 { throw Failure(.internalError, "\(reactor.pendingTimers) timers are left") }
+    return result
+  }
+}
+
+@Suite("A generation")
+struct GenerationTests {
+  @Test("sends deltas as they come, one write for those that come together, and one terminal record")
+  func usual() async throws {
+    let (pieces, types, outcome) = try await test { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.answer.yield("a")
+      await fixture.reactor.nextTurn()
+      fixture.answer.yield("b")
+      fixture.answer.yield("c")
+      await fixture.reactor.nextTurn()
+      fixture.answer.finish(Completion())
+      let outcome = await fixture.end()
+      return (fixture.transport.pieces.count, fixture.types, outcome)
+    }
+    // The head, "a", "b" with "c", the end.
+    #expect(pieces == 4)
+    #expect(types == ["token", "token", "token", "done"])
+    #expect(outcome == .completed)
+  }
+
+  @Test("holds its head until the upstream has accepted, so that a refusal has its true status")
+  func heldHead() async throws {
+    let (early, status, outcome) = try await test { fixture in
+      await fixture.pass(.seconds(1))
+      let early = fixture.transport.text
+      fixture.answer.fail(GeneratorError(.rateLimited, "slow", retryAfter: .seconds(3)))
+      let outcome = await fixture.end()
+      return (early, fixture.status, outcome)
+    }
+    #expect(early == "")
+    #expect(status == "Status: 429 Too Many Requests")
+    #expect(outcome == .upstreamError)
+  }
+
+  @Test("holds its head no longer than a heartbeat, and beats only when nothing else was sent")
+  func heartbeats() async throws {
+    let (types, failed) = try await test(limits: GenerationLimits(idle: .seconds(100)), heartbeat: .seconds(5)) {
+      fixture in
+      await fixture.pass(.seconds(6))
+      fixture.answer.accept()
+      fixture.answer.yield("a")
+      await fixture.pass(.seconds(3))
+      fixture.answer.yield("b")
+      await fixture.pass(.seconds(3))
+      await fixture.pass(.seconds(3))
+      let types = fixture.types
+      fixture.answer.fail(GeneratorError(.failed, "no"))
+      _ = await fixture.end()
+      return (types, fixture.types.last)
+    }
+    #expect(types == ["heartbeat", "token", "token", "heartbeat"])
+    #expect(failed == "error")
+  }
+
+  @Test("ends when the model says nothing: before the first token by status, later by a record")
+  func silence() async throws {
+    let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))
+    let first = try await test(limits: limits, heartbeat: .zero) { fixture in
+      await fixture.pass(.seconds(59))
+      let early = fixture.status
+      await fixture.pass(.seconds(2))
+      return (early, await fixture.end(), fixture.status)
+    }
+    #expect(first == ("", .timeout, "Status: 504 Gateway Timeout"))
+    let later = try await test(limits: limits, heartbeat: .zero) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for _ in 0..<5 {
+        fixture.answer.yield("a")
+        await fixture.pass(.seconds(25))
+      }
+      let early = fixture.types
+      await fixture.pass(.seconds(6))
+      return (early.count, await fixture.end(), fixture.events.last)
+    }
+    #expect(later.0 == 5 && later.1 == .timeout)
+    #expect(later.2?.type == "error" && later.2?.data.contains("upstream_timeout") == true)
+  }
+
+  @Test("whose model reasons is not silent: heartbeats go on, and the idle limit counts from what it last sent")
+  func reasoning() async throws {
+    let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))
+    let (early, outcome, types) = try await test(limits: limits) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for _ in 0..<6 {
+        fixture.answer.noteActivity()
+        await fixture.pass(.seconds(20))
+      }
+      let early = fixture.types
+      await fixture.pass(.seconds(11))
+      return (early, await fixture.end(), fixture.types)
+    }
+    #expect(early.count >= 5 && early.allSatisfy { $0 == "heartbeat" }, "\(early)")
+    #expect(outcome == .timeout && types.last == "error", "\(types)")
+  }
+
+  @Test("sends what comes together at once, however long its records are")
+  func longRecords() async throws {
+    let (count, outcome) = try await test(model: String(repeating: "m", count: 1000)) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for index in 0..<20 { fixture.answer.yield("\(index) ") }
+      await fixture.reactor.nextTurn()
+      // The record of the role comes first.
+      let count = fixture.events.count - 1
+      fixture.answer.finish(Completion())
+      return (count, await fixture.end())
+    }
+    #expect(count == 20)
+    #expect(outcome == .completed)
+  }
+
+  @Test("sends at once what was withheld and can match no longer, and heartbeats go on")
+  func withheld() async throws {
+    let rules = Redactions(parsing: "long  x{12000}y\n")
+    let (early, late, types) = try await test(rules: rules) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.answer.yield("a" + String(repeating: "x", count: 11_000))
+      await fixture.reactor.nextTurn()
+      let early = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
+      fixture.answer.yield("b")
+      await fixture.reactor.nextTurn()
+      let late = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
+      await fixture.pass(.seconds(16))
+      let types = fixture.types
+      fixture.answer.finish(Completion())
+      _ = await fixture.end()
+      return (early, late, types)
+    }
+    #expect(early == 9 && late > 11_000, "\(early), then \(late)")
+    #expect(types.last == "heartbeat", "\(types)")
+  }
+
+  @Test(
+    "keeps the order of its deltas when the source goes on during a flush, redacted as one text", arguments: [0, 1, 2])
+  func order(cut: Int) async throws {
+    let rules = Redactions(parsing: "key  sk-[a-z]{4}\n")
+    // A secret whose first part ends a large delta.
+    let large = String(repeating: "1", count: 66_000) + "sk-a"
+    let (text, outcome) = try await test(rules: rules) { fixture in
+      var held = ["bcd 2", " 3"]
+      fixture.answer.onDrain = { for text in exchange(&held, with: []) { fixture.answer.yield(text) } }
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      if cut == 0 {
+        fixture.answer.yield(large)
+      } else {
+        fixture.transport.isBlocked = true
+        fixture.answer.yield(String(large.prefix(cut * 20_000)))
+        fixture.answer.yield(String(large.dropFirst(cut * 20_000)))
+      }
+      _ = fixture.answer.isFull
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = false
+      for _ in 0..<5 { await fixture.reactor.nextTurn() }
+      #expect(held.isEmpty)
+      fixture.answer.finish(Completion())
+      let outcome = await fixture.end()
+      let texts = fixture.events.filter { $0.type == "token" }.compactMap {
+        (try? JSON(parsing: Array($0.data.utf8)))?["t"]?.string
+      }
+      return (texts.joined(), outcome)
+    }
+    #expect(text == String(repeating: "1", count: 66_000) + "[redacted] 2 3", "\(text.suffix(40))")
+    #expect(outcome == .completed)
+  }
+
+  @Test("ends at its total limit, however lively it is")
+  func total() async throws {
+    let outcome = try await test(limits: GenerationLimits(total: .seconds(100))) { fixture in
+      fixture.answer.accept()
+      for _ in 0..<11 {
+        fixture.answer.yield("a")
+        await fixture.pass(.seconds(10))
+      }
+      return await fixture.end()
+    }
+    #expect(outcome == .timeout)
+  }
+
+  @Test("that is stopped ends with its cancelled record, before the first token too", arguments: [false, true])
+  func stopped(afterToken: Bool) async throws {
+    let (events, outcome, isFinished) = try await test { fixture in
+      fixture.answer.accept()
+      if afterToken { fixture.answer.yield("a") }
+      await fixture.reactor.nextTurn()
+      fixture.generation.terminate(.stopped)
+      let outcome = await fixture.end()
+      return (fixture.events, outcome, fixture.transport.isFinished)
+    }
+    #expect(events.last == ServerSentEvent(type: "cancelled", data: #"{"reason":"stopped"}"#))
+    #expect(events.count == (afterToken ? 2 : 1))
+    #expect(outcome == .stopped && isFinished)
+  }
+
+  @Test("whose client goes lets its source go, and is broken off", arguments: [0, 1, 2])
+  func disconnected(stage: Int) async throws {
+    let (outcome, wasCancelled, isAborted) = try await test { fixture in
+      var wasCancelled = false
+      fixture.answer.onCancel = { wasCancelled = true }
+      if stage > 0 { fixture.answer.accept() }
+      if stage > 1 { fixture.answer.yield("a") }
+      await fixture.reactor.nextTurn()
+      fixture.transport.leave()
+      let outcome = await fixture.end()
+      return (outcome, wasCancelled, fixture.transport.isAborted)
+    }
+    #expect(outcome == .disconnected && wasCancelled && isAborted)
+  }
+
+  @Test("whose client takes nothing waits, keeps what comes, goes on when it takes again, and loses nothing")
+  func slowClient() async throws {
+    let (during, text, outcome) = try await test { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = true
+      for index in 0..<100 { fixture.answer.yield("\(index) ") }
+      await fixture.pass(.seconds(45))
+      let during = fixture.types.count
+      fixture.transport.isBlocked = false
+      fixture.answer.finish(Completion())
+      let outcome = await fixture.end()
+      let text = fixture.events.filter { $0.type == "token" }.map(\.data).joined()
+      return (during, text, outcome)
+    }
+    #expect(during == 0)
+    #expect(text == (0..<100).map { "{\"t\":\"\($0) \"}" }.joined())
+    #expect(outcome == .completed)
+  }
+
+  @Test("whose client takes nothing for too long is dropped")
+  func stuckClient() async throws {
+    let outcome = try await test { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = true
+      fixture.answer.yield("a")
+      await fixture.reactor.nextTurn()
+      await fixture.pass(.seconds(61))
+      return await fixture.end()
+    }
+    #expect(outcome == .disconnected)
+  }
+
+  @Test("that grows too long fails")
+  func tooLong() async throws {
+    let (outcome, types) = try await test(limits: GenerationLimits(maximumTextBytes: 10)) { fixture in
+      fixture.answer.accept()
+      await fixture.reactor.nextTurn()
+      for _ in 0..<3 { fixture.answer.yield("12345") }
+      return (await fixture.end(), fixture.types)
+    }
+    #expect(outcome == .upstreamError)
+    #expect(types == ["token", "token", "error"])
+  }
+
+  @Test("that is wanted in one piece answers with all of its text, or with the failure's status")
+  func whole() async throws {
+    let text = try await test(isJSON: true) { fixture in
+      fixture.answer.yield("a")
+      fixture.answer.yield("b")
+      fixture.answer.finish(Completion())
+      _ = await fixture.end()
+      return fixture.transport.text
+    }
+    #expect(text.hasPrefix("Status: 200 OK\r\n") && text.hasSuffix("\r\n\r\n{\"message\":\"ab\"}\n"), "\(text)")
+    let failed = try await test(isJSON: true) { fixture in
+      fixture.answer.yield("a")
+      await fixture.reactor.nextTurn()
+      fixture.answer.fail(GeneratorError(.truncated, "cut"))
+      _ = await fixture.end()
+      return fixture.transport.text
+    }
+    #expect(failed.hasPrefix("Status: 502 Bad Gateway\r\n") && failed.contains("upstream_truncated"), "\(failed)")
+  }
+}
