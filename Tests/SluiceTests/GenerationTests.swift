@@ -39,7 +39,7 @@ private final class Fixture {
     let task = reactor.spawn { [self] in
       var termination: Termination
       do {
-        termination = .completed(GenerationResult(completion: try await generation.relayAll(answer)))
+        termination = .completed(GenerationResult(completion: try await generation.relay(answer, isLast: true)))
       } catch {
         termination = .failed(Failure(cause: error))
       }

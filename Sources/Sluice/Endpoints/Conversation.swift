@@ -64,7 +64,7 @@ extension Services {
           let (output, isNew) = try await self.startGeneration(
             asked.message, in: asked.session, instructions: try self.prompts.text("chat"), context,
             on: generation.reactor)
-          let completion = try await generation.relayAll(output)
+          let completion = try await generation.relay(output, isLast: true)
           return try await self.storeTurn(
             of: generation, asked.message, in: session, isNew: isNew, completion, claim, context)
         }, jsonBody: names.jsonBody)

@@ -22,7 +22,7 @@ extension Services {
         let (output, isNew) = try await self.startGeneration(
           message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), context,
           on: generation.reactor)
-        let completion = try await generation.relayAll(output)
+        let completion = try await generation.relay(output, isLast: true)
         let result = try await self.storeTurn(
           of: generation, message, in: Self.onboardingSession, isNew: isNew, completion, claim, context)
         let state = try await self.advance(from: before, message, script, context)

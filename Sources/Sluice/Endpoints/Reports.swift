@@ -18,7 +18,7 @@ extension Services {
       produce: { generation, claim in
         let output = try self.startGeneration(
           asked.input, instructions: try self.prompts.text("report"), context, on: generation.reactor)
-        let completion = try await generation.relayAll(output)
+        let completion = try await generation.relay(output, isLast: true)
         let (text, rules) = (generation.text, generation.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in
           try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)

@@ -1,22 +1,15 @@
 import Upstream
 
 extension Generation {
-  /// Sends all of a model's output as it comes, and finishes the text: what follows is made of it.
-  ///
-  /// - Returns: how the output was completed.
-  func relayAll(_ output: ModelOutput) async throws -> Completion {
-    let completion = try await relay(output)
-    try await finishText()
-    return completion
-  }
-
   /// Sends all of a model's output as it comes.
   ///
   /// While the reader keeps up, deltas come through ``receive(_:)`` and this task sleeps. It wakes for what must wait, and
   /// for the end.
   ///
+  /// - Parameter isLast: whether the text is complete with it: what follows is made of all of the text. In the same
+  ///   frame, for each is memory that every stream takes as long as it lives.
   /// - Returns: how the output was completed.
-  func relay(_ output: ModelOutput) async throws -> Completion {
+  func relay(_ output: ModelOutput, isLast: Bool = false) async throws -> Completion {
     source = output
     defer {
       source = nil
@@ -33,6 +26,7 @@ extension Generation {
           try await flush()
         case .completed(let completion):
           try await flush()
+          if isLast { try await finishText() }
           return completion
         }
       }
