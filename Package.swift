@@ -14,6 +14,7 @@ let package = Package(
   name: "Sluice",
   products: [
     .library(name: "Sluice", targets: ["Sluice"]),
+    .library(name: "SluiceTesting", targets: ["SluiceTesting"]),
     .executable(name: "sluice", targets: ["SluiceCommand"]),
     .executable(name: "sluice-bench", targets: ["SluiceBench"]),
   ],
@@ -52,15 +53,16 @@ let package = Package(
       swiftSettings: strict),
     .executableTarget(name: "SluiceCommand", dependencies: ["Sluice"], swiftSettings: strict),
 
-    // For tests and measurements.
+    // For tests, ours and embedders', and for measurements.
     .target(
       name: "SluiceTesting", dependencies: ["Bytes", "Sluice", "EventLoop", "EventStream", "FastCGI"],
       swiftSettings: strict),
     .executableTarget(
       name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop", "FastCGI"], swiftSettings: strict),
-    // The README's custom endpoint, compiled as it stands there.
-    .executableTarget(
-      name: "sluice-example", dependencies: ["Sluice"], path: "Tests/CustomEndpoint", swiftSettings: strict),
+    // Programs of embedders, compiled as theirs would be: without this package's settings.
+    .executableTarget(name: "sluice-countdown", dependencies: ["Sluice"], path: "Tests/Examples/Countdown"),
+    .executableTarget(name: "sluice-relay", dependencies: ["Sluice"], path: "Tests/Examples/Relay"),
+    .executableTarget(name: "sluice-log-tail", dependencies: ["Sluice"], path: "Tests/Examples/LogTail"),
     .testTarget(
       name: "EventLoopTests", dependencies: ["EventLoop", "SluiceTesting"], swiftSettings: strict),
     .testTarget(

@@ -5,7 +5,7 @@ import Glibc
 ///
 /// It has as many threads as have work at the same time, up to a limit, so that a hundred callers that hold theirs
 /// for seconds do not delay another. A thread without work for ten seconds ends.
-public final class BlockingPool: Sendable {
+package final class BlockingPool: Sendable {
   private struct State: ~Copyable {
     var queue: [(@Sendable () -> Void)?] = []
     var head = 0
@@ -18,7 +18,7 @@ public final class BlockingPool: Sendable {
   private let available: Semaphore
 
   /// - Parameter maximumThreads: how many threads may work at once; more work than that waits its turn.
-  public init(maximumThreads: Int = 256) {
+  package init(maximumThreads: Int = 256) {
     self.maximumThreads = maximumThreads
     self.available = Semaphore()
   }
@@ -26,7 +26,7 @@ public final class BlockingPool: Sendable {
   /// Does `work` on a thread of the pool and gives its result to the calling task.
   ///
   /// The task's cancellation is not passed on: work that has begun is always finished.
-  public func run<Success: Sendable, Failure: Error>(
+  package func run<Success: Sendable, Failure: Error>(
     _ work: @escaping @Sendable () throws(Failure) -> Success
   ) async throws(Failure) -> Success {
     let result: Result<Success, Failure> = unsafe await withUnsafeContinuation { continuation in
@@ -39,7 +39,7 @@ public final class BlockingPool: Sendable {
   }
 
   /// Does `work` on a thread of the pool, soon.
-  public func submit(_ work: @escaping @Sendable () -> Void) {
+  package func submit(_ work: @escaping @Sendable () -> Void) {
     let mustStart = state.withLock { state in
       state.queue.append(work)
       let waiting = state.queue.count - state.head

@@ -4,24 +4,24 @@ import Glibc
 ///
 /// The corresponding C function is `close` (close(2)). An error of `close` is not reported: on Linux the descriptor
 /// is gone whatever it says.
-public struct Descriptor: ~Copyable, Sendable {
+package struct Descriptor: ~Copyable, Sendable {
   /// The number, for system calls while this owner lives.
-  public let number: CInt
+  package let number: CInt
 
   /// Takes over an open descriptor. Nobody else may close it from here on.
-  public init(owning number: CInt) {
+  package init(owning number: CInt) {
     precondition(number >= 0, "a descriptor is not negative")
     self.number = number
   }
 
   /// Takes over what a system call returned, or throws its `errno`.
-  public init(_ result: CInt, from action: @autoclosure () -> String) throws(SystemError) {
+  package init(_ result: CInt, from action: @autoclosure () -> String) throws(SystemError) {
     guard result >= 0 else { throw SystemError(action()) }
     self.number = result
   }
 
   /// Gives the number away, unclosed: the caller owns it now.
-  public consuming func release() -> CInt {
+  package consuming func release() -> CInt {
     let number = number
     discard self
     return number

@@ -5,27 +5,27 @@ import Synchronization
 ///
 /// A process that accepts as long as accept4(2) succeeds has no descriptor left for the upstream connections and the
 /// files of the requests that it has accepted. Units are acquired before a descriptor is opened. Use it on any thread.
-public final class DescriptorBudget: Sendable {
+package final class DescriptorBudget: Sendable {
   private let units: Atomic<Int>
   private let total: Int
 
   /// - Parameter units: the number of descriptors to give away; practically without limit unless given.
-  public init(units: Int = .max / 2) {
+  package init(units: Int = .max / 2) {
     self.units = Atomic(units)
     total = units
   }
 
   /// The units that nothing holds.
-  public var available: Int { units.load(ordering: .relaxed) }
+  package var available: Int { units.load(ordering: .relaxed) }
 
   /// Whether fewer than a quarter are left: what is kept for convenience should be closed.
-  public var isShort: Bool { available < total / 4 }
+  package var isShort: Bool { available < total / 4 }
 
   /// Acquires one unit for as long as its owner keeps what is returned. Nil without one.
-  public func unit() -> DescriptorUnit? { acquire(1) ? DescriptorUnit(self) : nil }
+  package func unit() -> DescriptorUnit? { acquire(1) ? DescriptorUnit(self) : nil }
 
   /// Acquires `count` units, or none.
-  public func acquire(_ count: Int) -> Bool {
+  package func acquire(_ count: Int) -> Bool {
     var present = units.load(ordering: .relaxed)
     while present >= count {
       let (isDone, original) = units.compareExchange(expected: present, desired: present - count, ordering: .relaxed)
@@ -36,11 +36,11 @@ public final class DescriptorBudget: Sendable {
   }
 
   /// Gives `count` units back.
-  public func release(_ count: Int) { units.add(count, ordering: .relaxed) }
+  package func release(_ count: Int) { units.add(count, ordering: .relaxed) }
 
   /// Raises the process's limit of open descriptors as far as it may (setrlimit(2)) and returns it. Nothing here uses
   /// select(2), for which the lower limit exists.
-  public static func raiseProcessLimit() -> Int {
+  package static func raiseProcessLimit() -> Int {
     var limit = rlimit()
     guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
     if limit.rlim_cur < limit.rlim_max {
@@ -53,7 +53,7 @@ public final class DescriptorBudget: Sendable {
 }
 
 /// One unit of a budget, given back when its last owner lets it go.
-public final class DescriptorUnit: Sendable {
+package final class DescriptorUnit: Sendable {
   private let budget: DescriptorBudget
 
   fileprivate init(_ budget: DescriptorBudget) { self.budget = budget }

@@ -5,7 +5,7 @@ import Glibc
 ///
 /// Start tasks with `Task(executorPreference: loop)` or, from the loop itself, with ``Reactor/spawn(_:)``: a task
 /// without the preference resumes on Swift's global pool first, which costs two thread changes an `await`.
-public final class EventLoop: TaskExecutor, Sendable {
+package final class EventLoop: TaskExecutor, Sendable {
   private struct Inbox: ~Copyable {
     var jobs: [UnownedJob] = []
     var calls: [@Sendable (Reactor) -> Void] = []
@@ -21,12 +21,12 @@ public final class EventLoop: TaskExecutor, Sendable {
   private nonisolated(unsafe) var localJobs: [UnownedJob] = []
 
   /// The name of the thread, as `top -H` shows it; 15 bytes at most count.
-  public let name: String
+  package let name: String
 
   /// Makes a loop that does not run yet.
   ///
   /// - Throws: `EMFILE` or `ENFILE` when there is no descriptor to be had.
-  public init(name: String = "loop", clock: LoopClock = .continuous) throws(SystemError) {
+  package init(name: String = "loop", clock: LoopClock = .continuous) throws(SystemError) {
     self.name = name
     self.clock = clock
     self.wakeup = try Descriptor(eventfd(0, CInt(EFD_CLOEXEC | EFD_NONBLOCK)), from: "eventfd")
@@ -35,7 +35,7 @@ public final class EventLoop: TaskExecutor, Sendable {
   // MARK: From any thread
 
   /// Calls `body` on the loop's thread with its reactor, soon. After ``stop()`` the call is dropped.
-  public func execute(_ body: @escaping @Sendable (Reactor) -> Void) {
+  package func execute(_ body: @escaping @Sendable (Reactor) -> Void) {
     let mustWake = inbox.withLock { inbox in
       if inbox.isStopped { return false }
       inbox.calls.append(body)
@@ -44,7 +44,7 @@ public final class EventLoop: TaskExecutor, Sendable {
     if mustWake { wake() }
   }
 
-  public func enqueue(_ job: consuming ExecutorJob) {
+  package func enqueue(_ job: consuming ExecutorJob) {
     let job = UnownedJob(job)
     if isCurrent {
       unsafe localJobs.append(job)
@@ -58,12 +58,12 @@ public final class EventLoop: TaskExecutor, Sendable {
   }
 
   /// Whether the caller is on this loop's thread.
-  public var isCurrent: Bool {
+  package var isCurrent: Bool {
     unsafe clinux_current_loop() == UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
   }
 
   /// Makes ``run(_:)`` return after its present turn. Tasks that still wait are never resumed: end them first.
-  public func stop() {
+  package func stop() {
     inbox.withLock { $0.isStopped = true }
     wake()
   }
@@ -79,7 +79,7 @@ public final class EventLoop: TaskExecutor, Sendable {
   ///
   /// - Parameter start: called once, on this thread, before the first turn.
   /// - Throws: the `errno` of what epoll could not be set up for.
-  public func run(_ start: (Reactor) -> Void = { _ in }) throws(SystemError) {
+  package func run(_ start: (Reactor) -> Void = { _ in }) throws(SystemError) {
     let reactor = try Reactor(loop: self, clock: clock)
     unsafe clinux_set_current_loop(Unmanaged.passUnretained(self).toOpaque())
     defer { clinux_set_current_loop(nil) }
@@ -130,14 +130,14 @@ public final class EventLoop: TaskExecutor, Sendable {
 }
 
 /// A thread that runs an ``EventLoop``, joined when it is over.
-public final class LoopThread: Sendable {
-  public let loop: EventLoop
+package final class LoopThread: Sendable {
+  package let loop: EventLoop
   private let thread: JoinableThread
 
   /// Starts a thread for `loop`.
   ///
   /// - Throws: `EAGAIN` when the system has no thread to give.
-  public init(_ loop: EventLoop) throws(SystemError) {
+  package init(_ loop: EventLoop) throws(SystemError) {
     self.loop = loop
     self.thread = try JoinableThread(name: loop.name) {
       do { try loop.run() } catch { fatalError("the event loop \(loop.name) cannot start: \(error)") }
@@ -145,7 +145,7 @@ public final class LoopThread: Sendable {
   }
 
   /// Stops the loop and waits until its thread is gone. Not to be called on the loop itself.
-  public func stop() {
+  package func stop() {
     loop.stop()
     thread.join()
   }

@@ -2,14 +2,14 @@ import CLinux
 import Glibc
 
 /// One POSIX thread with a name (pthread_create(3)), which no signal interrupts.
-public final class JoinableThread: Sendable {
+package final class JoinableThread: Sendable {
   private let handle: pthread_t
 
   /// Starts a thread that calls `body` and ends with it.
   ///
   /// - Parameter name: what `top -H` shows; cut to 15 bytes.
   /// - Throws: `EAGAIN` when the system has no thread to give.
-  public init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+  package init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
     let start = Start(name: name, body: body)
     var handle = pthread_t()
     // Safe: the reference is balanced by exactly one release, in the thread or, if there is none, below.
@@ -33,10 +33,10 @@ public final class JoinableThread: Sendable {
   }
 
   /// Waits until the thread has ended (pthread_join(3)). Call it once, from another thread.
-  public func join() { pthread_join(handle, nil) }
+  package func join() { pthread_join(handle, nil) }
 
   /// Lets the thread go: it frees itself when it ends (pthread_detach(3)). Call it instead of ``join()``.
-  public func detach() { pthread_detach(handle) }
+  package func detach() { pthread_detach(handle) }
 
   private final class Start: Sendable {
     let name: String

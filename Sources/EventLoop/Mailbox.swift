@@ -1,29 +1,29 @@
 /// A queue with one reader, between what happens on a loop and a task that runs there. Belongs to its loop.
 ///
 /// Inlinable, so that it is specialised where it is used: unspecialised it costs five times as much.
-public final class Mailbox<Element> {
+package final class Mailbox<Element> {
   @usableFromInline var elements: [Element] = []
   @usableFromInline var head = 0
   @usableFromInline let waiter = Waiter()
 
-  public init() {}
+  package init() {}
 
   /// How many elements wait.
-  @inlinable public var count: Int { elements.count - head }
+  @inlinable package var count: Int { elements.count - head }
 
   /// The element that would be taken next, left where it is.
-  @inlinable public var first: Element? { head < elements.count ? elements[head] : nil }
+  @inlinable package var first: Element? { head < elements.count ? elements[head] : nil }
 
   /// Adds an element and lets the reader go on.
   @inlinable
-  public func post(_ element: Element) {
+  package func post(_ element: Element) {
     elements.append(element)
     waiter.wake()
   }
 
   /// The next element if one is there already.
   @inlinable
-  public func nextReady() -> Element? {
+  package func nextReady() -> Element? {
     guard head < elements.count else { return nil }
     let element = elements[head]
     head += 1
@@ -40,7 +40,7 @@ public final class Mailbox<Element> {
 
   /// The next element, as soon as there is one. The task's cancellation does not end the wait: post something.
   @inlinable
-  public func next() async -> Element {
+  package func next() async -> Element {
     while true {
       if let element = nextReady() { return element }
       await waiter.wait()

@@ -5,17 +5,17 @@ import Glibc
 /// waits for a peer.
 ///
 /// One thread at a time uses it. It is closed with its owner.
-public final class MemoryFile {
+package final class MemoryFile {
   private let descriptor: Descriptor
 
   /// - Throws: `EMFILE` or `ENFILE` when no descriptor is available, `ENOMEM` without memory.
-  public init() throws(SystemError) { descriptor = try Descriptor(clinux_memory_file(), from: "memfd_create") }
+  package init() throws(SystemError) { descriptor = try Descriptor(clinux_memory_file(), from: "memfd_create") }
 
   /// Replaces the content with `bytes` and returns a descriptor that reads it from its start. The caller owns the
   /// descriptor; it shares its position with every other one of this file, so use one at a time.
   ///
   /// - Throws: `ENOSPC` or `ENOMEM` without memory, `EMFILE` without a descriptor.
-  public func open(_ bytes: [UInt8]) throws(SystemError) -> CInt {
+  package func open(_ bytes: [UInt8]) throws(SystemError) -> CInt {
     let number = descriptor.number
     guard unsafe pwrite(number, bytes, bytes.count, 0) == bytes.count, ftruncate(number, bytes.count) == 0,
       lseek(number, 0, SEEK_SET) == 0

@@ -2,24 +2,24 @@ import CLinux
 import Glibc
 
 /// What a descriptor is watched for, and what it was found ready for (epoll_ctl(2)).
-public struct Readiness: OptionSet, Sendable {
-  public let rawValue: UInt32
-  public init(rawValue: UInt32) { self.rawValue = rawValue }
+package struct Readiness: OptionSet, Sendable {
+  package let rawValue: UInt32
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
 
-  public static let readable = Readiness(rawValue: EPOLLIN.rawValue)
-  public static let writable = Readiness(rawValue: EPOLLOUT.rawValue)
+  package static let readable = Readiness(rawValue: EPOLLIN.rawValue)
+  package static let writable = Readiness(rawValue: EPOLLOUT.rawValue)
   /// The peer has closed its sending side, or all of the connection.
-  public static let peerClosed = Readiness(rawValue: EPOLLRDHUP.rawValue)
+  package static let peerClosed = Readiness(rawValue: EPOLLRDHUP.rawValue)
   /// Both sides are closed. Always reported, asked for or not.
-  public static let hangup = Readiness(rawValue: EPOLLHUP.rawValue)
+  package static let hangup = Readiness(rawValue: EPOLLHUP.rawValue)
   /// An error is pending, or the reader of a pipe is gone. Always reported, asked for or not.
-  public static let error = Readiness(rawValue: EPOLLERR.rawValue)
+  package static let error = Readiness(rawValue: EPOLLERR.rawValue)
   /// Report a change once, not for as long as it lasts.
-  public static let edgeTriggered = Readiness(rawValue: UInt32(1) << 31)
+  package static let edgeTriggered = Readiness(rawValue: UInt32(1) << 31)
 }
 
 /// The registration of one descriptor with a ``Reactor``. It does not own the descriptor: cancel it before closing.
-public final class Watch {
+package final class Watch {
   let number: CInt
   let generation: UInt32
   fileprivate var handler: ((Readiness) -> Void)?
@@ -35,13 +35,13 @@ public final class Watch {
   }
 
   /// Changes what the descriptor is watched for.
-  public func change(to interest: Readiness) throws(SystemError) {
+  package func change(to interest: Readiness) throws(SystemError) {
     guard handler != nil, let reactor else { return }
     try reactor.control(EPOLL_CTL_MOD, self, interest)
   }
 
   /// Ends it: the handler is not called again, not even for an event that the kernel has reported already.
-  public func cancel() {
+  package func cancel() {
     guard handler != nil else { return }
     handler = nil
     reactor?.forget(self)
@@ -59,9 +59,9 @@ package protocol Flushable: AnyObject {
 /// A reactor is not `Sendable`, and neither is anything that holds one: the compiler keeps it on the loop where it
 /// was handed out. Other threads reach it through ``EventLoop/execute(_:)``.
 @safe
-public final class Reactor {
+package final class Reactor {
   /// The loop that runs this reactor, for handing to other threads.
-  public let loop: EventLoop
+  package let loop: EventLoop
 
   private let epoll: Descriptor
   private let clock: LoopClock
@@ -87,25 +87,25 @@ public final class Reactor {
   // MARK: Time
 
   /// The instant at which this turn of the loop began to handle events. Reading it costs nothing.
-  public var now: LoopClock.Instant { cachedNow }
+  package var now: LoopClock.Instant { cachedNow }
 
   /// Calls `handler` on this loop once `delay` has passed, unless the timer is cancelled before.
-  public func schedule(after delay: Duration, _ handler: @escaping () -> Void) -> Timer {
+  package func schedule(after delay: Duration, _ handler: @escaping () -> Void) -> Timer {
     timers.add(at: clock.now + delay, handler)
   }
 
   /// How many timers are pending: a leak check for tests.
-  public var pendingTimers: Int { timers.count }
+  package var pendingTimers: Int { timers.count }
 
   /// How many descriptors are watched: a leak check for tests.
-  public var watchedDescriptors: Int { watches.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
+  package var watchedDescriptors: Int { watches.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
 
   // MARK: Descriptors
 
   /// Watches an open descriptor and calls `handler` on this loop whenever it is ready.
   ///
   /// - Throws: the `errno` of epoll_ctl(2): `EPERM` for a regular file, `ENOSPC` beyond `max_user_watches`.
-  public func watch(
+  package func watch(
     _ number: CInt, for interest: Readiness, _ handler: @escaping (Readiness) -> Void
   ) throws(SystemError) -> Watch {
     nextGeneration &+= 1
@@ -154,7 +154,7 @@ public final class Reactor {
   ///
   /// The body may use what belongs to the loop, which `Task {}` would not allow.
   @discardableResult
-  public func spawn(_ body: @escaping () async -> Void) -> Task<Void, Never> {
+  package func spawn(_ body: @escaping () async -> Void) -> Task<Void, Never> {
     // Safe: the body is made on this loop's thread and, with the loop as its preferred executor, is run and
     // released there too.
     let bound = unsafe LoopBound(body)
@@ -162,7 +162,7 @@ public final class Reactor {
   }
 
   /// An object that lives as long as this loop, one for each `owner`: how a generator keeps its connections.
-  public func attachment<Attachment: AnyObject, Failure: Error>(
+  package func attachment<Attachment: AnyObject, Failure: Error>(
     for owner: AnyObject, make: () throws(Failure) -> Attachment
   ) throws(Failure) -> Attachment {
     let key = ObjectIdentifier(owner)
@@ -208,7 +208,7 @@ public final class Reactor {
 ///
 /// Unsafe to make: the maker says why the value is touched and released on the loop's thread only.
 @unsafe
-public struct LoopBound<Value>: @unchecked Sendable {
-  @safe public let value: Value
-  @unsafe public init(_ value: Value) { self.value = value }
+package struct LoopBound<Value>: @unchecked Sendable {
+  @safe package let value: Value
+  @unsafe package init(_ value: Value) { self.value = value }
 }

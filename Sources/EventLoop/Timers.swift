@@ -1,7 +1,7 @@
 /// Something to be done at a later instant. Made by ``Reactor/schedule(after:_:)``; belongs to its loop.
-public final class Timer {
+package final class Timer {
   /// When it is due.
-  public let deadline: LoopClock.Instant
+  package let deadline: LoopClock.Instant
 
   fileprivate var handler: (() -> Void)?
   /// The place in the heap.
@@ -15,10 +15,10 @@ public final class Timer {
   }
 
   /// Whether it has still to fire.
-  public var isPending: Bool { index >= 0 }
+  package var isPending: Bool { index >= 0 }
 
   /// Ends it: the handler will not be called and what it holds is released. Cancelling twice is not an error.
-  public func cancel() {
+  package func cancel() {
     guard isPending else { return }
     timers?.remove(self)
     handler = nil

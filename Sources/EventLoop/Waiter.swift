@@ -3,14 +3,14 @@
 /// A wake-up that comes before the wait is kept, so none is lost; one that nobody needed makes the next wait return
 /// early, so whoever waits looks at its condition again.
 @safe
-public final class Waiter {
+package final class Waiter {
   private var continuation: UnsafeContinuation<Void, Never>?
   private var isWoken = false
 
-  public init() {}
+  package init() {}
 
   /// Lets the waiting task go on, in this turn of the loop.
-  public func wake() {
+  package func wake() {
     if let continuation = unsafe continuation.take() {
       unsafe continuation.resume()
     } else {
@@ -19,7 +19,7 @@ public final class Waiter {
   }
 
   /// Waits for ``wake()``. The task's cancellation does not end it: see ``Reactor/onCancel(_:while:)``.
-  public func wait() async {
+  package func wait() async {
     // Asked and registered within the continuation's body: nothing can come in between on this thread.
     unsafe await withUnsafeContinuation { continuation in
       if isWoken {
@@ -37,7 +37,7 @@ extension Reactor {
   /// Does `body`, and calls `cancel` on this loop, soon, if the task is cancelled meanwhile.
   ///
   /// A cancellation handler is registered once for all the waits in `body`, not for each.
-  public func onCancel<Success, Failure: Error>(
+  package func onCancel<Success, Failure: Error>(
     _ cancel: @escaping () -> Void, while body: () async throws(Failure) -> Success
   ) async throws(Failure) -> Success {
     // Safe: the closure given to `execute` runs on this loop, to which what `cancel` holds belongs.
@@ -57,7 +57,7 @@ extension Reactor {
 
   /// Waits as long as `condition` holds, looking whenever `waiter` is woken, for `limit` at most. The task's
   /// cancellation does not end it.
-  public func wait(on waiter: Waiter, for limit: Duration, while condition: () -> Bool) async {
+  package func wait(on waiter: Waiter, for limit: Duration, while condition: () -> Bool) async {
     let timer = schedule(after: limit) { waiter.wake() }
     defer { timer.cancel() }
     while timer.isPending, condition() { await waiter.wait() }
@@ -66,7 +66,7 @@ extension Reactor {
   /// Waits for `delay` on this loop's clock.
   ///
   /// - Throws: `CancellationError` when the task is cancelled before.
-  public func sleep(for delay: Duration) async throws(CancellationError) {
+  package func sleep(for delay: Duration) async throws(CancellationError) {
     let waiter = Waiter()
     let timer = schedule(after: delay) { waiter.wake() }
     defer { timer.cancel() }

@@ -1,15 +1,15 @@
 /// Writes the records of a Server-Sent Events stream (WHATWG HTML, 9.2.5). Pure functions; no state, no I/O.
-public enum EventStreamEncoder {
+package enum EventStreamEncoder {
   /// A comment, which keeps a connection alive and which no client shows: a colon and a single newline. A blank line
   /// after it would be an event without data, on which some clients stumble.
-  public static let heartbeat: [UInt8] = Array(":\n".utf8)
+  package static let heartbeat: [UInt8] = Array(":\n".utf8)
 
   /// Appends one event.
   ///
   /// - Parameters:
   ///   - event: the event's type; nil leaves it out, which means `message`.
   ///   - data: the data. Every line end in it, CR, LF or CRLF, arrives at the client as LF.
-  public static func encode(event: StaticString? = nil, data: borrowing Span<UInt8>, into buffer: inout [UInt8]) {
+  package static func encode(event: StaticString? = nil, data: borrowing Span<UInt8>, into buffer: inout [UInt8]) {
     if let event {
       buffer.append(contentsOf: "event: ".utf8)
       event.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
@@ -34,7 +34,7 @@ public enum EventStreamEncoder {
   /// Appends the beginning of an event whose data is one line that the caller appends, ended by ``endLine(_:)``.
   ///
   /// This is the way of the hot path: JSON without line ends is written straight into the buffer.
-  public static func beginLine(event: StaticString? = nil, into buffer: inout [UInt8]) {
+  package static func beginLine(event: StaticString? = nil, into buffer: inout [UInt8]) {
     if let event {
       buffer.append(contentsOf: "event: ".utf8)
       event.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
@@ -45,7 +45,7 @@ public enum EventStreamEncoder {
   }
 
   /// Appends the end of an event begun by ``beginLine(event:into:)``.
-  public static func endLine(_ buffer: inout [UInt8]) {
+  package static func endLine(_ buffer: inout [UInt8]) {
     buffer.append(0x0A)
     buffer.append(0x0A)
   }

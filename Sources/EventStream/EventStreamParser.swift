@@ -6,11 +6,11 @@ import Glibc
 /// Lines end with CR, LF or CRLF and with nothing else; one BOM at the start is dropped; a block without data
 /// dispatches nothing; a block that the end of the stream cuts off is never dispatched. A value without I/O: feed it
 /// and it calls back. Its buffers are used again, so it allocates nothing for an event no longer than those before.
-public struct EventStreamParser: Sendable {
+package struct EventStreamParser: Sendable {
   /// A line or the data of one event grew beyond the limit.
-  public struct TooLong: Error, Equatable, Sendable {
+  package struct TooLong: Error, Equatable, Sendable {
     /// The limit, in bytes.
-    public let limit: Int
+    package let limit: Int
   }
 
   private let maximumEventBytes: Int
@@ -30,22 +30,22 @@ public struct EventStreamParser: Sendable {
   private static let bom: [UInt8] = [0xEF, 0xBB, 0xBF]
 
   /// - Parameter maximumEventBytes: the most bytes of a line, and of the data of one event. More is an error.
-  public init(maximumEventBytes: Int = 1 << 20) { self.maximumEventBytes = maximumEventBytes }
+  package init(maximumEventBytes: Int = 1 << 20) { self.maximumEventBytes = maximumEventBytes }
 
   /// What is called with an event: its type, which is empty for `message`, its data, and the last event id. All
   /// three are good for the call only.
-  public typealias Dispatch = (
+  package typealias Dispatch = (
     _ type: borrowing Span<UInt8>, _ data: borrowing Span<UInt8>, _ lastEventID: borrowing Span<UInt8>
   ) -> Void
 
-  public typealias OnField = (_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) -> Void
+  package typealias OnField = (_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) -> Void
 
   /// Takes in `bytes` and calls `dispatch` with each event that they complete.
   ///
   /// - Parameter onOtherField: called with the name and the value of each field that is neither `data` nor `id`, those
   ///   that the standard passes over among them. Good for the call only.
   /// - Throws: ``TooLong``, after which the parser is of no more use.
-  public mutating func feed(
+  package mutating func feed(
     _ bytes: borrowing Span<UInt8>, onOtherField: OnField = { _, _ in }, _ dispatch: Dispatch
   ) throws(TooLong) {
     var index = 0
@@ -83,7 +83,7 @@ public struct EventStreamParser: Sendable {
   }
 
   /// Like ``feed(_:_:)``, with whole events as values.
-  public mutating func events(in bytes: borrowing Span<UInt8>) throws(TooLong) -> [ServerSentEvent] {
+  package mutating func events(in bytes: borrowing Span<UInt8>) throws(TooLong) -> [ServerSentEvent] {
     var events: [ServerSentEvent] = []
     try feed(bytes) { type, data, lastEventID in
       events.append(

@@ -1,12 +1,12 @@
 /// One event of a Server-Sent Events stream (WHATWG HTML, 9.2), as a parser dispatches it.
-public struct ServerSentEvent: Sendable, Equatable {
+package struct ServerSentEvent: Sendable, Equatable {
   /// The event's type: `"message"` when the stream names none.
-  public var type: String
-  public var data: String
+  package var type: String
+  package var data: String
   /// The last event id in force, empty when the stream never gave one.
-  public var lastEventID: String
+  package var lastEventID: String
 
-  public init(type: String = "message", data: String, lastEventID: String = "") {
+  package init(type: String = "message", data: String, lastEventID: String = "") {
     self.type = type
     self.data = data
     self.lastEventID = lastEventID

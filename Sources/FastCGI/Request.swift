@@ -10,11 +10,15 @@ public struct Request: Sendable {
   /// Whether the body was longer than the server takes. It was not read then, and ``body`` is empty.
   public var isBodyTooLarge = false
   /// Whether the process has no descriptor left that this request could connect to a model with.
-  public var lacksDescriptor = false
+  package var lacksDescriptor = false
 
-  public init(parameters: Parameters, body: [UInt8] = [], lacksDescriptor: Bool = false) {
+  public init(parameters: Parameters, body: [UInt8] = []) {
     self.parameters = parameters
     self.body = body
+  }
+
+  package init(parameters: Parameters, body: [UInt8] = [], lacksDescriptor: Bool) {
+    self.init(parameters: parameters, body: body)
     self.lacksDescriptor = lacksDescriptor
   }
 
@@ -140,7 +144,7 @@ extension [UInt8] {
 extension String {
   /// Percent-encoding undone (RFC 3986, 2.1). A `%` that no two hex digits follow stays as it is; bytes that are not
   /// UTF-8 become U+FFFD.
-  public func percentDecoded(plusIsSpace: Bool) -> String {
+  package func percentDecoded(plusIsSpace: Bool) -> String {
     guard utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else { return self }
     var decoded: [UInt8] = []
     var rest = Substring(self).utf8

@@ -120,8 +120,12 @@ public enum JSON: Sendable, Equatable {
   }
 }
 
-extension JSON: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral {
+extension JSON: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral,
+  ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral
+{
   public init(stringLiteral value: String) { self = .string(value) }
+  public init(booleanLiteral value: Bool) { self = .bool(value) }
+  public init(integerLiteral value: Int) { self = .integer(value) }
   public init(arrayLiteral elements: JSON...) { self = .array(elements) }
   public init(dictionaryLiteral elements: (String, JSON)...) {
     self = .object(Members(elements.map { Members.Member(name: $0, value: $1) }))
@@ -130,7 +134,7 @@ extension JSON: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, Expr
 
 extension [UInt8] {
   /// Appends the text of `json`, without white space.
-  public mutating func append(json: JSON) {
+  package mutating func append(json: JSON) {
     switch json {
     case .null: append(contentsOf: "null".utf8)
     case .bool(let value): append(contentsOf: (value ? "true" : "false").utf8)
@@ -160,7 +164,7 @@ extension [UInt8] {
 
   /// Appends `text` as a JSON string, quotes included: what JSON demands is escaped and nothing else, so there is no
   /// line end in it. On the path of every token.
-  public mutating func append(jsonString text: String) {
+  package mutating func append(jsonString text: String) {
     append(UInt8(ascii: "\""))
     let span = text.utf8Span.span
     var plainStart = 0

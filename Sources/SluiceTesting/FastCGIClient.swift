@@ -2,16 +2,16 @@ import EventLoop
 import Foundation
 
 /// A FastCGI client in the web server's place, for saying things that a web server would not. Blocking.
-public final class FastCGIClient {
+package final class FastCGIClient {
   private let descriptor: Descriptor
   /// What came behind the last answer.
   private var unread: [UInt8] = []
 
   /// Takes over a connected socket.
-  public init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
+  package init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
   /// Connects to a socket in the file system.
-  public init(path: String) throws {
+  package init(path: String) throws {
     let socket = try Descriptor(
       Foundation.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
     var address = sockaddr_un()
@@ -29,14 +29,14 @@ public final class FastCGIClient {
   }
 
   /// A record (specification 3.3).
-  public static func record(_ type: UInt8, id: UInt16 = 1, _ content: [UInt8] = [], padding: UInt8 = 0) -> [UInt8] {
+  package static func record(_ type: UInt8, id: UInt16 = 1, _ content: [UInt8] = [], padding: UInt8 = 0) -> [UInt8] {
     [
       1, type, UInt8(id >> 8), UInt8(id & 0xFF), UInt8(content.count >> 8), UInt8(content.count & 0xFF), padding, 0,
     ] + content + [UInt8](repeating: 0, count: Int(padding))
   }
 
   /// The name-value pairs of a PARAMS stream (specification 3.4).
-  public static func pairs(_ parameters: [(String, String)]) -> [UInt8] {
+  package static func pairs(_ parameters: [(String, String)]) -> [UInt8] {
     func length(_ text: String) -> [UInt8] {
       let count = text.utf8.count
       return count < 128
@@ -47,7 +47,7 @@ public final class FastCGIClient {
   }
 
   /// All records of a request.
-  public static func request(
+  package static func request(
     _ parameters: [(String, String)], body: [UInt8] = [], keepsConnection: Bool = false, id: UInt16 = 1
   ) -> [UInt8] {
     var bytes = record(1, id: id, [0, 1, keepsConnection ? 1 : 0, 0, 0, 0, 0, 0])
@@ -59,21 +59,21 @@ public final class FastCGIClient {
   }
 
   @discardableResult
-  public func send(_ bytes: [UInt8]) -> Bool { descriptor.sendAll(bytes) }
+  package func send(_ bytes: [UInt8]) -> Bool { descriptor.sendAll(bytes) }
 
   /// What of the answer has come until its end, or until nothing comes for `timeout`.
-  public struct Answer: Sendable {
-    public var output: [UInt8] = []
+  package struct Answer: Sendable {
+    package var output: [UInt8] = []
     /// Whether END_REQUEST came.
-    public var isEnded = false
+    package var isEnded = false
     /// Whether the connection was closed.
-    public var isClosed = false
+    package var isClosed = false
 
-    public var text: String { String(decoding: output, as: UTF8.self) }
+    package var text: String { String(decoding: output, as: UTF8.self) }
   }
 
   /// Reads one answer.
-  public func answer(timeout: Duration = .seconds(10)) -> Answer {
+  package func answer(timeout: Duration = .seconds(10)) -> Answer {
     var answer = Answer()
     var bytes = exchange(&unread, with: [])
     defer { unread = bytes }
@@ -100,23 +100,23 @@ public final class FastCGIClient {
   }
 
   /// Waits until something of an answer has come, and leaves it there.
-  public func waitForOutput(within limit: Duration = .seconds(10)) -> Bool {
+  package func waitForOutput(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
     return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
   }
 
   /// Waits until the other side has closed (POLLHUP comes unasked), without reading anything.
-  public func waitForHangup(within limit: Duration = .seconds(10)) -> Bool {
+  package func waitForHangup(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: 0, revents: 0)
     return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
   }
 
   /// Whether the other side closes within `limit`.
-  public func isClosed(within limit: Duration) -> Bool {
+  package func isClosed(within limit: Duration) -> Bool {
     guard let bytes = descriptor.receive(timeout: limit) else { return false }
     return bytes.isEmpty || isClosed(within: limit)
   }
 
   /// Ends the sending side only.
-  public func shutdownSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
+  package func shutdownSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
 }

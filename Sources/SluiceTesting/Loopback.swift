@@ -2,9 +2,9 @@ import EventLoop
 import Glibc
 
 /// TCP sockets on 127.0.0.1, for servers and clients of tests and measurements.
-public enum Loopback {
+package enum Loopback {
   /// A listening socket on a port of the system's choice, or on `port`.
-  public static func listen(port: UInt16 = 0) throws(SystemError) -> Descriptor {
+  package static func listen(port: UInt16 = 0) throws(SystemError) -> Descriptor {
     let socket = try makeSocket()
     var yes: CInt = 1
     unsafe setsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
@@ -14,7 +14,7 @@ public enum Loopback {
   }
 
   /// A connection to `port`.
-  public static func connect(port: UInt16) throws(SystemError) -> Descriptor {
+  package static func connect(port: UInt16) throws(SystemError) -> Descriptor {
     let socket = try makeSocket()
     let result = unsafe withAddress(port: port) { address, length in
       unsafe Glibc.connect(socket.number, address, length)
@@ -26,7 +26,7 @@ public enum Loopback {
   }
 
   /// The port that a socket is bound to.
-  public static func port(of socket: borrowing Descriptor) -> UInt16 {
+  package static func port(of socket: borrowing Descriptor) -> UInt16 {
     var address = sockaddr_in()
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
     unsafe withUnsafeMutablePointer(to: &address) { pointer in
@@ -61,7 +61,7 @@ public enum Loopback {
 extension Descriptor {
   /// Writes all of `bytes`. False when the peer has gone.
   @discardableResult
-  public borrowing func sendAll(_ bytes: [UInt8]) -> Bool {
+  package borrowing func sendAll(_ bytes: [UInt8]) -> Bool {
     var sent = 0
     while sent < bytes.count {
       let count = unsafe bytes[sent...].withUnsafeBytes { buffer in
@@ -76,7 +76,7 @@ extension Descriptor {
 
   /// Reads what is there, at least a byte. Empty when the connection is over, by an end or by a reset; nil when
   /// nothing came in time.
-  public borrowing func receive(timeout: Duration = .seconds(10)) -> [UInt8]? {
+  package borrowing func receive(timeout: Duration = .seconds(10)) -> [UInt8]? {
     var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
     guard unsafe poll(&request, 1, CInt(timeout.roundedUpMilliseconds)) == 1 else { return nil }
     var buffer = [UInt8](repeating: 0, count: 16 * 1024)

@@ -1,7 +1,7 @@
 /// Valid bytes made invalid in ways that a printed seed brings back.
 extension [UInt8] {
   /// A few random changes: bytes changed, taken out, put in, doubled, cut off.
-  public func mutated(_ random: inout SeededGenerator) -> [UInt8] {
+  package func mutated(_ random: inout SeededGenerator) -> [UInt8] {
     var bytes = self
     for _ in 0..<Int.random(in: 1...4, using: &random) {
       guard !bytes.isEmpty else { return bytes }
@@ -20,7 +20,7 @@ extension [UInt8] {
   }
 
   /// The bytes in pieces of random lengths.
-  public func cut(_ random: inout SeededGenerator) -> [[UInt8]] {
+  package func cut(_ random: inout SeededGenerator) -> [[UInt8]] {
     var pieces: [[UInt8]] = []
     var rest = self[...]
     while !rest.isEmpty {

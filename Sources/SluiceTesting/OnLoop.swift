@@ -3,7 +3,7 @@ import EventLoop
 /// Runs `body` in a task on an event loop of its own, whose thread is gone when this returns.
 ///
 /// - Parameter clock: the loop's time; a ``ManualClock``'s for tests in which time is stepped.
-public func onLoop<Success: Sendable>(
+package func onLoop<Success: Sendable>(
   clock: LoopClock = .continuous, _ body: @escaping @Sendable (Reactor) async throws -> Success
 ) async throws -> Success {
   let thread = try LoopThread(EventLoop(name: "test", clock: clock))
@@ -23,15 +23,15 @@ public func onLoop<Success: Sendable>(
 }
 
 /// A clock that stands still until a test steps it.
-public final class ManualClock: Sendable {
+package final class ManualClock: Sendable {
   private let instant = Locked(ContinuousClock.now)
 
-  public init() {}
+  package init() {}
 
-  public var loopClock: LoopClock { LoopClock { self.instant.withLock { $0 } } }
+  package var loopClock: LoopClock { LoopClock { self.instant.withLock { $0 } } }
 
   /// Moves the time on, and lets the loop see it. Call it on the loop that has this clock, from a task.
-  public func advance(by duration: Duration, on reactor: Reactor) async {
+  package func advance(by duration: Duration, on reactor: Reactor) async {
     instant.withLock { $0 += duration }
     await reactor.nextTurn()
   }
@@ -39,7 +39,7 @@ public final class ManualClock: Sendable {
 
 extension Reactor {
   /// Waits until the loop has handled everything that is there now, timers that are due included.
-  public func nextTurn() async {
+  package func nextTurn() async {
     let waiter = Waiter()
     let loop = loop
     // Safe: the waiter is woken on the loop to which it belongs.
@@ -54,7 +54,7 @@ extension Reactor {
 }
 
 /// Waits until `condition` holds, looking often, for at most `limit`. False when it never did.
-public func eventually(within limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async rethrows
+package func eventually(within limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async rethrows
   -> Bool
 {
   let end = ContinuousClock.now + limit

@@ -3,7 +3,7 @@ import Glibc
 import Synchronization
 
 /// Two connected AF_UNIX stream sockets (socketpair(2)), for the caller to own: a tuple cannot hold owners.
-public func socketPair() throws(SystemError) -> (CInt, CInt) {
+package func socketPair() throws(SystemError) -> (CInt, CInt) {
   var numbers: [CInt] = [0, 0]
   guard unsafe socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &numbers) == 0 else {
     throw SystemError("make a pair of sockets")
@@ -12,12 +12,12 @@ public func socketPair() throws(SystemError) -> (CInt, CInt) {
 }
 
 /// Random numbers that a printed seed brings back (SplitMix64).
-public struct SeededGenerator: RandomNumberGenerator {
+package struct SeededGenerator: RandomNumberGenerator {
   private var state: UInt64
 
-  public init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 }
+  package init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 }
 
-  public mutating func next() -> UInt64 {
+  package mutating func next() -> UInt64 {
     state &+= 0x9E37_79B9_7F4A_7C15
     var value = state
     value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -27,11 +27,12 @@ public struct SeededGenerator: RandomNumberGenerator {
 }
 
 /// A gate at which threads wait until it is opened.
-public final class Gate: Sendable {
+package final class Gate: Sendable {
   private let isOpen = Atomic(false)
 
-  public init() {}
+  package init() {}
 
-  public func pass() { while !isOpen.load(ordering: .acquiring) { usleep(1000) } }
-  public func open() { isOpen.store(true, ordering: .releasing) }
+  package func pass() { while !isOpen.load(ordering: .acquiring) { usleep(1000) } }
+  package var isPassable: Bool { isOpen.load(ordering: .acquiring) }
+  package func open() { isOpen.store(true, ordering: .releasing) }
 }

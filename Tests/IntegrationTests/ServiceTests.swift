@@ -189,10 +189,11 @@ extension Integration {
 
     @Test("runs a custom endpoint, the README's, to the letter")
     func customEndpoint() async throws {
-      let source = try String(contentsOfFile: packageRoot + "/Tests/CustomEndpoint/Countdown.swift", encoding: .utf8)
+      let source = try String(
+        contentsOfFile: packageRoot + "/Tests/Examples/Countdown/Countdown.swift", encoding: .utf8)
       let readme = try String(contentsOfFile: packageRoot + "/README.md", encoding: .utf8)
       #expect(readme.contains(source))
-      let sluice = try await Sluice(executable: "sluice-example")
+      let sluice = try await Sluice(executable: "sluice-countdown")
       for (path, expected) in [
         ("/countdown/3", "{\"t\":\"3 \"}\n\nevent: token\ndata: {\"t\":\"2 \"}"), ("/countdown/x", "bad_request"),
       ] {
@@ -202,6 +203,56 @@ extension Integration {
         #expect(text.contains(expected), "\(text)")
       }
       sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+  }
+}
+
+extension Integration {
+  @Suite("Programs of embedders")
+  struct ExampleTests {
+    private func ask(_ sluice: Sluice, _ parameters: [(String, String)], body: String = "") throws -> FastCGIClient {
+      let client = try FastCGIClient(path: sluice.socket)
+      client.send(
+        FastCGIClient.request(
+          parameters + [("CONTENT_TYPE", "application/json"), ("CONTENT_LENGTH", "\(body.utf8.count)")],
+          body: Array(body.utf8)))
+      return client
+    }
+
+    @Test("relay a model of their own in a dialect of their own, to whom they let in")
+    func relay() async throws {
+      let sluice = try await Sluice(executable: "sluice-relay")
+      let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/summary"), ("HTTP_X_USER", "ada")]
+      let text = try ask(sluice, post, body: #"{"text":"four words are here"}"#).answer().text
+      #expect(text.contains(#"data: {"line":"20 characters,\n"}"#) && text.contains("Summarised for ada."), "\(text)")
+      #expect(text.contains("event: end\ndata: {\"ok\":true}"), "\(text)")
+      #expect(try ask(sluice, Array(post.dropLast()), body: "{}").answer().text.contains("Say who you are"))
+      #expect(try ask(sluice, post, body: "{}").answer().text.contains("bad_request"))
+      let version = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/version")]).answer().text
+      #expect(version.contains(#"{"version":"1"}"#), "\(version)")
+      sluice.program.signal(SIGTERM)
+      #expect(await sluice.program.exitCode() == 0)
+    }
+
+    @Test("tail a log beside other work, and end at SIGTERM, with the record that says so")
+    func logTail() async throws {
+      let log = FileManager.default.temporaryDirectory.path + "/\(UUID()).log"
+      defer { try? FileManager.default.removeItem(atPath: log) }
+      try "first\n".write(toFile: log, atomically: false, encoding: .utf8)
+      let sluice = try await Sluice(
+        ["SLUICE_DRAIN_TIMEOUT": "100ms"], executable: "sluice-log-tail", arguments: [log])
+      let client = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/log")])
+      let answer = Task.detached { client.answer().text }
+      let writing = try #require(FileHandle(forWritingAtPath: log))
+      #expect(await eventually { sluice.program.errors.contains("stream started") })
+      try writing.seekToEnd()
+      try writing.write(contentsOf: Data("second\n".utf8))
+      try await Task.sleep(for: .milliseconds(300))
+      sluice.program.signal(SIGTERM)
+      let text = await answer.value
+      #expect(text.contains(#""content":"first\n""#) && text.contains(#""content":"second\n""#), "\(text)")
+      #expect(text.contains("shutting_down"), "\(text)")
       #expect(await sluice.program.exitCode() == 0)
     }
   }

@@ -9,12 +9,12 @@ final class Sluice: Sendable {
   let socket: String
   let folder: String
 
-  init(_ environment: [String: String] = [:], executable: String = "sluice") async throws {
+  init(_ environment: [String: String] = [:], executable: String = "sluice", arguments: [String] = []) async throws {
     folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     socket = folder + "/s"
     program = try Program(
-      releaseFolder + "/" + executable,
+      releaseFolder + "/" + executable, arguments,
       environment: [
         "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
         "SLUICE_ECHO_GAP": "10ms",

@@ -8,7 +8,7 @@ import Testing
 struct FailureTests {
   @Test("have the documented status, and every one an outcome")
   func table() {
-    let statuses = Dictionary(uniqueKeysWithValues: Failure.Code.allCases.map { ($0.rawValue, $0.status) })
+    let statuses = Dictionary(uniqueKeysWithValues: Failure.Code.all.map { ($0.name, $0.status) })
     #expect(
       statuses == [
         "bad_request": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "streaming_disabled": 404,

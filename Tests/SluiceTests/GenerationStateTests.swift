@@ -9,7 +9,7 @@ struct GenerationStateTests {
 
   /// What a termination comes to, in a word.
   private func word(_ termination: Termination) -> String {
-    if case .failed(let failure) = termination { return failure.code.rawValue }
+    if case .failed(let failure) = termination { return failure.code.name }
     return termination.outcome.rawValue
   }
 

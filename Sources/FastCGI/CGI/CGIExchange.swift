@@ -3,20 +3,20 @@ import Glibc
 
 /// One request of a web server that starts a program for each (RFC 3875): variables in the environment, the body on
 /// standard input, the answer on standard output. The twin of a FastCGI connection.
-public final class CGIExchange: ResponseTransport {
+package final class CGIExchange: ResponseTransport {
   private let reactor: Reactor
   private let gate = OutputGate(STDOUT_FILENO, budget: 0)
   private let writable = Waiter()
   private let ended: () -> Void
   private var watch: Watch?
-  public private(set) var isPeerGone = false
-  public var peerWent: (() -> Void)?
+  package private(set) var isPeerGone = false
+  package var peerWent: (() -> Void)?
 
   /// Whether this process was started as a CGI program (RFC 3875, 4.1.4).
-  public static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
+  package static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
 
   /// - Parameter ended: called when the answer is over.
-  public init(on reactor: Reactor, ended: @escaping () -> Void) {
+  package init(on reactor: Reactor, ended: @escaping () -> Void) {
     self.reactor = reactor
     self.ended = ended
     // The reading end of a pipe that goes shows as an error on the writing end. A regular file cannot be watched,
@@ -27,7 +27,7 @@ public final class CGIExchange: ResponseTransport {
   /// Reads the request of this process. Blocks until the web server has sent all of it.
   ///
   /// - Returns: nil when standard input ends before `CONTENT_LENGTH` bytes.
-  public static func readRequest(environment: [String: String], maximumBodyBytes: Int) -> Request? {
+  package static func readRequest(environment: [String: String], maximumBodyBytes: Int) -> Request? {
     var parameters = Parameters()
     for (name, value) in environment { parameters[name] = value }
     var request = Request(parameters: parameters)
@@ -55,17 +55,17 @@ public final class CGIExchange: ResponseTransport {
   }
 
   /// What a pipe that polls writable takes without blocking (PIPE_BUF, pipe(7)).
-  public var maximumPieceBytes: Int { 4096 }
+  package var maximumPieceBytes: Int { 4096 }
 
-  public func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
+  package func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
-  public func waitUntilWritable(for limit: Duration) async {
+  package func waitUntilWritable(for limit: Duration) async {
     try? watch?.change(to: [.writable, .edgeTriggered])
     await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
     try? watch?.change(to: .edgeTriggered)
   }
 
-  public func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
+  package func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
     var sent = 0
     while sent < piece.count {
       let count = unsafe piece.extracting(sent..<piece.count).withUnsafeBytes { bytes in
@@ -78,10 +78,10 @@ public final class CGIExchange: ResponseTransport {
     gate.wrote(piece.count)
   }
 
-  public func finish() { end() }
+  package func finish() { end() }
 
   /// A CGI program has no way to break its answer off but its end.
-  public func abort() { end() }
+  package func abort() { end() }
 
   private func end() {
     guard let watch = watch.take() else { return ended() }

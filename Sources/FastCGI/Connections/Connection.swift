@@ -5,7 +5,7 @@ import EventLoop
 import Glibc
 
 /// What a program does with a request, on the loop that received it. It must not block: it starts a task.
-public typealias Responder = (Request, consuming ResponseWriter) -> Void
+package typealias Responder = (Request, consuming ResponseWriter) -> Void
 
 /// One accepted connection of the web server's: it takes a request off the socket, has it answered, and waits for the
 /// next.

@@ -4,37 +4,37 @@ import Glibc
 import Synchronization
 
 /// What a server allows its peers.
-public struct ServerLimits: Sendable {
+package struct ServerLimits: Sendable {
   /// Bytes of a request's body. A longer one is not read; ``Request/isBodyTooLarge`` says so.
-  public var maximumBodyBytes = 1 << 20
+  package var maximumBodyBytes = 1 << 20
   /// How long a request may take to become whole.
-  public var requestTimeout: Duration = .seconds(10)
+  package var requestTimeout: Duration = .seconds(10)
   /// Counts the requests that are being read or answered, over all servers that share it.
-  public var activity = RequestActivity()
+  package var activity = RequestActivity()
   /// The descriptors that the connections of all servers that share it may use.
-  public var descriptors = DescriptorBudget()
+  package var descriptors = DescriptorBudget()
   /// How long a peer may take nothing of an answer.
-  public var writeTimeout: Duration = .seconds(60)
+  package var writeTimeout: Duration = .seconds(60)
   /// Told of trouble that is survived, such as running out of descriptors. Called on a loop's thread.
-  public var report: @Sendable (SystemError) -> Void = { _ in }
+  package var report: @Sendable (SystemError) -> Void = { _ in }
 
-  public init() {}
+  package init() {}
 }
 
 /// How many requests are being read or answered. Use it on any thread.
-public final class RequestActivity: Sendable {
+package final class RequestActivity: Sendable {
   private let requests = Atomic(0)
 
-  public init() {}
+  package init() {}
 
-  public var count: Int { requests.load(ordering: .relaxed) }
+  package var count: Int { requests.load(ordering: .relaxed) }
 
   func began() { requests.add(1, ordering: .relaxed) }
   func ended() { requests.subtract(1, ordering: .relaxed) }
 }
 
 /// The connections of one loop.
-public final class ConnectionServer {
+package final class ConnectionServer {
   let reactor: Reactor
   let limits: ServerLimits
   /// Where received bytes go first. One for all connections: nothing of it is used in a later turn.
@@ -48,25 +48,25 @@ public final class ConnectionServer {
 
   /// The units of ``ServerLimits/descriptors`` that a new connection holds: for itself, and for what its request
   /// connects to.
-  public static let descriptorsPerConnection = 2
+  package static let descriptorsPerConnection = 2
 
   /// - Parameter responder: called for every request, on this loop.
-  public init(reactor: Reactor, limits: ServerLimits, responder: @escaping Responder) {
+  package init(reactor: Reactor, limits: ServerLimits, responder: @escaping Responder) {
     self.reactor = reactor
     self.limits = limits
     self.responder = responder
   }
 
   /// Prepares libfcgi. Call it once, after ``Signals/block(_:)`` and before the first server: it installs handlers.
-  public static func initializeLibrary() { FastCGIRequest.initializeLibrary() }
+  package static func initializeLibrary() { FastCGIRequest.initializeLibrary() }
 
   /// How many connections are open.
-  public var openConnections: Int { connections.count }
+  package var openConnections: Int { connections.count }
 
   /// Serves an accepted connection from here on, and closes it in the end.
   ///
   /// The caller has acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
-  public func take(_ descriptor: consuming Descriptor) {
+  package func take(_ descriptor: consuming Descriptor) {
     // The belt to the braces of OutputGate: a write that blocked after all would end.
     var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(
@@ -84,7 +84,7 @@ public final class ConnectionServer {
   }
 
   /// Takes no further request on any connection. Idle ones are closed, the others after their answer.
-  public func drain() {
+  package func drain() {
     isDraining = true
     for connection in connections.values { connection.drain() }
   }
@@ -114,7 +114,7 @@ public final class ConnectionServer {
   /// Closes kept connections on which nothing has come: others need their descriptors more.
   ///
   /// - Parameter count: how many, at most.
-  public func closeIdle(_ count: Int) {
+  package func closeIdle(_ count: Int) {
     for connection in connections.values.filter(\.isIdle).prefix(count) { connection.drain() }
   }
 

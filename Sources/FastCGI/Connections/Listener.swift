@@ -3,7 +3,7 @@ import EventLoop
 import Glibc
 
 /// Accepts connections on a listening socket and hands them on. Belongs to its loop; owns the socket.
-public final class Listener {
+package final class Listener {
   private let descriptor: Descriptor
   private let reactor: Reactor
   private let budget: DescriptorBudget
@@ -21,7 +21,7 @@ public final class Listener {
   ///   - onShortage: called on this loop when there are no units: to have idle connections closed.
   ///   - report: told when a connection could not be accepted. The listener goes on.
   ///   - accepted: called on this loop with each connection.
-  public init(
+  package init(
     _ descriptor: consuming Descriptor, on reactor: Reactor, budget: DescriptorBudget = DescriptorBudget(),
     onShortage: @escaping () -> Void = {},
     report: @escaping @Sendable (SystemError) -> Void,
@@ -40,7 +40,7 @@ public final class Listener {
 
   /// Accepts nothing further. The socket stays open until the listener goes, so its queue is not lost to another
   /// process that listens on it.
-  public func stop() {
+  package func stop() {
     watch?.cancel()
     pause?.cancel()
   }

@@ -3,7 +3,7 @@ import EventLoop
 /// The way out of one request: FastCGI records, a CGI program's standard output, or a test's memory.
 ///
 /// Belongs to its loop. Nothing here may block it.
-public protocol ResponseTransport: AnyObject {
+package protocol ResponseTransport: AnyObject {
   /// The most bytes that one ``write(_:)`` takes.
   var maximumPieceBytes: Int { get }
 
@@ -30,7 +30,7 @@ public protocol ResponseTransport: AnyObject {
 }
 
 /// Why an answer could not be written.
-public enum WriteError: Error, Sendable, Equatable {
+package enum WriteError: Error, Sendable, Equatable {
   /// The client, or the web server, has closed the connection.
   case peerGone
   /// The peer took nothing for the length of the write timeout.

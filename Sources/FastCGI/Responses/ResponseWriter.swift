@@ -2,11 +2,11 @@ import EventLoop
 
 /// The right to answer one request. It is used up by answering, so a head cannot be sent twice; dropped unused, it
 /// breaks the connection off, so that no client takes silence for an answer.
-public struct ResponseWriter: ~Copyable {
+package struct ResponseWriter: ~Copyable {
   /// Where the answer goes: for learning that the peer has gone before there is an answer.
-  public let transport: any ResponseTransport
+  package let transport: any ResponseTransport
   /// Header fields that the answer gets besides its own, whatever it is.
-  public var fields: [ResponseHead.Field] = []
+  package var fields: [ResponseHead.Field] = []
   private let writeTimeout: Duration
   private let isHeadRequest: Bool
   private var isUsed = false
@@ -14,14 +14,14 @@ public struct ResponseWriter: ~Copyable {
   /// - Parameters:
   ///   - isHeadRequest: whether the method was HEAD: the head is sent then and no body.
   ///   - writeTimeout: how long a peer may take nothing before it is given up.
-  public init(_ transport: any ResponseTransport, isHeadRequest: Bool, writeTimeout: Duration) {
+  package init(_ transport: any ResponseTransport, isHeadRequest: Bool, writeTimeout: Duration) {
     self.transport = transport
     self.isHeadRequest = isHeadRequest
     self.writeTimeout = writeTimeout
   }
 
   /// Begins an answer. The head goes out with the first flush.
-  public consuming func begin(_ head: ResponseHead) -> BodyWriter {
+  package consuming func begin(_ head: ResponseHead) -> BodyWriter {
     let body = BodyWriter(transport, writeTimeout: writeTimeout)
     var head = head
     for field in fields { head.set(field.name, field.value) }
@@ -34,7 +34,7 @@ public struct ResponseWriter: ~Copyable {
   ///
   /// - Returns: whether the web server took all of it.
   @discardableResult
-  public consuming func respond(_ response: Response) async -> Bool {
+  package consuming func respond(_ response: Response) async -> Bool {
     var head = response.head
     let sendsBody = !isHeadRequest
     // The head of what would be streamed says no length.
@@ -51,18 +51,18 @@ public struct ResponseWriter: ~Copyable {
 }
 
 /// The body of an answer, sent piece by piece. Belongs to its loop; has one writing task.
-public final class BodyWriter {
+package final class BodyWriter {
   /// What is to be sent with the next flush. Append to it.
-  public var buffer: [UInt8] = []
+  package var buffer: [UInt8] = []
   /// How many bytes have been handed to the web server, the head included.
-  public private(set) var sentBytes = 0
+  package private(set) var sentBytes = 0
 
   private static let maximumKeptCapacity = 16 * 1024
 
   private let transport: any ResponseTransport
   private let writeTimeout: Duration
   /// Whether a ``flush()`` waits for the peer.
-  public private(set) var isFlushing = false
+  package private(set) var isFlushing = false
   private var isEnded = false
 
   init(_ transport: any ResponseTransport, writeTimeout: Duration) {
@@ -74,7 +74,7 @@ public final class BodyWriter {
   /// not cut it short.
   ///
   /// - Throws: ``WriteError``; the rest of the buffer is dropped then.
-  public func flush() async throws(WriteError) {
+  package func flush() async throws(WriteError) {
     if try flushNow() { return }
     isFlushing = true
     defer { isFlushing = false }
@@ -92,7 +92,7 @@ public final class BodyWriter {
   /// Sends all of ``buffer`` if the peer can take it at once: the usual case, without a suspension.
   ///
   /// - Returns: whether it was sent. If not, ``flush()`` is to follow.
-  public func flushNow() throws(WriteError) -> Bool {
+  package func flushNow() throws(WriteError) -> Bool {
     if transport.isPeerGone { throw .peerGone }
     // Taken out and put back, which is two checked accesses to the property instead of one for each use.
     var bytes = exchange(&buffer, with: [])
@@ -110,14 +110,14 @@ public final class BodyWriter {
   }
 
   /// Whether ``flushNow()`` would send all of ``buffer`` and `bytes` more.
-  public func canSend(_ bytes: Int) -> Bool {
+  package func canSend(_ bytes: Int) -> Bool {
     let bytes = buffer.count + bytes
     return !isFlushing && bytes <= transport.maximumPieceBytes && transport.isWritable(bytes)
   }
 
   /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
   /// then the connection is not silent. For heartbeats, from a timer of the same loop.
-  public func sendNow(_ record: [UInt8]) {
+  package func sendNow(_ record: [UInt8]) {
     guard !isEnded, canSend(record.count) else { return }
     buffer.append(contentsOf: record)
     // A failure shows itself to the writing task at its next flush.
@@ -125,7 +125,7 @@ public final class BodyWriter {
   }
 
   /// Sends the rest and ends the answer. After an error it is broken off instead.
-  public func finish() async throws(WriteError) {
+  package func finish() async throws(WriteError) {
     try await flush()
     // FastCGI's end markers are 24 bytes.
     try await ensureWritable(24)

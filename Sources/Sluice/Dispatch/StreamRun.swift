@@ -127,7 +127,7 @@ final class StreamRun {
       fields["sessionId"] = result.sessionID.map(JSON.string)
     }
     if case .failed(let failure) = termination {
-      fields["error"] = .string(failure.code.rawValue)
+      fields["error"] = .string(failure.code.name)
       fields["detail"] = .string(failure.detail ?? failure.message)
     }
     fields["firstTokenMs"] = firstToken.map { .integer(Int($0.wholeMilliseconds)) }

@@ -5,7 +5,7 @@ extension Failure {
   /// What a generator's failure is called towards a client.
   init(_ error: GeneratorError) {
     let code: Code =
-      switch error.code {
+      switch error.code.value {
       case .failed: .upstreamError
       case .truncated: .upstreamTruncated
       case .timedOut: .upstreamTimeout

@@ -4,13 +4,13 @@ import EventLoop
 import Glibc
 
 /// Bearer tokens: made here, known afterwards only by their digest.
-public enum Tokens {
+package enum Tokens {
   /// Makes a random token of 256 bits and appends its digest to a tokens file, which is made (mode 0600) if it is
   /// not there. The file is locked meanwhile (flock(2)) and synced.
   ///
   /// - Returns: the token, which nothing else knows.
   /// - Throws: ``StartError`` when the name cannot be a user's, or the file cannot be written.
-  public static func add(user name: String, toFile path: String) throws -> String {
+  package static func add(user name: String, toFile path: String) throws -> String {
     guard User(name) != nil, !name.contains(":"), !name.contains("#"), name.allSatisfy({ !$0.isWhitespace }) else {
       throw StartError(message: "a user's name must not be empty or hold white space, a colon or a #")
     }

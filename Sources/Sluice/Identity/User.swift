@@ -5,7 +5,7 @@ public struct User: Sendable, Hashable, CustomStringConvertible {
   /// As it was given.
   public let name: String
   /// The name as a folder's: all but `[A-Za-z0-9_-]` percent-encoded. It has no dot and no slash.
-  public let folder: String
+  package let folder: String
 
   public var description: String { name }
 

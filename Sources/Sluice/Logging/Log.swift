@@ -5,9 +5,9 @@ import JSON
 
 /// One JSON object a line, on standard error. Use it from any thread: a line is handed to a thread of its own, so a
 /// full pipe holds nobody up. Never give it a token, a key or what anybody said.
-public final class Log: Sendable {
+package final class Log: Sendable {
   /// Which lines are written: those of a level and of all above it.
-  public enum Level: String, Sendable, CaseIterable { case error, warning, info, debug }
+  package enum Level: String, Sendable, CaseIterable { case error, warning, info, debug }
 
   private struct State: ~Copyable {
     var lines: [UInt8] = []
@@ -34,10 +34,10 @@ public final class Log: Sendable {
     self.isJournal = Self.isJournal(descriptor, environment["JOURNAL_STREAM"])
   }
 
-  public func error(_ message: String, _ fields: JSON.Members = [:]) { write(.error, message, fields) }
-  public func warning(_ message: String, _ fields: JSON.Members = [:]) { write(.warning, message, fields) }
-  public func info(_ message: String, _ fields: JSON.Members = [:]) { write(.info, message, fields) }
-  public func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
+  package func error(_ message: String, _ fields: JSON.Members = [:]) { write(.error, message, fields) }
+  package func warning(_ message: String, _ fields: JSON.Members = [:]) { write(.warning, message, fields) }
+  package func info(_ message: String, _ fields: JSON.Members = [:]) { write(.info, message, fields) }
+  package func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
 
   func write(_ level: Level, _ message: String, _ fields: JSON.Members) {
     guard level.priority <= self.level.priority else { return }
@@ -60,7 +60,7 @@ public final class Log: Sendable {
   }
 
   /// Writes what waits, on the calling thread: before the program ends. What nobody reads is given up after a second.
-  public func flush() {
+  package func flush() {
     let end = ContinuousClock.now + .seconds(1)
     // The log's thread, if it is writing, has taken its lines already and needs a moment for them.
     while state.withLock({ $0.isWriting }) {

@@ -52,7 +52,7 @@ final class Metrics: Sendable {
       state.streams.map { ("route=\"\($0.key.route)\",outcome=\"\($0.key.outcome.rawValue)\"", Double($0.value)) })
     text.add(
       "sluice_refusals_total", "counter", "Requests refused before anything was streamed, by the error's code.",
-      state.refusals.map { ("code=\"\($0.key.rawValue)\"", Double($0.value)) })
+      state.refusals.map { ("code=\"\($0.key.name)\"", Double($0.value)) })
     text.add(
       "sluice_store_writes_total", "counter", "Turns, reports and states written to the store, by how that went.",
       [("result=\"ok\"", Double(state.stored)), ("result=\"failed\"", Double(state.notStored))])

@@ -200,6 +200,11 @@ public final class Application: Sendable {
     RequestDispatcher(services, routes: routes.withLock { $0 }, on: reactor).respond(request, writer)
   }
 
+  // For tests.
+  package var runningStreams: Int { services.generations.count }
+  package var isDraining: Bool { services.isDraining }
+  package func retryUnsaved() -> Int { services.unsaved.retry() }
+
   /// The table of settings, as `sluice --help` prints it.
   package static var settingsHelp: String { Configuration.help }
 }

@@ -111,7 +111,7 @@ final class Services: Sendable {
   func recordRefusal(_ failure: Failure, fields request: JSON.Members) {
     var fields = request
     fields["status"] = .integer(failure.code.status)
-    fields["error"] = .string(failure.code.rawValue)
+    fields["error"] = .string(failure.code.name)
     fields["detail"] = failure.detail.map(JSON.string) ?? .null
     log.write(failure.code.logLevel, "refused", fields)
     metrics.refused(failure.code)

@@ -1,0 +1,111 @@
+import EventLoop
+import EventStream
+import FastCGI
+import Sluice
+
+/// Sends requests to an application in memory, as the web server would: no socket, no web server, the same code
+/// otherwise. Requests run on an event loop of the client's own; any number can be in flight.
+///
+///     let application = try Application(environment: ["SLUICE_AUTH": "none", "SLUICE_STATE": folder])
+///     application.stream("GET", "/hello") { context, stream in try await stream.send("hello") }
+///     let response = try await TestClient(application).send("GET", "/hello")
+///     #expect(response.events.map(\.type) == ["token", "done"])
+public final class TestClient: Sendable {
+  private let application: Application
+  private let thread: LoopThread
+
+  /// Starts the loop.
+  ///
+  /// - Throws: when the system has no thread or descriptor to give.
+  public init(_ application: Application) throws {
+    self.application = application
+    thread = try LoopThread(EventLoop(name: "test client"))
+  }
+
+  deinit { thread.stop() }
+
+  /// Sends a request and waits for the whole response.
+  ///
+  /// - Parameters:
+  ///   - method: an HTTP method, in upper case.
+  ///   - path: the path, percent-encoded, with the query if there is one: `/rooms/a%20b?limit=5`.
+  ///   - headers: the client's header fields.
+  ///   - body: the JSON of the body; its `Content-Type` is set.
+  ///   - parameters: what the web server says besides, such as `REMOTE_USER` or a setting for the location.
+  public func send(
+    _ method: String, _ path: String, headers: [String: String] = [:], body: JSON? = nil,
+    parameters: [String: String] = [:]
+  ) async throws -> TestResponse {
+    var all = Parameters()
+    all["REQUEST_METHOD"] = method
+    all["REQUEST_URI"] = path
+    all["QUERY_STRING"] = path.firstIndex(of: "?").map { String(path[$0...].dropFirst()) } ?? ""
+    if body != nil { all["CONTENT_TYPE"] = "application/json" }
+    for (name, value) in headers {
+      let name = name.uppercased().map { $0 == "-" ? "_" : String($0) }.joined()
+      all[name == "CONTENT_TYPE" ? name : "HTTP_\(name)"] = value
+    }
+    for (name, value) in parameters { all[name] = value }
+    let request = Request(parameters: all, body: body?.encoded ?? [])
+    let application = application
+    let (text, isComplete) = await withCheckedContinuation { continuation in
+      thread.loop.execute { reactor in
+        let transport = MemoryTransport(on: reactor)
+        transport.onClose = { [unowned transport] in
+          continuation.resume(returning: (transport.text, transport.isFinished))
+        }
+        application.respond(
+          request, ResponseWriter(transport, isHeadRequest: method == "HEAD", writeTimeout: .seconds(10)), on: reactor)
+      }
+    }
+    return TestResponse(text, isComplete: isComplete)
+  }
+}
+
+/// A response as a client has it.
+public struct TestResponse: Sendable {
+  /// An event of an event stream.
+  public struct Event: Sendable {
+    /// `message` where the record has none.
+    public let type: String
+    public let data: String
+    /// The data as JSON; nil where it is none.
+    public var json: JSON? { try? JSON(parsing: Array(data.utf8)) }
+  }
+
+  /// The HTTP status; 0 when there is no head.
+  public let status: Int
+  /// By their names in lower case.
+  public let headers: [String: String]
+  public let body: String
+  /// Whether the response came to its end. One that was aborted is what a client sees as a broken connection.
+  public let isComplete: Bool
+
+  /// The body as JSON; nil where it is none.
+  public var json: JSON? { try? JSON(parsing: Array(body.utf8)) }
+
+  /// The events of an event stream, without comments.
+  public var events: [Event] {
+    var parser = EventStreamParser()
+    let events = (try? parser.events(in: Array(body.utf8).span)) ?? []
+    return events.map { Event(type: $0.type, data: $0.data) }
+  }
+
+  init(_ text: String, isComplete: Bool) {
+    self.isComplete = isComplete
+    // By bytes: to a Swift string CRLF is one character.
+    let bytes = Array(text.utf8)
+    let end = bytes.firstRange(of: Array("\r\n\r\n".utf8))
+    let head = String(decoding: bytes[..<(end?.lowerBound ?? bytes.endIndex)], as: UTF8.self)
+    body = end.map { String(decoding: bytes[$0.upperBound...], as: UTF8.self) } ?? ""
+    var headers: [String: String] = [:]
+    for line in head.split(separator: "\r\n") {
+      let parts = line.split(separator: ":", maxSplits: 1)
+      guard parts.count == 2 else { continue }
+      headers[parts[0].lowercased()] = String(parts[1].drop { $0 == " " })
+    }
+    status = headers["status"].flatMap { Int($0.prefix(3)) } ?? 0
+    headers["status"] = nil
+    self.headers = headers
+  }
+}

@@ -1,0 +1,369 @@
+import EventLoop
+import FastCGI
+import Foundation
+import JSON
+import Sluice
+import SluiceTesting
+import Synchronization
+import Testing
+
+/// An application in memory, with a store of its own.
+private struct Fixture {
+  let folder = TemporaryFolder()
+  let application: Application
+  let client: TestClient
+
+  init(
+    generator: (any Generator)? = nil, authenticator: (any Authenticator)? = nil, turnStore: (any TurnStore)? = nil,
+    _ environment: [String: String] = [:]
+  ) throws {
+    var all = ["SLUICE_STATE": folder.path + "/state", "SLUICE_LOG": "error"]
+    if authenticator == nil { all["SLUICE_AUTH"] = "none" }
+    application = try Application(
+      generator: generator, authenticator: authenticator, turnStore: turnStore,
+      environment: all.merging(environment) { $1 })
+    client = try TestClient(application)
+  }
+
+  /// A chat message.
+  static var question: Request {
+    Request(
+      parameters: ["REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "CONTENT_TYPE": "application/json"],
+      body: JSON.object(["message": "a"]).encoded)
+  }
+}
+
+/// Yields what it is made with.
+private struct Script: Generator {
+  var parts: [String] = []
+  var error: GeneratorError?
+  /// Accepts, and waits for it before it yields.
+  var accepts: Gate?
+
+  nonisolated(nonsending) func generate(_ prompt: Prompt, to output: GeneratorOutput) async throws -> Completion {
+    if let accepts {
+      output.accept()
+      while !accepts.isPassable { try await Task.sleep(for: .milliseconds(2)) }
+    }
+    for part in parts { try await output.yield(part) }
+    if let error { throw error }
+    return Completion(.stop, usage: Usage(promptTokens: 1, completionTokens: parts.count, totalTokens: 1 + parts.count))
+  }
+}
+
+/// Yields for ever, and counts how it was ended.
+private final class Endless: Generator {
+  let yielded = Atomic(0)
+  let cancelled = Atomic(0)
+
+  nonisolated(nonsending) func generate(_ prompt: Prompt, to output: GeneratorOutput) async throws -> Completion {
+    do {
+      while true {
+        try await output.yield(String(repeating: "x", count: 1000))
+        yielded.add(1, ordering: .relaxed)
+      }
+    } catch {
+      if error is CancellationError { cancelled.add(1, ordering: .relaxed) }
+      throw error
+    }
+  }
+}
+
+private struct Named: Authenticator {
+  nonisolated(nonsending) func authenticate(_ request: Request) async throws -> User {
+    guard let user = request.header("X-User").flatMap(User.init) else { throw Failure(.unauthorized, "Who are you?") }
+    return user
+  }
+}
+
+/// Turns in memory. It can be made to fail.
+private final class MemoryTurns: TurnStore {
+  let all = Locked<[String: [Turn]]>([:])
+  let failures = Atomic(0)
+
+  private func key(_ session: String, _ user: User) -> String { "\(user.name)/\(session)" }
+
+  nonisolated(nonsending) func append(
+    _ turn: Turn, to session: String, of user: User, createsSession: Bool, mayExist: Bool
+  ) async throws -> Bool {
+    if failures.load(ordering: .relaxed) > 0 {
+      failures.subtract(1, ordering: .relaxed)
+      throw Failure(.storeFailed, "no room")
+    }
+    return all.withLock { all in
+      let key = key(session, user)
+      guard createsSession || all[key] != nil else { return false }
+      if !(mayExist && all[key, default: []].contains { $0.id == turn.id }) { all[key, default: []].append(turn) }
+      return true
+    }
+  }
+
+  nonisolated(nonsending) func hasSession(_ session: String, of user: User) async throws -> Bool {
+    all.withLock { $0[key(session, user)] != nil }
+  }
+
+  nonisolated(nonsending) func turns(of session: String, of user: User, _ page: Page) async throws -> [Turn]? {
+    all.withLock { $0[key(session, user)].map { $0.suffix(page.limit) } }
+  }
+
+  nonisolated(nonsending) func sessions(of user: User, _ page: Page) async throws -> [SessionSummary]? {
+    all.withLock { all in
+      all.filter { $0.key.hasPrefix(user.name + "/") }.map { key, turns in
+        SessionSummary(
+          id: String(key.dropFirst(user.name.count + 1)), updatedAt: turns.last?.at ?? "", turns: turns.count)
+      }
+    }
+  }
+
+  nonisolated(nonsending) func deleteSession(_ session: String, of user: User) async throws -> Bool {
+    all.withLock { $0.removeValue(forKey: key(session, user)) != nil }
+  }
+}
+
+private struct LinesDialect: Dialect {
+  static let name = "lines"
+  private static let line = RecordTemplate(#"{"line":"#, "}")
+
+  init(_ stream: StreamMetadata) {}
+
+  mutating func encode(_ event: StreamEvent, into records: inout Records) {
+    switch event {
+    case .started: break
+    case .delta(let text): records.append(Self.line, text)
+    case .heartbeat: records.appendHeartbeat()
+    case .completed: records.append(event: "end", ["ok": true])
+    case .failed(let failure): records.append(event: "error", failure.json)
+    case .cancelled(let reason): records.append(event: "cancelled", ["reason": .string(reason)])
+    }
+  }
+}
+
+@Suite("An embedding program")
+struct EmbeddingTests {
+  @Test("streams text of its own, the model's, and more text, in one stream with one terminal record")
+  func relay() async throws {
+    let fixture = try Fixture(generator: Script(parts: ["b", "c"]))
+    fixture.application.stream("POST", "/ask/{topic}", dialect: .chat) { context, stream in
+      try await stream.send("a \(context.pathParameters["topic"] ?? "?") ")
+      let completion = try await stream.relay(Prompt(messages: [Message(.user, "?")]))
+      try await stream.send(" \(completion.usage?.totalTokens ?? 0)")
+    }
+    let response = try await fixture.client.send("POST", "/ask/sea", body: ["q": 1])
+    #expect(response.status == 200 && response.isComplete)
+    #expect(response.events.compactMap { $0.json?["content"]?.string }.joined() == "a sea bc 3")
+    #expect(response.events.compactMap { $0.json?["type"]?.string }.last == "complete")
+    #expect(response.headers["sluice-stream-id"]?.count == 36)
+  }
+
+  @Test("gives a dialect, which ?dialect= finds on its route, and which others can replace")
+  func dialect() async throws {
+    let fixture = try Fixture(generator: Script(parts: ["x"]))
+    fixture.application.stream("GET", "/lines", dialect: DialectKind(LinesDialect.self)) { _, stream in
+      try await stream.relay(Prompt(messages: []))
+    }
+    for (path, types) in [
+      ("/lines", ["message", "end"]), ("/lines?dialect=lines", ["message", "end"]),
+      ("/lines?dialect=events", ["token", "done"]),
+    ] {
+      let response = try await fixture.client.send("GET", path)
+      #expect(response.events.map(\.type) == types, "\(path): \(response.body)")
+    }
+    let unknown = try await fixture.client.send("GET", "/lines?dialect=morse")
+    #expect(unknown.status == 400 && unknown.body.contains("ui, lines"), "\(unknown)")
+    #expect(try await fixture.client.send("POST", "/api/chat?dialect=lines", body: ["message": "a"]).status == 400)
+  }
+
+  @Test("gives a generator, which all endpoints use, and whose failures have their status or their record")
+  func generator() async throws {
+    let fixture = try Fixture(generator: Script(parts: ["own"]))
+    let chat = try await fixture.client.send("POST", "/api/chat", body: ["message": "a", "stream": false])
+    #expect(chat.json?["message"] == "own", "\(chat)")
+    let slow = GeneratorError(.rateLimited, "later", retryAfter: .seconds(7))
+    let refused = try await Fixture(generator: Script(error: slow)).client.send(
+      "POST", "/api/chat", body: ["message": "a"])
+    #expect(refused.status == 429 && refused.headers["retry-after"] == "7", "\(refused)")
+    let failed = try await Fixture(generator: Script(parts: ["a"], error: slow)).client.send(
+      "POST", "/api/chat", body: ["message": "a"])
+    #expect(failed.status == 200 && failed.events.map(\.type) == ["token", "error"], "\(failed)")
+    #expect(failed.events.last?.json?["code"] == "upstream_rate_limited")
+  }
+
+  @Test("whose generator accepts has its client's head sent, before there is any text")
+  func accept() async throws {
+    let gate = Gate()
+    let application = try Fixture(generator: Script(parts: ["a"], accepts: gate)).application
+    let head = try await onLoop { reactor in
+      let transport = MemoryTransport(on: reactor)
+      application.respond(
+        Fixture.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
+      _ = await eventually { !transport.text.isEmpty }
+      let head = transport.text
+      gate.open()
+      _ = await eventually { transport.isFinished }
+      return head
+    }
+    #expect(head.hasPrefix("Status: 200 OK") && !head.contains("token"), "\(head)")
+  }
+
+  @Test("whose generator never ends is held back by a slow reader, and cancelled when the reader leaves")
+  func backpressure() async throws {
+    let generator = Endless()
+    let fixture = try Fixture(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
+    let (application, yielded) = (fixture.application, generator)
+    let (early, late) = try await onLoop { reactor in
+      let transport = MemoryTransport(on: reactor)
+      transport.isBlocked = true
+      application.respond(
+        Fixture.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
+      _ = await eventually { yielded.yielded.load(ordering: .relaxed) > 0 }
+      for _ in 0..<50 { await reactor.nextTurn() }
+      let early = yielded.yielded.load(ordering: .relaxed)
+      transport.leave()
+      _ = await eventually { yielded.cancelled.load(ordering: .relaxed) == 1 }
+      return (early, yielded.cancelled.load(ordering: .relaxed))
+    }
+    #expect((1..<300).contains(early), "\(early) KB were taken while nobody read")
+    #expect(late == 1)
+  }
+
+  @Test("gives an authenticator, without which nobody gets past it, but to public routes")
+  func authenticator() async throws {
+    let fixture = try Fixture(generator: Script(parts: ["a"]), authenticator: Named())
+    fixture.application.handle("GET", "/me") { .json(["user": .string($0.user.name)]) }
+    fixture.application.handle("GET", "/open", isPublic: true) { .json(["user": .string($0.user.name)]) }
+    let refused = try await fixture.client.send("GET", "/me")
+    #expect(refused.status == 401 && refused.json?["error"]?["message"] == "Who are you?", "\(refused)")
+    #expect(try await fixture.client.send("POST", "/api/chat", body: ["message": "a"]).status == 401)
+    #expect(try await fixture.client.send("GET", "/me", headers: ["X-User": "ada"]).json?["user"] == "ada")
+    #expect(try await fixture.client.send("GET", "/open").json?["user"] == "anonymous")
+  }
+
+  @Test("gives a store of turns, which histories, lists and deletions go to, and which is tried again when it fails")
+  func turnStore() async throws {
+    let store = MemoryTurns()
+    let fixture = try Fixture(generator: Script(parts: ["yes"]), turnStore: store)
+    let client = fixture.client
+    func ask(_ message: String) async throws -> TestResponse {
+      try await client.send("POST", "/api/chat", body: ["message": .string(message), "sessionId": "s"])
+    }
+    #expect(try await ask("one").events.last?.type == "done")
+    #expect(try await client.send("GET", "/api/sessions").json?["sessions"] != .array([]))
+    let session = try await client.send("GET", "/api/sessions/s")
+    #expect(session.body.contains("\"content\":\"one\"") && session.body.contains("\"content\":\"yes\""), "\(session)")
+    #expect(!FileManager.default.fileExists(atPath: fixture.folder.path + "/state/users/anonymous/sessions"))
+    store.failures.store(1, ordering: .relaxed)
+    let failed = try await ask("two")
+    #expect(failed.events.last?.json?["code"] == "store_failed", "\(failed)")
+    #expect(store.all.withLock { $0["anonymous/s"]?.count } == 1)
+    // What a server does every second.
+    #expect(fixture.application.retryUnsaved() == 0)
+    #expect(store.all.withLock { $0["anonymous/s"]?.map(\.user.content) } == ["one", "two"])
+    #expect(try await client.send("DELETE", "/api/sessions/s").status == 204)
+    #expect(try await client.send("GET", "/api/sessions/s").status == 404)
+  }
+
+  @Test("keeps nothing of a POST with an Idempotency-Key unless its route asks for it", arguments: [false, true])
+  func idempotency(isSupported: Bool) async throws {
+    let fixture = try Fixture()
+    let counter = Counter()
+    fixture.application.stream("POST", "/roll", supportsIdempotencyKey: isSupported) { _, stream in
+      try await stream.send("\(counter.next())")
+    }
+    var texts: [String] = []
+    for _ in 0..<2 {
+      let response = try await fixture.client.send(
+        "POST", "/roll", headers: ["Idempotency-Key": "k"], body: ["a": "b"])
+      texts.append(response.events.first?.json?["t"]?.string ?? "\(response)")
+    }
+    #expect(texts == (isSupported ? ["1", "1"] : ["1", "2"]))
+    let replays = fixture.folder.path + "/state/users/anonymous/replays"
+    #expect(FileManager.default.fileExists(atPath: replays) == isSupported)
+  }
+
+  @Test("turns an endpoint off by a feature of its own, for all requests or for a location's")
+  func feature() async throws {
+    for (environment, status) in [("", 200), ("on", 200), ("off", 404), ("perhaps", 500)] {
+      let fixture = try Fixture(["ENABLE_ROLL": environment])
+      fixture.application.stream("GET", "/roll", feature: Feature("ENABLE_ROLL")) { _, stream in
+        try await stream.send("6")
+      }
+      #expect(try await fixture.client.send("GET", "/roll").status == status, "\(environment)")
+      let parameters = ["ENABLE_ROLL": "off"]
+      let off = try await fixture.client.send("GET", "/roll", parameters: parameters)
+      #expect(off.status == 404 && off.body.contains("streaming_disabled"), "\(off)")
+      let features = try await fixture.client.send("GET", "/api/features", parameters: parameters)
+      #expect(features.json?["features"]?["ENABLE_ROLL"] == false, "\(features)")
+    }
+  }
+
+  @Test("counts its streams as messages unless they are none")
+  func messages() async throws {
+    let fixture = try Fixture(["SLUICE_MESSAGES_PER_HOUR": "1"])
+    fixture.application.stream("GET", "/free", countsAsMessage: false) { _, stream in try await stream.send("a") }
+    fixture.application.stream("GET", "/counted") { _, stream in try await stream.send("a") }
+    for (path, status) in [("/free", 200), ("/free", 200), ("/counted", 200), ("/counted", 429), ("/free", 200)] {
+      #expect(try await fixture.client.send("GET", path).status == status, "\(path)")
+    }
+  }
+
+  @Test("has two applications that share nothing")
+  func two() async throws {
+    let first = try Fixture(generator: Script(parts: ["1"]), ["SLUICE_STREAMS_PER_USER": "1"])
+    let second = try Fixture(generator: Script(parts: ["2"]))
+    first.application.handle("GET", "/only") { _ in .json([:]) }
+    #expect(try await first.client.send("GET", "/only").status == 200)
+    #expect(try await second.client.send("GET", "/only").status == 404)
+    async let one = first.client.send("POST", "/api/chat", body: ["message": "a", "stream": false])
+    async let two = second.client.send("POST", "/api/chat", body: ["message": "a", "stream": false])
+    #expect(try await one.json?["message"] == "1")
+    #expect(try await two.json?["message"] == "2")
+  }
+
+  @Test(
+    "stops an application by cancelling its task: running streams finish first, and it returns", .timeLimit(.minutes(1))
+  )
+  func cancellation() async throws {
+    let folder = TemporaryFolder()
+    let socket = folder.path + "/s"
+    let application = try Application(environment: [
+      "SLUICE_AUTH": "none", "SLUICE_STATE": folder.path, "SLUICE_LISTEN": "unix:" + socket, "SLUICE_LOG": "error",
+    ])
+    let gate = Gate()
+    application.stream("GET", "/wait") { _, stream in
+      try await stream.send("a")
+      while !gate.isPassable { try await Task.sleep(for: .milliseconds(2)) }
+      try await stream.send("b")
+    }
+    let running = Task { try await application.run() }
+    #expect(await eventually { FileManager.default.fileExists(atPath: socket) })
+    let client = try FastCGIClient(path: socket)
+    client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/wait")]))
+    #expect(await eventually { application.runningStreams == 1 })
+    running.cancel()
+    #expect(await eventually { application.isDraining })
+    gate.open()
+    let text = await Task.detached { client.answer().text }.value
+    #expect(text.contains("\"b\"") && text.contains("event: done"), "\(text)")
+    try await running.value
+  }
+
+  @Test("whose task was cancelled before it ran returns at once", .timeLimit(.minutes(1)))
+  func cancelledBefore() async throws {
+    let folder = TemporaryFolder()
+    let application = try Application(environment: [
+      "SLUICE_AUTH": "none", "SLUICE_STATE": folder.path, "SLUICE_LISTEN": "unix:" + folder.path + "/s",
+      "SLUICE_LOG": "error",
+    ])
+    let running = Task {
+      while !Task.isCancelled { await Task.yield() }
+      try await application.run()
+    }
+    running.cancel()
+    try await running.value
+  }
+}
+
+private final class Counter: Sendable {
+  private let value = Atomic(0)
+  func next() -> Int { value.add(1, ordering: .relaxed).newValue }
+}
