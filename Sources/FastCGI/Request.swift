@@ -12,6 +12,7 @@ public struct Request: Sendable {
   /// Whether the process has no descriptor left that this request could connect to a model with.
   package var lacksDescriptor = false
 
+  /// A request for tests, or for a function that takes one; the server makes its own.
   public init(parameters: Parameters, body: [UInt8] = []) {
     self.parameters = parameters
     self.body = body
@@ -80,6 +81,7 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
   private var bytes: [UInt8] = []
   private var entries: [Entry] = []
 
+  /// No variables.
   public init() {}
 
   public init(dictionaryLiteral elements: (String, String)...) {

@@ -15,6 +15,7 @@ extension JSON {
     try self.init(parsing: text.span, depth: depth)
   }
 
+  /// The same, of bytes that stay where they are.
   public init(parsing text: borrowing Span<UInt8>, depth: Int = maximumDepth) throws(JSONError) {
     guard let parser = unsafe csimdjson_parser_new() else { fatalError("out of memory") }
     defer { unsafe csimdjson_parser_free(parser) }

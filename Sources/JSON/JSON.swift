@@ -2,18 +2,26 @@ import Bytes
 
 /// A JSON value (RFC 8259). An object keeps its members in the order in which they were written down.
 public enum JSON: Sendable, Equatable {
+  /// `null`.
   case null
+  /// `true` or `false`.
   case bool(Bool)
+  /// A whole number.
   case integer(Int)
+  /// Any other number.
   case number(Double)
   /// A number as it was written down, where `integer` cannot hold it: nothing of it is lost.
   case literal(String)
+  /// A string.
   case string(String)
+  /// An array.
   case array([JSON])
+  /// An object.
   case object(Members)
 
   /// The members of an object.
   public struct Members: Sendable, Equatable, ExpressibleByDictionaryLiteral {
+    /// In the order in which they were written down.
     public private(set) var all: [Member] = []
     /// The places of the names, where there are many of them: the last one of each.
     private var places: [String: Int] = [:]
@@ -21,10 +29,14 @@ public enum JSON: Sendable, Equatable {
     /// Up to so many members, looking through them is as quick as hashing a name.
     private static let maximumUnindexed = 16
 
+    /// A name and its value.
     public struct Member: Sendable, Equatable {
+      /// The name.
       public var name: String
+      /// The value.
       public var value: JSON
 
+      /// A member for ``Members/init(_:)``.
       public init(name: String, value: JSON) {
         self.name = name
         self.value = value
@@ -35,6 +47,7 @@ public enum JSON: Sendable, Equatable {
       self.init(elements.map { Member(name: $0, value: $1) })
     }
 
+    /// An object of these members, as they are: the last of several with one name counts.
     public init(_ members: [Member] = []) {
       all = members
       index()
@@ -53,6 +66,7 @@ public enum JSON: Sendable, Equatable {
       index()
     }
 
+    /// The value of the member with a name; nil when there is none. Setting nil removes it.
     public subscript(name: String) -> JSON? {
       get { place(of: name).map { all[$0].value } }
       set {

@@ -6,6 +6,7 @@ import FastCGI
 package final class MemoryTransport: ResponseTransport {
   /// What was written, in one piece each.
   package private(set) var pieces: [String] = []
+  private var bytes: [UInt8] = []
   package private(set) var isFinished = false
   package private(set) var isAborted = false
   package private(set) var isPeerGone = false
@@ -24,7 +25,8 @@ package final class MemoryTransport: ResponseTransport {
     self.maximumPieceBytes = maximumPieceBytes
   }
 
-  package var text: String { pieces.joined() }
+  /// All of it, as text: a piece may end within a character.
+  package var text: String { String(decoding: bytes, as: UTF8.self) }
 
   /// The client goes away.
   package func leave() {
@@ -42,6 +44,7 @@ package final class MemoryTransport: ResponseTransport {
   package func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
     if isPeerGone { throw .peerGone }
     pieces.append(String(decodingUTF8: piece))
+    bytes.append(piece)
   }
 
   package func finish() {

@@ -19,10 +19,14 @@ public struct FinishReason: Sendable, Equatable, RawRepresentable {
 
 /// What an answer cost, in tokens, as the upstream counted it.
 public struct Usage: Sendable, Equatable {
+  /// Those of the prompt.
   public var promptTokens: Int
+  /// Those of the response.
   public var completionTokens: Int
+  /// Both.
   public var totalTokens: Int
 
+  /// A usage, as a generator counts it.
   public init(promptTokens: Int, completionTokens: Int, totalTokens: Int) {
     self.promptTokens = promptTokens
     self.completionTokens = completionTokens
@@ -32,9 +36,12 @@ public struct Usage: Sendable, Equatable {
 
 /// How an answer ended that is complete.
 public struct Completion: Sendable, Equatable {
+  /// Why the model stopped.
   public var finishReason: FinishReason
+  /// What it used; nil when it is not known.
   public var usage: Usage?
 
+  /// A completion; ``FinishReason/stop`` is the usual reason.
   public init(_ finishReason: FinishReason = .stop, usage: Usage? = nil) {
     self.finishReason = finishReason
     self.usage = usage

@@ -4,13 +4,22 @@ import JSON
 public struct Message: Sendable, Equatable {
   /// Who wrote a message, in the words of OpenAI's API.
   public enum Role: String, Sendable {
-    case system, developer, user, assistant
+    /// The operator, to the model.
+    case system
+    /// The same, as newer models call it.
+    case developer
+    /// The person.
+    case user
+    /// The model.
+    case assistant
   }
 
+  /// Who wrote it.
   public var role: Role
   /// The text.
   public var content: String
 
+  /// A message of `role`.
   public init(_ role: Role, _ content: String) {
     self.role = role
     self.content = content
@@ -28,6 +37,7 @@ public struct Prompt: Sendable, Equatable {
   /// Further members of the request to an OpenAI-compatible API, such as `temperature`, as they are to be sent.
   public var parameters: JSON.Members = [:]
 
+  /// A prompt. The defaults leave the rest to the generator.
   public init(messages: [Message], model: String? = nil, maximumTokens: Int? = nil) {
     self.messages = messages
     self.model = model

@@ -7,32 +7,6 @@ import SluiceTesting
 import Synchronization
 import Testing
 
-/// An application in memory, with a store of its own.
-private struct Fixture {
-  let folder = TemporaryFolder()
-  let application: Application
-  let client: TestClient
-
-  init(
-    generator: (any Generator)? = nil, authenticator: (any Authenticator)? = nil, turnStore: (any TurnStore)? = nil,
-    _ environment: [String: String] = [:]
-  ) throws {
-    var all = ["SLUICE_STATE": folder.path + "/state", "SLUICE_LOG": "error"]
-    if authenticator == nil { all["SLUICE_AUTH"] = "none" }
-    application = try Application(
-      generator: generator, authenticator: authenticator, turnStore: turnStore,
-      environment: all.merging(environment) { $1 })
-    client = try TestClient(application)
-  }
-
-  /// A chat message.
-  static var question: Request {
-    Request(
-      parameters: ["REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "CONTENT_TYPE": "application/json"],
-      body: JSON.object(["message": "a"]).encoded)
-  }
-}
-
 /// Yields what it is made with.
 private struct Script: Generator {
   var parts: [String] = []
@@ -142,7 +116,7 @@ private struct LinesDialect: Dialect {
 struct EmbeddingTests {
   @Test("streams text of its own, the model's, and more text, in one stream with one terminal record")
   func relay() async throws {
-    let fixture = try Fixture(generator: Script(parts: ["b", "c"]))
+    let fixture = try InMemory(generator: Script(parts: ["b", "c"]))
     fixture.application.stream("POST", "/ask/{topic}", dialect: .chat) { context, stream in
       try await stream.send("a \(context.pathParameters["topic"] ?? "?") ")
       let completion = try await stream.relay(Prompt(messages: [Message(.user, "?")]))
@@ -157,7 +131,7 @@ struct EmbeddingTests {
 
   @Test("gives a dialect, which ?dialect= finds on its route, and which others can replace")
   func dialect() async throws {
-    let fixture = try Fixture(generator: Script(parts: ["x"]))
+    let fixture = try InMemory(generator: Script(parts: ["x"]))
     fixture.application.stream("GET", "/lines", dialect: DialectKind(LinesDialect.self)) { _, stream in
       try await stream.relay(Prompt(messages: []))
     }
@@ -175,14 +149,14 @@ struct EmbeddingTests {
 
   @Test("gives a generator, which all endpoints use, and whose failures have their status or their record")
   func generator() async throws {
-    let fixture = try Fixture(generator: Script(parts: ["own"]))
+    let fixture = try InMemory(generator: Script(parts: ["own"]))
     let chat = try await fixture.client.send("POST", "/api/chat", body: ["message": "a", "stream": false])
     #expect(chat.json?["message"] == "own", "\(chat)")
     let slow = GeneratorError(.rateLimited, "later", retryAfter: .seconds(7))
-    let refused = try await Fixture(generator: Script(error: slow)).client.send(
+    let refused = try await InMemory(generator: Script(error: slow)).client.send(
       "POST", "/api/chat", body: ["message": "a"])
     #expect(refused.status == 429 && refused.headers["retry-after"] == "7", "\(refused)")
-    let failed = try await Fixture(generator: Script(parts: ["a"], error: slow)).client.send(
+    let failed = try await InMemory(generator: Script(parts: ["a"], error: slow)).client.send(
       "POST", "/api/chat", body: ["message": "a"])
     #expect(failed.status == 200 && failed.events.map(\.type) == ["token", "error"], "\(failed)")
     #expect(failed.events.last?.json?["code"] == "upstream_rate_limited")
@@ -191,11 +165,11 @@ struct EmbeddingTests {
   @Test("whose generator accepts has its client's head sent, before there is any text")
   func accept() async throws {
     let gate = Gate()
-    let application = try Fixture(generator: Script(parts: ["a"], accepts: gate)).application
+    let application = try InMemory(generator: Script(parts: ["a"], accepts: gate)).application
     let head = try await onLoop { reactor in
       let transport = MemoryTransport(on: reactor)
       application.respond(
-        Fixture.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
+        InMemory.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
       _ = await eventually { !transport.text.isEmpty }
       let head = transport.text
       gate.open()
@@ -208,13 +182,13 @@ struct EmbeddingTests {
   @Test("whose generator never ends is held back by a slow reader, and cancelled when the reader leaves")
   func backpressure() async throws {
     let generator = Endless()
-    let fixture = try Fixture(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
+    let fixture = try InMemory(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
     let (application, yielded) = (fixture.application, generator)
     let (early, late) = try await onLoop { reactor in
       let transport = MemoryTransport(on: reactor)
       transport.isBlocked = true
       application.respond(
-        Fixture.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
+        InMemory.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
       _ = await eventually { yielded.yielded.load(ordering: .relaxed) > 0 }
       for _ in 0..<50 { await reactor.nextTurn() }
       let early = yielded.yielded.load(ordering: .relaxed)
@@ -228,7 +202,7 @@ struct EmbeddingTests {
 
   @Test("gives an authenticator, without which nobody gets past it, but to public routes")
   func authenticator() async throws {
-    let fixture = try Fixture(generator: Script(parts: ["a"]), authenticator: Named())
+    let fixture = try InMemory(generator: Script(parts: ["a"]), authenticator: Named())
     fixture.application.handle("GET", "/me") { .json(["user": .string($0.user.name)]) }
     fixture.application.handle("GET", "/open", isPublic: true) { .json(["user": .string($0.user.name)]) }
     let refused = try await fixture.client.send("GET", "/me")
@@ -241,7 +215,7 @@ struct EmbeddingTests {
   @Test("gives a store of turns, which histories, lists and deletions go to, and which is tried again when it fails")
   func turnStore() async throws {
     let store = MemoryTurns()
-    let fixture = try Fixture(generator: Script(parts: ["yes"]), turnStore: store)
+    let fixture = try InMemory(generator: Script(parts: ["yes"]), turnStore: store)
     let client = fixture.client
     func ask(_ message: String) async throws -> TestResponse {
       try await client.send("POST", "/api/chat", body: ["message": .string(message), "sessionId": "s"])
@@ -264,7 +238,7 @@ struct EmbeddingTests {
 
   @Test("keeps nothing of a POST with an Idempotency-Key unless its route asks for it", arguments: [false, true])
   func idempotency(isSupported: Bool) async throws {
-    let fixture = try Fixture()
+    let fixture = try InMemory()
     let counter = Counter()
     fixture.application.stream("POST", "/roll", supportsIdempotencyKey: isSupported) { _, stream in
       try await stream.send("\(counter.next())")
@@ -283,7 +257,7 @@ struct EmbeddingTests {
   @Test("turns an endpoint off by a feature of its own, for all requests or for a location's")
   func feature() async throws {
     for (environment, status) in [("", 200), ("on", 200), ("off", 404), ("perhaps", 500)] {
-      let fixture = try Fixture(["ENABLE_ROLL": environment])
+      let fixture = try InMemory(["ENABLE_ROLL": environment])
       fixture.application.stream("GET", "/roll", feature: Feature("ENABLE_ROLL")) { _, stream in
         try await stream.send("6")
       }
@@ -298,7 +272,7 @@ struct EmbeddingTests {
 
   @Test("counts its streams as messages unless they are none")
   func messages() async throws {
-    let fixture = try Fixture(["SLUICE_MESSAGES_PER_HOUR": "1"])
+    let fixture = try InMemory(["SLUICE_MESSAGES_PER_HOUR": "1"])
     fixture.application.stream("GET", "/free", countsAsMessage: false) { _, stream in try await stream.send("a") }
     fixture.application.stream("GET", "/counted") { _, stream in try await stream.send("a") }
     for (path, status) in [("/free", 200), ("/free", 200), ("/counted", 200), ("/counted", 429), ("/free", 200)] {
@@ -308,8 +282,8 @@ struct EmbeddingTests {
 
   @Test("has two applications that share nothing")
   func two() async throws {
-    let first = try Fixture(generator: Script(parts: ["1"]), ["SLUICE_STREAMS_PER_USER": "1"])
-    let second = try Fixture(generator: Script(parts: ["2"]))
+    let first = try InMemory(generator: Script(parts: ["1"]), ["SLUICE_STREAMS_PER_USER": "1"])
+    let second = try InMemory(generator: Script(parts: ["2"]))
     first.application.handle("GET", "/only") { _ in .json([:]) }
     #expect(try await first.client.send("GET", "/only").status == 200)
     #expect(try await second.client.send("GET", "/only").status == 404)

@@ -7,24 +7,6 @@ import Upstream
 
 @testable import Sluice
 
-/// A folder that is gone after the test.
-final class TemporaryFolder: Sendable {
-  let path: String
-
-  init() {
-    path = NSTemporaryDirectory() + "sluice-test-\(UUID().uuidString)"
-    try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  func file(_ name: String, _ text: String) -> String {
-    let file = path + "/" + name
-    _ = FileManager.default.createFile(atPath: file, contents: Data(text.utf8))
-    return file
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
-}
-
 private func turn(_ number: Int, text: String = "ü \"x\"\n\u{2028}") -> Turn {
   Turn(
     id: "id-\(number)", at: "2026-01-01T00:00:00.000Z", user: "q\(number)", assistant: text,

@@ -1,4 +1,5 @@
 import EventLoop
+import SluiceTesting
 
 @testable import Sluice
 

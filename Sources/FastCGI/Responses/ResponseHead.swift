@@ -8,6 +8,7 @@ public struct FieldValue: Sendable, Equatable, ExpressibleByStringLiteral, Custo
     description = text
   }
 
+  /// A number, in decimal digits.
   public init(_ number: Int) { description = String(number) }
 
   /// A value written in the program's own text. It must be a valid one.
@@ -17,14 +18,17 @@ public struct FieldValue: Sendable, Equatable, ExpressibleByStringLiteral, Custo
   }
 }
 
-/// The status and the header fields of an answer.
+/// The status and the header fields of a response.
 public struct ResponseHead: Sendable {
+  /// A header field. Its name is the program's own text, so nothing can be injected with it.
   public typealias Field = (name: StaticString, value: FieldValue)
 
+  /// The HTTP status.
   public var status: Int
   /// In the order in which they are sent.
   public private(set) var fields: [Field] = []
 
+  /// A head without fields.
   public init(status: Int = 200) { self.status = status }
 
   /// Sets the one field called `name`, whose name the program's own text gives.
@@ -65,11 +69,14 @@ public struct ResponseHead: Sendable {
   }
 }
 
-/// A whole answer.
+/// A complete response.
 public struct Response: Sendable {
+  /// Status and header fields. `Content-Length` is added when it is sent.
   public var head: ResponseHead
+  /// The body; of a response to HEAD it is not sent.
   public var body: [UInt8]
 
+  /// A response; ``json(_:status:)`` makes a usual one.
   public init(_ head: ResponseHead, body: [UInt8] = []) {
     self.head = head
     self.body = body

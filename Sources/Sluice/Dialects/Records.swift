@@ -10,7 +10,9 @@ public struct Records {
 
   /// Appends a record with JSON data.
   ///
-  /// - Parameter event: its type; nil means `message`, as for the handler `onmessage` of an EventSource.
+  /// - Parameters:
+  ///   - event: its type; nil means `message`, as for the handler `onmessage` of an EventSource.
+  ///   - data: its data.
   public mutating func append(event: StaticString? = nil, _ data: JSON) {
     EventStreamEncoder.beginLine(event: event, into: &bytes)
     bytes.append(json: data)

@@ -132,6 +132,7 @@ public struct Failure: Error, Sendable, Equatable {
   public internal(set) var streamID: String?
 
   /// - Parameters:
+  ///   - code: what went wrong.
   ///   - message: for the person who uses the client; without secrets.
   ///   - detail: for the log only.
   ///   - retryAfter: the delay before another attempt; rounded up to seconds in `Retry-After`.

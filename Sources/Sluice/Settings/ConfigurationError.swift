@@ -9,6 +9,7 @@ public struct ConfigurationError: Error, Sendable, CustomStringConvertible {
     public var description: String { "\(variable) \(reason)" }
   }
 
+  /// One for each variable that is wrong, and for each thing that is.
   public let issues: [Issue]
   public var description: String { issues.map(\.description).joined(separator: "\n") }
 }

@@ -11,6 +11,7 @@ public struct Page: Sendable {
 
   static let maximumLimit = 200
 
+  /// A page of a list.
   public init(limit: Int = 50, before: String? = nil) {
     self.limit = limit
     self.before = before

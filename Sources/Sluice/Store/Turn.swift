@@ -5,6 +5,7 @@ import Upstream
 public struct Turn: Sendable, Equatable {
   /// One side of a turn.
   public struct Text: Sendable, Equatable {
+    /// The text.
     public var content: String
   }
 
@@ -81,6 +82,10 @@ public struct Turn: Sendable, Equatable {
   /// - Parameters:
   ///   - id: the message's (a UUIDv7).
   ///   - at: when the response was complete (RFC 3339, UTC).
+  ///   - user: what the user said.
+  ///   - assistant: the complete response.
+  ///   - completion: why the model stopped, and its usage of tokens.
+  ///   - model: the model that was requested; nil when it is not known.
   public init(id: String, at: String, user: String, assistant: String, completion: Completion, model: String? = nil) {
     self.id = id
     self.at = at

@@ -11,7 +11,9 @@ public protocol TurnStore: Sendable {
   /// Appends a turn, and returns when it is durable: the terminal record says so next.
   ///
   /// - Parameters:
+  ///   - turn: what to append.
   ///   - session: 1 to 64 of `[A-Za-z0-9_-]`.
+  ///   - user: the session's owner.
   ///   - createsSession: whether the turn may be the first one of its session. Otherwise a session that does not exist
   ///     was deleted in the meantime.
   ///   - mayExist: whether an earlier attempt may have appended this turn: one with its id is not appended again then.
@@ -37,12 +39,14 @@ public protocol TurnStore: Sendable {
 
 /// A session in a list.
 public struct SessionSummary: Sendable {
+  /// Its id.
   public let id: String
   /// When its newest turn was completed (RFC 3339, UTC).
   public let updatedAt: String
   /// How many turns it has.
   public let turns: Int
 
+  /// Makes one for a list.
   public init(id: String, updatedAt: String, turns: Int) {
     self.id = id
     self.updatedAt = updatedAt

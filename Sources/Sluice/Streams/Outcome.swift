@@ -1,5 +1,5 @@
 /// How a stream ended: counted and logged exactly once for each.
-public enum Outcome: String, Sendable, CaseIterable {
+enum Outcome: String, Sendable, CaseIterable {
   /// The answer was complete, and stored where it is to be stored.
   case completed
   /// The user stopped it.

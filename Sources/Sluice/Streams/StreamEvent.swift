@@ -25,5 +25,6 @@ public struct StreamMetadata: Sendable {
   /// Whether the client requested a report of the usage of tokens.
   public var wantsUsage = false
 
+  /// For tests of dialects; Sluice makes it.
   public init(messageID: String) { self.messageID = messageID }
 }

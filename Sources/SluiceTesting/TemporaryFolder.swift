@@ -1,0 +1,19 @@
+import Foundation
+
+/// A folder that is gone after the test.
+package final class TemporaryFolder: Sendable {
+  package let path: String
+
+  package init() {
+    path = NSTemporaryDirectory() + "sluice-test-\(UUID().uuidString)"
+    try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  package func file(_ name: String, _ text: String) -> String {
+    let file = path + "/" + name
+    _ = FileManager.default.createFile(atPath: file, contents: Data(text.utf8))
+    return file
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+}

@@ -1,0 +1,109 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("The documentation for embedders")
+  struct DocumentationTests {
+    private static let catalogue = packageRoot + "/Sources/Sluice/Sluice.docc"
+    private static let modules = packageRoot + "/.build/debug"
+
+    /// What the compiler needs to import Sluice from the build that these tests are part of.
+    private static let importing: [String] =
+      ["-I", modules + "/Modules"]
+      + (["CLinux", "CSimdJSON"].map { modules + "/\($0).build/module.modulemap" }
+      + ["CCurl", "CPCRE2", "CJOSE", "CCrypto", "CSystemd", "CFastCGI"].map {
+        packageRoot + "/Sources/\($0)/module.modulemap"
+      }).flatMap { ["-Xcc", "-fmodule-map-file=" + $0] }
+
+    private func run(_ tool: String, _ arguments: [String]) async throws -> (code: Int32?, output: String) {
+      let program = try Program("/usr/bin/env", [tool] + arguments)
+      let code = await program.exitCode(within: .seconds(240))
+      return (code, program.output + program.errors)
+    }
+
+    @Test("has a comment for every public symbol, and builds without a warning")
+    func builds() async throws {
+      let folder = TemporaryFolder()
+      let extracted = try await run(
+        "swift",
+        ["symbolgraph-extract", "-module-name", "Sluice", "-target", "x86_64-unknown-linux-gnu"] + Self.importing + [
+          "-minimum-access-level", "public", "-skip-synthesized-members",
+          "-experimental-allowed-reexported-modules=FastCGI,JSON,Upstream", "-output-dir", folder.path,
+        ])
+      try #require(extracted.code == 0, "\(extracted)")
+      let graph = try JSONDecoder().decode(
+        Graph.self, from: Data(contentsOf: URL(filePath: folder.path + "/Sluice.symbols.json")))
+      let names = graph.symbols.map { $0.pathComponents.joined(separator: ".") }
+      #expect(names.contains("Application") && names.contains("Generator") && names.contains("JSON"))
+      let bare = graph.symbols.filter { $0.docComment == nil }.map { $0.pathComponents.joined(separator: ".") }
+      #expect(bare == [], "without a comment")
+      let converted = try await run(
+        "docc",
+        [
+          "convert", Self.catalogue, "--additional-symbol-graph-dir", folder.path, "--fallback-display-name", "Sluice",
+          "--fallback-bundle-identifier", "sluice", "--output-path", folder.path + "/docs", "--warnings-as-errors",
+        ])
+      #expect(converted.code == 0 && !converted.output.contains("warning:"), "\(converted)")
+    }
+
+    private struct Graph: Decodable {
+      struct Symbol: Decodable {
+        struct Comment: Decodable {}
+        let pathComponents: [String]
+        let docComment: Comment?
+      }
+      let symbols: [Symbol]
+    }
+
+    @Test("has code that compiles, as an embedder would write it")
+    func code() async throws {
+      var files: [String] = []
+      let folder = TemporaryFolder()
+      for name in try FileManager.default.contentsOfDirectory(atPath: Self.catalogue).sorted()
+      where name.hasSuffix(".md") {
+        let text = try String(contentsOfFile: Self.catalogue + "/" + name, encoding: .utf8)
+        for (index, part) in text.components(separatedBy: "```swift\n").dropFirst().enumerated() {
+          let code = part.components(separatedBy: "```")[0]
+          let path = folder.path + "/\(name.dropLast(3))\(index).swift"
+          try Self.program(code).write(toFile: path, atomically: true, encoding: .utf8)
+          files.append(path)
+        }
+      }
+      #expect(files.count >= 6, "\(files)")
+      for file in files {
+        let (code, output) = try await run(
+          "swiftc",
+          ["-typecheck", "-parse-as-library", "-swift-version", "6", "-enable-testing"] + Self.importing
+            + Self.testing + [file])
+        #expect(code == 0, "\(file): \(output)")
+      }
+    }
+
+    /// Where the toolchain has swift-testing.
+    private static let testing: [String] = {
+      let path = ProcessInfo.processInfo.environment["PATH"]?.split(separator: ":").first {
+        FileManager.default.isExecutableFile(atPath: $0 + "/swiftc")
+      }
+      let root = URL(filePath: String(path ?? "/usr/bin") + "/swiftc").resolvingSymlinksInPath()
+        .deletingLastPathComponent().deletingLastPathComponent().path
+      return ["-I", root + "/lib/swift/linux/testing", "-plugin-path", root + "/lib/swift/host/plugins/testing"]
+    }()
+
+    /// A file of the code: statements get a function around them, and what they speak of.
+    private static func program(_ code: String) -> String {
+      if code.contains("@main") || code.contains("import Testing") { return code }
+      if code.hasPrefix("struct ") { return "import Sluice\n\n" + code }
+      let application = code.contains("let application") ? "" : "let application = try Application()\n"
+      return """
+        import Sluice
+
+        func watchForWork() async throws {}
+
+        func example() async throws {
+        \(application)\(code)
+        }
+        """
+    }
+  }
+}

@@ -1,0 +1,30 @@
+import FastCGI
+import JSON
+import Sluice
+import SluiceTesting
+
+/// An application in memory, with a store of its own.
+struct InMemory {
+  let folder = TemporaryFolder()
+  let application: Application
+  let client: TestClient
+
+  init(
+    generator: (any Generator)? = nil, authenticator: (any Authenticator)? = nil, turnStore: (any TurnStore)? = nil,
+    _ environment: [String: String] = [:]
+  ) throws {
+    var all = ["SLUICE_STATE": folder.path + "/state", "SLUICE_LOG": "error"]
+    if authenticator == nil { all["SLUICE_AUTH"] = "none" }
+    application = try Application(
+      generator: generator, authenticator: authenticator, turnStore: turnStore,
+      environment: all.merging(environment) { $1 })
+    client = try TestClient(application)
+  }
+
+  /// A chat message.
+  static var question: Request {
+    Request(
+      parameters: ["REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "CONTENT_TYPE": "application/json"],
+      body: JSON.object(["message": "a"]).encoded)
+  }
+}

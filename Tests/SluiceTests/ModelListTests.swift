@@ -1,0 +1,76 @@
+import JSON
+import SluiceTesting
+import Testing
+
+@Suite("The list of models")
+struct ModelListTests {
+  private func list(_ url: String, _ environment: [String: String] = [:]) async throws -> [TestResponse] {
+    let fixture = try InMemory(["SLUICE_UPSTREAM_URL": url].merging(environment) { $1 })
+    return [
+      try await fixture.client.send("GET", "/v1/models"), try await fixture.client.send("GET", "/v1/models"),
+    ]
+  }
+
+  @Test("is the upstream's, as it came, and is not requested again within a minute")
+  func passedOn() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.answer("200 OK", #"{"object":"list","data":[{"id":"a","owned_by":"x","n":1.50},{"noid":1},{"id":"b"}]}"#)
+    }
+    for response in try await list(upstream.baseURL) {
+      #expect(response.body == #"{"object":"list","data":[{"id":"a","owned_by":"x","n":1.50},{"id":"b"}]}"# + "\n")
+    }
+    #expect(upstream.requests.count == 1)
+    #expect(upstream.requests.first?.head.hasPrefix("GET /v1/models HTTP/1.1\r\n") == true, "\(upstream.requests)")
+  }
+
+  @Test("is the configured model where there is one")
+  func configured() async throws {
+    let upstream = try ScriptedUpstream { $0.answer("500 No", "") }
+    let response = try await list(upstream.baseURL, ["SLUICE_MODEL": "m"])[0]
+    #expect(response.json?["data"].map { "\($0)" }?.contains("m") == true && upstream.requests.isEmpty, "\(response)")
+  }
+
+  @Test("is empty where the upstream has none", arguments: ["404 Not Found", "405 Method Not Allowed", "200 OK"])
+  func none(status: String) async throws {
+    let upstream = try ScriptedUpstream { $0.answer(status, "<html>") }
+    for response in try await list(upstream.baseURL) { #expect(response.json?["data"] == .array([]), "\(response)") }
+    #expect(upstream.requests.count == 1)
+  }
+
+  @Test("fails as a stream would where the upstream fails, and is requested again then")
+  func failed() async throws {
+    let upstream = try ScriptedUpstream { $0.answer("500 No", "{}") }
+    for response in try await list(upstream.baseURL) {
+      #expect(response.status == 502 && response.json?["error"]?["code"] == "upstream_error", "\(response)")
+    }
+    #expect(upstream.requests.count == 2)
+    let gone = try await list("http://127.0.0.1:1/v1")[0]
+    #expect(gone.status == 502, "\(gone)")
+  }
+}
+
+@Suite("One event of the upstream")
+struct LongEventTests {
+  /// A response of `count` characters in one event, each as the escape that its server's encoder makes of it.
+  private func chat(_ count: Int, escape: String, limit: String) async throws -> TestResponse {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.head()
+      exchange.send("data: {\"choices\":[{\"delta\":{\"content\":\"")
+      exchange.send(String(repeating: escape, count: count))
+      exchange.send("\"}}]}\n\ndata: [DONE]\n\n")
+    }
+    let application = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MAX_ANSWER": limit])
+    return try await application.client.send("POST", "/api/chat", body: ["message": "a", "stream": false])
+  }
+
+  @Test(
+    "can be as long as SLUICE_MAX_ANSWER, whatever it is escaped by, and no longer",
+    arguments: [("x", 1), ("\\u0001", 1), ("\\n", 1), ("\\u00fc", 2), ("\\ud83d\\ude00", 4)])
+  func length(escape: String, bytes: Int) async throws {
+    let limit = 2 << 20
+    let whole = try await chat(limit / bytes, escape: escape, limit: "2M")
+    #expect(whole.json?["message"]?.string?.utf8.count == limit, "\(whole.status) \(whole.body.prefix(200))")
+    let long = try await chat(limit / bytes + 1, escape: escape, limit: "2M")
+    #expect(long.status == 502 && long.json?["error"]?["code"] == "upstream_error", "\(long.body.prefix(200))")
+  }
+}
