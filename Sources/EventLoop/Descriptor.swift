@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// The owner of one open file descriptor: it is closed exactly once, when its owner goes.
@@ -28,4 +29,16 @@ package struct Descriptor: ~Copyable, Sendable {
   }
 
   deinit { close(number) }
+}
+
+extension Descriptor {
+  /// Accepts a connection of a listening socket (accept4(2)), closed on exec.
+  ///
+  /// - Returns: its descriptor, for the caller to own; -1 with errno when there is none.
+  package borrowing func accept() -> CInt { clinux_accept(number) }
+
+  /// Locks one byte of a file for this open file, which loses it when it is closed (F_OFD_SETLK, fcntl(2)). Does not wait.
+  ///
+  /// - Returns: false, with errno, when it is another's.
+  package borrowing func lockByte(at index: Int) -> Bool { clinux_lock_byte(number, off_t(index)) == 0 }
 }

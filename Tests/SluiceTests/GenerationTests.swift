@@ -33,9 +33,10 @@ private final class Fixture {
     let delivery = format.delivery(
       of: "id", to: Request(parameters: [:]), heartbeat: heartbeat, on: reactor, pool: BlockingPool(),
       ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
-    var options = Generation.Options(limits: limits)
+    var options = Generation.Options()
     if !rules.isEmpty { options.redactor = Redactor(rules) }
-    generation = Generation(id: "id", messageID: "id", options, reactor: reactor, delivery: delivery)
+    generation = Generation(
+      id: "id", messageID: "id", options, limits: limits, reactor: reactor, delivery: delivery)
     let task = reactor.spawn { [self] in
       var termination: Termination
       do {

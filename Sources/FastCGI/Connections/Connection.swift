@@ -1,6 +1,5 @@
 import Bytes
 import CFastCGI
-import CLinux
 import EventLoop
 import Glibc
 

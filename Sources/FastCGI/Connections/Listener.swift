@@ -1,4 +1,3 @@
-import CLinux
 import EventLoop
 import Glibc
 
@@ -55,7 +54,7 @@ package final class Listener {
     // A bound, so that a flood of connections does not keep the loop from its streams.
     for _ in 0..<64 {
       guard budget.acquire(ConnectionServer.descriptorsPerConnection) else { return waitForDescriptors() }
-      let number = clinux_accept(descriptor.number)
+      let number = descriptor.accept()
       if number >= 0 {
         accepted(Descriptor(owning: number))
         continue

@@ -1,6 +1,15 @@
 import EventLoop
 import FastCGI
 
+/// Is told of what happens to a delivery's reader, on the loop.
+protocol DeliveryDelegate: AnyObject {
+  /// The reader has disconnected, or cannot be written to.
+  func deliveryDidDisconnect()
+
+  /// A scheduled flush could not send everything at once: a ``Delivery/flush()`` must follow.
+  func deliveryDidBlock()
+}
+
 /// One reader of a generation: how its response is written. It does not know who produces the deltas.
 ///
 /// Belongs to its loop. Nothing here blocks; what must wait for a slow reader is `async`.
@@ -17,14 +26,11 @@ protocol Delivery: AnyObject {
   /// Whether a ``flush()`` waits for the reader.
   var isWaitingForReader: Bool { get }
 
-  /// Whether the reader has disconnected. ``onDisconnect`` is not called for what happened before it was set.
+  /// Whether the reader had disconnected before there was a ``delegate``.
   var isReaderGone: Bool { get }
 
-  /// Called once when the reader disconnects, or cannot be written to.
-  var onDisconnect: (() -> Void)? { get set }
-
-  /// Called when a scheduled flush could not send everything at once: a ``flush()`` must follow.
-  var onBlocked: (() -> Void)? { get set }
+  /// Is told of what happens to the reader.
+  var delegate: (any DeliveryDelegate)? { get set }
 
   /// Starts the response, unless it has started: its head is sent by the first flush.
   func begin()

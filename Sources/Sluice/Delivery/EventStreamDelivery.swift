@@ -7,8 +7,7 @@ final class EventStreamDelivery: Delivery, Flushable {
   let needsText = false
   private(set) var lastSentAt: LoopClock.Instant
   let isReaderGone: Bool
-  var onDisconnect: (() -> Void)?
-  var onBlocked: (() -> Void)?
+  weak var delegate: (any DeliveryDelegate)?
   /// What was sent when the response is closed.
   private var closedBytes = 0
 
@@ -41,7 +40,7 @@ final class EventStreamDelivery: Delivery, Flushable {
     let transport = writer.transport
     isReaderGone = transport.isPeerGone
     self.writer = consume writer
-    transport.peerWent = { [weak self] in self?.onDisconnect?() }
+    transport.peerWent = { [weak self] in self?.delegate?.deliveryDidDisconnect() }
     if heartbeat > .zero { scheduleHeartbeat(after: heartbeat) }
   }
 
@@ -76,8 +75,8 @@ final class EventStreamDelivery: Delivery, Flushable {
     isFlushScheduled = false
     do throws(WriteError) {
       // More may have come out than was taken in: text that a redactor had withheld, a replacement, a long record.
-      if try body.flushNow() { lastSentAt = reactor.now } else { onBlocked?() }
-    } catch { onDisconnect?() }
+      if try body.flushNow() { lastSentAt = reactor.now } else { delegate?.deliveryDidBlock() }
+    } catch { delegate?.deliveryDidDisconnect() }
   }
 
   func flush() async throws(WriteError) {

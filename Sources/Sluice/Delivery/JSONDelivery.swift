@@ -8,8 +8,7 @@ final class JSONDelivery: Delivery {
   private(set) var lastSentAt: LoopClock.Instant
   let isWaitingForReader = false
   let isReaderGone: Bool
-  var onDisconnect: (() -> Void)?
-  var onBlocked: (() -> Void)?
+  weak var delegate: (any DeliveryDelegate)?
 
   private let body: DeliveryFormat.JSONBody
   private let request: Request
@@ -30,7 +29,7 @@ final class JSONDelivery: Delivery {
     let transport = writer.transport
     isReaderGone = transport.isPeerGone
     self.writer = consume writer
-    transport.peerWent = { [weak self] in self?.onDisconnect?() }
+    transport.peerWent = { [weak self] in self?.delegate?.deliveryDidDisconnect() }
   }
 
   func begin() {}

@@ -3,7 +3,9 @@ import FastCGI
 /// What is found out before anything is written.
 extension StreamRun {
   /// What is done about a valid request.
-  enum Decision {
+  ///
+  /// Indirect, because the frame of a task that lives as long as its stream has room for all cases otherwise.
+  indirect enum Decision {
     /// There is nothing to stream.
     case respond(Response)
     /// The request itself is not kept: it may be large, and its stream live long.
@@ -38,8 +40,7 @@ extension StreamRun {
     let message = try await countMessage()
     do {
       let request = try await endpoint.validate(context)
-      var options = Generation.Options(
-        limits: context.configuration.generationLimits, retainsText: request.retainsText || claim != nil)
+      var options = Generation.Options(retainsText: request.retainsText || claim != nil)
       options.redactor = try await services.redactor(for: context.configuration)
       return .generate(
         request.produce, session: request.session, options,
@@ -81,7 +82,7 @@ extension StreamRun {
     try await services.finishStoring(replay, key: earlier.key, for: context.user)
     return .replay(
       try await services.redacted(replay, for: context.configuration),
-      Generation.Options(limits: context.configuration.generationLimits, retainsText: false),
+      Generation.Options(retainsText: false),
       format(request, dialect, messageID: replay.messageID, isDisabled: isDisabled))
   }
 
@@ -105,7 +106,7 @@ extension StreamRun {
 
 extension Configuration {
   /// What each generation at a location is allowed.
-  fileprivate var generationLimits: GenerationLimits {
+  var generationLimits: GenerationLimits {
     GenerationLimits(
       firstToken: firstTokenTimeout, idle: idleTimeout, total: streamTimeout, maximumTextBytes: maximumAnswerBytes)
   }

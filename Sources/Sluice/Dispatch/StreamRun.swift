@@ -74,7 +74,9 @@ final class StreamRun {
   ) async {
     let delivery = format.delivery(
       of: id, to: context.head, heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool, writer)
-    let generation = Generation(id: id, messageID: messageID, options, reactor: reactor, delivery: delivery)
+    let generation = Generation(
+      id: id, messageID: messageID, options, limits: context.configuration.generationLimits, reactor: reactor,
+      delivery: delivery)
     register(generation, session: session)
     log(.info, "stream started", ["stream": .string(id)])
     var termination: Termination

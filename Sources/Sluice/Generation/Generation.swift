@@ -8,7 +8,6 @@ import Upstream
 final class Generation {
   /// What a generation needs to know of its request.
   struct Options {
-    var limits = GenerationLimits()
     /// Whether ``text`` is wanted; of a generation that is not stored it need not grow.
     var retainsText = true
     /// Takes out what nobody may see, before anything else is done with the text.
@@ -32,9 +31,9 @@ final class Generation {
 
   private let delivery: any Delivery
   private let retainsText: Bool
-  private let maximumTextBytes: Int
   private let redactor: Redactor?
-  private let deadlines: GenerationDeadlines
+  private let limits: GenerationLimits
+  private var deadlines: GenerationDeadlines?
   private var state = GenerationState()
   /// When the model last sent something that need not have led to output: text that was withheld, reasoning.
   private var lastActivityAt: LoopClock.Instant?
@@ -42,18 +41,19 @@ final class Generation {
   /// The output that is being relayed: its reader is woken for what could not be sent at once.
   var source: ModelOutput?
 
-  init(id: String, messageID: String, _ options: consuming Options, reactor: Reactor, delivery: any Delivery) {
+  init(
+    id: String, messageID: String, _ options: consuming Options, limits: GenerationLimits, reactor: Reactor,
+    delivery: any Delivery
+  ) {
     self.id = id
     self.messageID = messageID
     self.reactor = reactor
     self.delivery = delivery
     retainsText = options.retainsText || delivery.needsText
-    maximumTextBytes = options.limits.maximumTextBytes
+    self.limits = limits
     redactor = options.redactor
-    deadlines = GenerationDeadlines(options.limits, on: reactor)
     startedAt = reactor.now
-    delivery.onDisconnect = { [weak self] in self?.terminate(.disconnected) }
-    delivery.onBlocked = { [weak self] in self?.source?.wakeReader() }
+    delivery.delegate = self
     if delivery.isReaderGone { terminate(.disconnected) }
   }
 
@@ -93,8 +93,8 @@ final class Generation {
     guard !delta.isEmpty else { return }
     deltas += 1
     textBytes += delta.utf8.count
-    guard textBytes <= maximumTextBytes else {
-      throw Failure(.upstreamError, "The answer is longer than \(maximumTextBytes) bytes.")
+    guard textBytes <= limits.maximumTextBytes else {
+      throw Failure(.upstreamError, "The answer is longer than \(limits.maximumTextBytes) bytes.")
     }
     if firstDeltaAt == nil { firstDeltaAt = reactor.now }
     if retainsText { text += delta }
@@ -114,7 +114,7 @@ final class Generation {
     guard !state.isTerminating else { return }
     if let redactor { try appendRedacted(redactor.finish()) }
     try await flush()
-    if state.completeText() { deadlines.cancel() }
+    if state.completeText() { deadlines?.cancel() }
   }
 
   // MARK: For the one who runs it
@@ -125,8 +125,7 @@ final class Generation {
   func start(cancel: @escaping () -> Void) {
     if state.isTerminating { return cancel() }
     cancelHandler = cancel
-    deadlines.start(
-      silence: { [unowned self] in silence }, onTimeout: { [unowned self] in terminate(.failed($0)) })
+    deadlines = GenerationDeadlines(limits, of: self)
   }
 
   /// Requests termination from outside the handler. The first request wins.
@@ -142,16 +141,22 @@ final class Generation {
   /// - Returns: how it terminated.
   func close(_ own: Termination) async -> Termination {
     cancelHandler = nil
-    deadlines.cancel()
+    deadlines?.cancel()
     let termination = state.close(own)
     return await delivery.close(termination, text: text) ? termination : .disconnected
   }
 
-  private var silence: GenerationDeadlines.Silence {
+  /// Since when the model has been silent.
+  var silence: GenerationDeadlines.Silence {
     if delivery.isWaitingForReader { return .readerIsSlow }
     guard firstDeltaAt != nil || lastActivityAt != nil else { return .sinceStart }
     return .since(max(delivery.lastSentAt, lastActivityAt ?? delivery.lastSentAt))
   }
+}
+
+extension Generation: DeliveryDelegate {
+  func deliveryDidDisconnect() { terminate(.disconnected) }
+  func deliveryDidBlock() { source?.wakeReader() }
 }
 
 /// The fast path: deltas from the generator's callback straight into the delivery's buffer, while the task sleeps.

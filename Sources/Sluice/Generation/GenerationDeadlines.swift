@@ -1,6 +1,6 @@
 import EventLoop
 
-/// The limits in time of one generation. Belongs to its loop.
+/// The limits in time of one generation, which owns it. Belongs to its loop.
 final class GenerationDeadlines {
   /// Since when the model has been silent.
   enum Silence {
@@ -11,47 +11,42 @@ final class GenerationDeadlines {
     case readerIsSlow
   }
 
+  private unowned let generation: Generation
   private let limits: GenerationLimits
-  private let reactor: Reactor
-  private let startedAt: LoopClock.Instant
   private var idleTimer: Timer?
   private var totalTimer: Timer?
 
-  init(_ limits: GenerationLimits, on reactor: Reactor) {
+  /// Starts the clocks. A delta costs no more than storing its time: the generation is asked when a timer fires.
+  init(_ limits: GenerationLimits, of generation: Generation) {
     self.limits = limits
-    self.reactor = reactor
-    startedAt = reactor.now
+    self.generation = generation
+    totalTimer = generation.reactor.schedule(after: limits.total) { [unowned self] in
+      timeOut("The answer took longer than \(self.limits.total).")
+    }
+    scheduleIdle(after: min(limits.firstToken, limits.idle))
   }
 
-  /// Starts the clocks.
-  ///
-  /// - Parameters:
-  ///   - silence: is called when a timer fires, so that a delta costs no more than storing its time.
-  ///   - onTimeout: is called once.
-  func start(silence: @escaping () -> Silence, onTimeout: @escaping (Failure) -> Void) {
-    totalTimer = reactor.schedule(after: limits.total) { [limits] in
-      onTimeout(Failure(.upstreamTimeout, "The answer took longer than \(limits.total)."))
-    }
-    scheduleIdle(after: min(limits.firstToken, limits.idle), silence, onTimeout)
+  private func scheduleIdle(after delay: Duration) {
+    idleTimer = generation.reactor.schedule(after: delay) { [unowned self] in checkSilence() }
   }
 
-  private func scheduleIdle(
-    after delay: Duration, _ silence: @escaping () -> Silence, _ onTimeout: @escaping (Failure) -> Void
-  ) {
-    idleTimer = reactor.schedule(after: delay) { [unowned self] in
-      let (start, limit): (LoopClock.Instant, Duration)
-      switch silence() {
-      case .sinceStart: (start, limit) = (startedAt, limits.firstToken)
-      case .since(let instant): (start, limit) = (instant, limits.idle)
-      case .readerIsSlow: return scheduleIdle(after: limits.idle, silence, onTimeout)
-      }
-      let elapsed = reactor.now - start
-      if elapsed < limit {
-        scheduleIdle(after: limit - elapsed, silence, onTimeout)
-      } else {
-        onTimeout(Failure(.upstreamTimeout, "The model said nothing for \(limit)."))
-      }
+  private func checkSilence() {
+    let (start, limit): (LoopClock.Instant, Duration)
+    switch generation.silence {
+    case .sinceStart: (start, limit) = (generation.startedAt, limits.firstToken)
+    case .since(let instant): (start, limit) = (instant, limits.idle)
+    case .readerIsSlow: return scheduleIdle(after: limits.idle)
     }
+    let elapsed = generation.reactor.now - start
+    if elapsed < limit {
+      scheduleIdle(after: limit - elapsed)
+    } else {
+      timeOut("The model said nothing for \(limit).")
+    }
+  }
+
+  private func timeOut(_ message: String) {
+    generation.terminate(.failed(Failure(.upstreamTimeout, message)))
   }
 
   /// Cancels them: storing the result is not subject to them.

@@ -1,4 +1,3 @@
-import CLinux
 import EventLoop
 import Glibc
 
@@ -22,7 +21,7 @@ extension Store {
       let descriptor = try openOrMake(path)
       var index = 0
       while limit == 0 || index < limit {
-        if clinux_lock_byte(descriptor.number, off_t(index)) == 0 { return LockedSlot(descriptor) }
+        if descriptor.lockByte(at: index) { return LockedSlot(descriptor) }
         guard errno == EAGAIN || errno == EACCES else { throw SystemError("lock \(path)") }
         index += 1
       }
