@@ -29,7 +29,8 @@ protocol Delivery: AnyObject {
   /// Whether the reader had disconnected before there was a ``delegate``.
   var isReaderGone: Bool { get }
 
-  /// Is told of what happens to the reader.
+  /// Is told of what happens to the reader. Unowned, because a weak reference makes every retain of its object a slow one;
+  /// the delegate owns the delivery and takes itself away when it is released.
   var delegate: (any DeliveryDelegate)? { get set }
 
   /// Starts the response, unless it has started: its head is sent by the first flush.

@@ -7,7 +7,8 @@ final class EventStreamDelivery: Delivery, Flushable {
   let needsText = false
   private(set) var lastSentAt: LoopClock.Instant
   let isReaderGone: Bool
-  weak var delegate: (any DeliveryDelegate)?
+  unowned var delegate: (any DeliveryDelegate)?
+  private let transport: any ResponseTransport
   /// What was sent when the response is closed.
   private var closedBytes = 0
 
@@ -37,12 +38,14 @@ final class EventStreamDelivery: Delivery, Flushable {
     self.reactor = reactor
     self.pool = pool
     lastSentAt = reactor.now
-    let transport = writer.transport
+    transport = writer.transport
     isReaderGone = transport.isPeerGone
     self.writer = consume writer
-    transport.peerWent = { [weak self] in self?.delegate?.deliveryDidDisconnect() }
+    transport.peerWent = { [unowned self] in delegate?.deliveryDidDisconnect() }
     if heartbeat > .zero { scheduleHeartbeat(after: heartbeat) }
   }
+
+  deinit { transport.peerWent = nil }
 
   var sentBytes: Int { body?.sentBytes ?? closedBytes }
 

@@ -8,7 +8,8 @@ final class JSONDelivery: Delivery {
   private(set) var lastSentAt: LoopClock.Instant
   let isWaitingForReader = false
   let isReaderGone: Bool
-  weak var delegate: (any DeliveryDelegate)?
+  unowned var delegate: (any DeliveryDelegate)?
+  private let transport: any ResponseTransport
 
   private let body: DeliveryFormat.JSONBody
   private let request: Request
@@ -26,11 +27,13 @@ final class JSONDelivery: Delivery {
     self.reactor = reactor
     self.pool = pool
     lastSentAt = reactor.now
-    let transport = writer.transport
+    transport = writer.transport
     isReaderGone = transport.isPeerGone
     self.writer = consume writer
-    transport.peerWent = { [weak self] in self?.delegate?.deliveryDidDisconnect() }
+    transport.peerWent = { [unowned self] in delegate?.deliveryDidDisconnect() }
   }
+
+  deinit { transport.peerWent = nil }
 
   func begin() {}
   func canTake(_ bytes: Int) -> Bool { true }

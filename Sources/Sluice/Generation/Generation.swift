@@ -57,6 +57,8 @@ final class Generation {
     if delivery.isReaderGone { terminate(.disconnected) }
   }
 
+  deinit { delivery.delegate = nil }
+
   /// The rules in force when the generation started. What is made of its text is redacted by the same.
   var redactionRules: [Redactions.Rule] { redactor?.rules ?? [] }
 
