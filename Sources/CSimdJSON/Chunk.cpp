@@ -1,0 +1,199 @@
+// One chunk of a streamed chat completion, as OpenAI's API has it, or what servers send in its place.
+#include "Parser.h"
+
+#include <cstring>
+
+using namespace csimdjson;
+
+namespace {
+
+// Whether a value is anything to speak of. null, false, 0, "", [] and {} are not: an `if` of the servers' own languages
+// passes over them.
+bool is_something(ondemand::value value) {
+  std::string_view raw = value.raw_json_token();
+  if (raw.empty()) return false;
+  ondemand::array array;
+  ondemand::object object;
+  switch (raw[0]) {
+  case 'n': case 'f': return false;
+  case '"': return raw.size() > 1 && raw[1] != '"';
+  case '[':
+    if (value.get_array().get(array)) return true;
+    for (auto element : array) {
+      (void)element;
+      return true;
+    }
+    return false;
+  case '{':
+    if (value.get_object().get(object)) return true;
+    for (auto entry : object) {
+      (void)entry;
+      return true;
+    }
+    return false;
+  default: return raw[0] != '0';
+  }
+}
+
+void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
+  ondemand::json_type type;
+  ondemand::object error;
+  if (value.type().get(type)) return;
+  if (type != ondemand::json_type::object) {
+    if (is_something(value)) chunk.has_error = true;
+    return;
+  }
+  if (value.get_object().get(error)) return;
+  each_field(error, [&](std::string_view key, ondemand::value member) {
+    chunk.has_error = true;
+    if (key != "type" && (key != "code" || chunk.error_kind.bytes)) return;
+    csimdjson_text kind = string(parser, member);
+    if (kind.bytes) chunk.error_kind = kind;
+  });
+}
+
+// Content that comes as an array of parts: the text of those that have one, joined.
+csimdjson_text read_parts(csimdjson_parser &parser, ondemand::array parts, csimdjson_chunk &chunk) {
+  parser.kept.emplace_back();
+  std::string &joined = parser.kept.back();
+  for (auto element : parts) {
+    ondemand::object part;
+    bool is_whole = !element.get_object().get(part) && each_field(part, [&](std::string_view key, ondemand::value member) {
+      if (key == "text") {
+        csimdjson_text piece = string(parser, member);
+        if (piece.bytes) joined.append(reinterpret_cast<const char *>(piece.bytes), piece.count);
+      } else if (key != "type" && is_something(member)) {
+        chunk.is_active = true;
+      }
+    });
+    if (!is_whole) {
+      parser.is_broken = true;
+      return {nullptr, 0};
+    }
+  }
+  return text(joined);
+}
+
+csimdjson_text read_content(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
+  ondemand::json_type type;
+  ondemand::array parts;
+  if (value.type().get(type) || type == ondemand::json_type::null) return {nullptr, 0};
+  if (type == ondemand::json_type::string) return string(parser, value);
+  if (type == ondemand::json_type::array && !value.get_array().get(parts)) return read_parts(parser, parts, chunk);
+  // Text that cannot be read must not be missing from a complete answer.
+  parser.is_broken = true;
+  return {nullptr, 0};
+}
+
+void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chunk &chunk) {
+  each_field(delta, [&](std::string_view key, ondemand::value value) {
+    if (key == "content") chunk.content = read_content(parser, value, chunk);
+    else if (key == "error") read_error(parser, value, chunk);
+    // Reasoning under any of its names, tool calls, a refusal.
+    else if (key != "role" && is_something(value)) chunk.is_active = true;
+  });
+}
+
+void read_finish_reason(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
+  ondemand::json_type type;
+  if (value.type().get(type) || type == ondemand::json_type::null) return;
+  csimdjson_text reason = string(parser, value);
+  if (!reason.bytes) chunk.has_error = true;
+  else if (reason.count) chunk.finish_reason = reason;
+}
+
+// Reads one element of `choices`, the one at `place`. Only the choice of index 0 is read into `chunk`: the text of
+// another one does not belong to it. An error of any choice is one of the response. False when it is broken.
+bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t place, csimdjson_chunk &chunk) {
+  csimdjson_chunk own = {};
+  int64_t index = place;
+  bool is_whole = each_field(choice, [&](std::string_view key, ondemand::value value) {
+    ondemand::object delta;
+    if (key == "delta" || key == "message") {
+      if (!value.get_object().get(delta)) read_delta(parser, delta, own);
+    } else if (key == "finish_reason") {
+      read_finish_reason(parser, value, own);
+    } else if (key == "error") {
+      read_error(parser, value, own);
+    } else if (key == "index") {
+      if (value.get_int64().get(index)) index = place;
+    }
+  });
+  if (!is_whole) return false;
+  if (own.has_error) {
+    chunk.has_error = true;
+    chunk.error_kind = own.error_kind;
+  }
+  if (index != 0) return true;
+  if (own.content.bytes) chunk.content = own.content;
+  if (own.finish_reason.bytes) chunk.finish_reason = own.finish_reason;
+  chunk.is_active |= own.is_active;
+  return true;
+}
+
+void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
+  chunk.has_usage = true;
+  each_field(usage, [&](std::string_view key, ondemand::value value) {
+    int64_t number;
+    if (key == "prompt_tokens" && !value.get_int64().get(number)) chunk.prompt_tokens = number;
+    else if (key == "completion_tokens" && !value.get_int64().get(number)) chunk.completion_tokens = number;
+    else if (key == "total_tokens" && !value.get_int64().get(number)) chunk.total_tokens = number;
+  });
+}
+
+// False when the choices are broken.
+bool read_choices(csimdjson_parser &parser, ondemand::array choices, csimdjson_chunk &chunk) {
+  int64_t place = 0;
+  for (auto element : choices) {
+    ondemand::object choice;
+    if (element.get_object().get(choice) || !read_choice(parser, choice, place++, chunk)) return false;
+    chunk.has_choice = true;
+  }
+  return true;
+}
+
+} // namespace
+
+bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t count, csimdjson_chunk *chunk) {
+  std::memset(chunk, 0, sizeof *chunk);
+  ondemand::document document;
+  ondemand::object object;
+  if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
+  bool is_chunk = false, is_empty = true, is_broken = false;
+  // A chunk that is broken half-way is no chunk: what was read of it does not count.
+  bool is_whole = each_field(object, [&](std::string_view key, ondemand::value value) {
+    is_empty = false;
+    if (key == "choices") {
+      ondemand::array choices;
+      if (value.get_array().get(choices)) return;
+      is_chunk = true;
+      if (!read_choices(*parser, choices, *chunk)) is_broken = true;
+    } else if (key == "error") {
+      read_error(*parser, value, *chunk);
+    } else if (key == "usage") {
+      ondemand::object usage;
+      if (!value.get_object().get(usage)) read_usage(usage, *chunk);
+    } else if (key == "object") {
+      std::string_view name;
+      if (value.get_string().get(name)) return;
+      if (name == "chat.completion.chunk") is_chunk = true;
+      if (name == "error") chunk->has_error = true;
+    } else if (key == "type" && !chunk->error_kind.bytes) {
+      // Of a server that sends an error bare: {"object":"error","type":…}.
+      chunk->error_kind = string(*parser, value);
+    } else if (key == "detail" || key == "errors") {
+      if (is_something(value)) chunk->has_error = true;
+    } else if (key == "x_groq") {
+      // Groq tells there why it has stopped a stream.
+      ondemand::object extension;
+      if (value.get_object().get(extension)) return;
+      bool is_read = each_field(extension, [&](std::string_view name, ondemand::value inner) {
+        if (name == "error") read_error(*parser, inner, *chunk);
+      });
+      if (!is_read) is_broken = true;
+    }
+  });
+  // Whatever else a server sends in a chunk's place is not a part of an answer.
+  if (!is_chunk && !chunk->has_usage && !is_empty) chunk->has_error = true;
+  return is_whole && !is_broken && !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
+}
