@@ -225,7 +225,7 @@ extension Integration {
       let sluice = try await Sluice(executable: "sluice-relay")
       let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/summary"), ("HTTP_X_USER", "ada")]
       let text = try ask(sluice, post, body: #"{"text":"four words are here"}"#).answer().text
-      #expect(text.contains(#"data: {"line":"20 characters,\n"}"#) && text.contains("Summarised for ada."), "\(text)")
+      #expect(text.contains(#"data: {"line":"19 characters,\n"}"#) && text.contains("Summarised for ada."), "\(text)")
       #expect(text.contains("event: end\ndata: {\"ok\":true}"), "\(text)")
       #expect(try ask(sluice, Array(post.dropLast()), body: "{}").answer().text.contains("Say who you are"))
       #expect(try ask(sluice, post, body: "{}").answer().text.contains("bad_request"))
