@@ -8,7 +8,7 @@ public struct Request: Sendable {
   /// The body, read whole. Empty when there was none.
   public var body: [UInt8]
   /// Whether the body was longer than the server takes. It was not read then, and ``body`` is empty.
-  public var isBodyTooLarge = false
+  package var isBodyTooLarge = false
   /// Whether the process has no descriptor left that this request could connect to a model with.
   package var lacksDescriptor = false
 

@@ -106,6 +106,24 @@ public enum JSON: Sendable, Equatable {
     return text
   }
 
+  /// The value, where this is `true` or `false`.
+  public var bool: Bool? {
+    guard case .bool(let value) = self else { return nil }
+    return value
+  }
+
+  /// The elements, where this is an array.
+  public var array: [JSON]? {
+    guard case .array(let elements) = self else { return nil }
+    return elements
+  }
+
+  /// The members, where this is an object.
+  public var object: Members? {
+    guard case .object(let members) = self else { return nil }
+    return members
+  }
+
   /// The number, where this is a whole one that fits.
   public var integer: Int? {
     switch self {
@@ -135,11 +153,12 @@ public enum JSON: Sendable, Equatable {
 }
 
 extension JSON: ExpressibleByStringLiteral, ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral,
-  ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral
+  ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral
 {
   public init(stringLiteral value: String) { self = .string(value) }
   public init(booleanLiteral value: Bool) { self = .bool(value) }
   public init(integerLiteral value: Int) { self = .integer(value) }
+  public init(floatLiteral value: Double) { self = .number(value) }
   public init(arrayLiteral elements: JSON...) { self = .array(elements) }
   public init(dictionaryLiteral elements: (String, JSON)...) {
     self = .object(Members(elements.map { Members.Member(name: $0, value: $1) }))

@@ -8,20 +8,27 @@ import Synchronization
 public final class ScriptedUpstream: Sendable {
   /// A request as it came.
   public struct Request: Sendable {
+    /// The request line and the header fields, as they came.
     public let head: String
+    /// The body, as text.
     public let body: String
   }
 
+  /// Answers one request. It runs on a thread of its connection and may block.
   public typealias Script = @Sendable (Exchange) -> Void
 
+  /// The port on 127.0.0.1, of the system's choice.
   public let port: UInt16
   private let seen = Locked<[Request]>([])
   private let accepted = Atomic(0)
   private let closedByPeer = Locked<[ContinuousClock.Instant]>([])
   private let listener: Int32
 
+  /// For `SLUICE_UPSTREAM_URL`.
   public var baseURL: String { "http://127.0.0.1:\(port)/v1" }
+  /// The requests so far.
   public var requests: [Request] { seen.withLock { $0 } }
+  /// How many connections were accepted.
   public var connections: Int { accepted.load(ordering: .relaxed) }
   /// When peers have closed connections that a script was waiting on with ``Exchange/waitForClose(within:)``.
   public var closings: [ContinuousClock.Instant] { closedByPeer.withLock { $0 } }
@@ -94,6 +101,7 @@ public final class ScriptedUpstream: Sendable {
 
   /// One request being answered.
   public final class Exchange {
+    /// What is answered.
     public let request: Request
     fileprivate var keepsConnection = false
     private let number: CInt
@@ -114,6 +122,7 @@ public final class ScriptedUpstream: Sendable {
     /// Whether the peer has taken everything so far, or may still.
     public private(set) var isOpen = true
 
+    /// Sends bytes as they are.
     public func send(_ bytes: [UInt8]) {
       var sent = 0
       while sent < bytes.count {
@@ -149,6 +158,7 @@ public final class ScriptedUpstream: Sendable {
       )
     }
 
+    /// The record that ends a stream.
     public func done() { send("data: [DONE]\n\n") }
 
     /// The usual answer: a head, the deltas, a finish reason, `[DONE]`.

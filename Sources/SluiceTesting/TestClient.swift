@@ -24,7 +24,8 @@ public final class TestClient: Sendable {
 
   deinit { thread.stop() }
 
-  /// Sends a request and waits for the whole response.
+  /// Sends a request and waits for the whole response. When the task is cancelled, the client disconnects: what was
+  /// received up to there is returned.
   ///
   /// - Parameters:
   ///   - method: an HTTP method, in upper case.
@@ -48,18 +49,28 @@ public final class TestClient: Sendable {
     for (name, value) in parameters { all[name] = value }
     let request = Request(parameters: all, body: body?.encoded ?? [])
     let application = application
-    let (text, isComplete) = await withCheckedContinuation { continuation in
-      thread.loop.execute { reactor in
-        let transport = MemoryTransport(on: reactor)
-        transport.onClose = { [unowned transport] in
-          continuation.resume(returning: (transport.text, transport.isFinished))
+    let transport = OnLoop()
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        thread.loop.execute { reactor in
+          let memory = MemoryTransport(on: reactor)
+          memory.onClose = { [unowned memory] in
+            continuation.resume(returning: TestResponse(memory.text, isComplete: memory.isFinished))
+          }
+          unsafe transport.transport = memory
+          application.respond(
+            request, ResponseWriter(memory, isHeadRequest: method == "HEAD", writeTimeout: .seconds(10)), on: reactor)
         }
-        application.respond(
-          request, ResponseWriter(transport, isHeadRequest: method == "HEAD", writeTimeout: .seconds(10)), on: reactor)
       }
+    } onCancel: {
+      thread.loop.execute { _ in unsafe transport.transport?.leave() }
     }
-    return TestResponse(text, isComplete: isComplete)
   }
+}
+
+/// Where a request's transport is kept: touched on the client's loop only.
+private final class OnLoop: Sendable {
+  nonisolated(unsafe) weak var transport: MemoryTransport?
 }
 
 /// A response as a client has it.
@@ -68,6 +79,7 @@ public struct TestResponse: Sendable {
   public struct Event: Sendable {
     /// `message` where the record has none.
     public let type: String
+    /// Its data, lines joined.
     public let data: String
     /// The data as JSON; nil where it is none.
     public var json: JSON? { try? JSON(parsing: Array(data.utf8)) }
@@ -77,6 +89,7 @@ public struct TestResponse: Sendable {
   public let status: Int
   /// By their names in lower case.
   public let headers: [String: String]
+  /// The body, as text.
   public let body: String
   /// Whether the response came to its end. One that was aborted is what a client sees as a broken connection.
   public let isComplete: Bool

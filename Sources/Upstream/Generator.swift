@@ -43,7 +43,7 @@ public struct GeneratorOutput {
 
   /// Yields the next part of the text, of any size; an empty one is ignored. Waits while the reader is 64 KiB behind.
   ///
-  /// - Throws: `CancellationError` when the stream has terminated: return then.
+  /// - Throws: `CancellationError` when the stream has terminated: let it through.
   public func yield(_ text: String) async throws {
     output.yield(text)
     while !output.isFinished, output.isFull { await room.wait() }

@@ -1,10 +1,12 @@
 /// Why there is no answer, or no whole one.
 public struct GeneratorError: Error, Sendable, Equatable {
   /// What kind of failure it is. New ones may be added.
-  public struct Code: Sendable, Hashable {
+  public struct Code: Sendable, Hashable, CustomStringConvertible {
     package enum Value: Sendable { case failed, truncated, timedOut, rateLimited, cancelled, misconfigured }
 
     package let value: Value
+
+    public var description: String { "\(value)" }
 
     /// The upstream refused, failed, could not be reached or did not speak the protocol: `upstream_error`.
     public static let failed = Code(value: .failed)

@@ -93,9 +93,10 @@ extension Integration {
     /// A file of the code: statements get a function around them, and what they speak of.
     private static func program(_ code: String) -> String {
       if code.contains("@main") || code.contains("import Testing") { return code }
-      if code.hasPrefix("struct ") { return "import Sluice\n\n" + code }
+      if code.hasPrefix("struct ") || code.hasPrefix("nonisolated") { return "import Sluice\n\n" + code }
       let application = code.contains("let application") ? "" : "let application = try Application()\n"
       return """
+        import Glibc
         import Sluice
 
         func watchForWork() async throws {}

@@ -11,6 +11,7 @@ import Testing
 private struct Script: Generator {
   var parts: [String] = []
   var error: GeneratorError?
+  var reason = FinishReason.stop
   /// Accepts, and waits for it before it yields.
   var accepts: Gate?
 
@@ -21,7 +22,8 @@ private struct Script: Generator {
     }
     for part in parts { try await output.yield(part) }
     if let error { throw error }
-    return Completion(.stop, usage: Usage(promptTokens: 1, completionTokens: parts.count, totalTokens: 1 + parts.count))
+    return Completion(
+      reason, usage: Usage(promptTokens: 1, completionTokens: parts.count, totalTokens: 1 + parts.count))
   }
 }
 
@@ -127,6 +129,45 @@ struct EmbeddingTests {
     #expect(response.events.compactMap { $0.json?["content"]?.string }.joined() == "a sea bc 3")
     #expect(response.events.compactMap { $0.json?["type"]?.string }.last == "complete")
     #expect(response.headers["sluice-stream-id"]?.count == 36)
+  }
+
+  @Test("has the model's reason and usage in its terminal record, of what was relayed last")
+  func completion() async throws {
+    let fixture = try InMemory(generator: Script(parts: ["a", "b"], reason: .length))
+    fixture.application.stream("GET", "/cut") { _, stream in
+      try await stream.relay(Prompt(messages: []))
+      try await stream.send("!")
+    }
+    let done = try await fixture.client.send("GET", "/cut").events.last
+    #expect(
+      done?.json?["finishReason"] == "length" && done?.json?["usage"]?["total_tokens"] == 3,
+      "\(String(describing: done))")
+  }
+
+  @Test("never sees a body over the limit, nor what is no JSON where it reads JSON")
+  func bodies() async throws {
+    let fixture = try InMemory(["SLUICE_MAX_BODY": "100"])
+    fixture.application.handle("POST", "/json") { .json(["n": .integer(try $0.json()["a"]?.integer ?? -1)]) }
+    fixture.application.stream("POST", "/stream") { _, stream in try await stream.send("a") }
+    let long: JSON = ["a": .string(String(repeating: "x", count: 100))]
+    for path in ["/json", "/stream"] { #expect(try await fixture.client.send("POST", path, body: long).status == 413) }
+    #expect(try await fixture.client.send("POST", "/json", body: ["a": 7]).json?["n"] == 7)
+    #expect(try await fixture.client.send("POST", "/json").status == 415)
+    let junk = try await fixture.client.send("POST", "/json", headers: ["Content-Type": "application/json"])
+    #expect(junk.status == 400, "\(junk)")
+  }
+
+  @Test("has its stream disconnected by a test client whose task is cancelled", .timeLimit(.minutes(1)))
+  func testClientLeaves() async throws {
+    let generator = Endless()
+    let fixture = try InMemory(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
+    let client = fixture.client
+    let asking = Task { try await client.send("POST", "/api/chat", body: ["message": "a"]) }
+    #expect(await eventually { generator.yielded.load(ordering: .relaxed) > 10 })
+    asking.cancel()
+    let response = try await asking.value
+    #expect(!response.isComplete && response.events.allSatisfy { $0.type == "token" })
+    #expect(await eventually { generator.cancelled.load(ordering: .relaxed) == 1 })
   }
 
   @Test("gives a dialect, which ?dialect= finds on its route, and which others can replace")

@@ -6,7 +6,13 @@ import JSON
 public struct Records {
   var bytes: [UInt8]
 
-  init(_ bytes: consuming [UInt8] = []) { self.bytes = bytes }
+  init(_ bytes: consuming [UInt8]) { self.bytes = bytes }
+
+  /// No records: for tests of dialects. Sluice makes those that are sent.
+  public init() { bytes = [] }
+
+  /// What is sent, as text.
+  public var text: String { String(decoding: bytes, as: UTF8.self) }
 
   /// Appends a record with JSON data.
   ///

@@ -24,7 +24,15 @@ extension Failure {
 }
 
 extension Response {
-  /// A JSON answer, ended by a newline.
+  /// A response of plain text.
+  public static func text(_ text: String, status: Int = 200) -> Response {
+    var head = ResponseHead(status: status)
+    head.set("Content-Type", "text/plain; charset=utf-8")
+    head.set("Cache-Control", "no-store")
+    return Response(head, body: Array(text.utf8))
+  }
+
+  /// A JSON response, ended by a newline.
   public static func json(_ json: JSON, status: Int = 200) -> Response {
     var head = ResponseHead(status: status)
     head.set("Content-Type", "application/json")

@@ -127,7 +127,7 @@ public struct Failure: Error, Sendable, Equatable {
   /// The methods that the path has (`Allow`), with ``Code/methodNotAllowed``.
   public internal(set) var allowedMethods: [String] = []
   /// The path of the answer that is not streamed (`Link`), with ``Code/streamingDisabled``.
-  public var alternate: String?
+  public internal(set) var alternate: String?
   /// The stream of the request in progress (`Sluice-Stream-Id`), with ``Code/conflict``.
   public internal(set) var streamID: String?
 

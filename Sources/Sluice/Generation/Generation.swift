@@ -38,6 +38,8 @@ final class Generation {
   /// When the model last sent something that need not have led to output: text that was withheld, reasoning.
   private var lastActivityAt: LoopClock.Instant?
   private var cancelHandler: (() -> Void)?
+  /// How the output that was relayed last was completed.
+  private(set) var relayedCompletion: Completion?
   /// The output that is being relayed: its reader is woken for what could not be sent at once.
   var source: ModelOutput?
 
@@ -66,6 +68,9 @@ final class Generation {
   var handlerObservedTermination: Bool { state.handlerObservedTermination }
 
   // MARK: For the handler
+
+  /// Notes how an output was completed.
+  func didRelay(_ completion: Completion) { relayedCompletion = completion }
 
   /// Sends a delta, and the head before the first one. Returns when the web server has it.
   func send(_ delta: String) async throws {

@@ -1,10 +1,11 @@
 import EventLoop
 import FastCGI
+import JSON
 
 /// A request whose sender is known: what every handler is given. Use it on any thread.
 @safe
 public final class RequestContext: Sendable {
-  /// The request with its body, which is empty when the client's was longer than `SLUICE_MAX_BODY`.
+  /// The request with its body. One with a longer body than `SLUICE_MAX_BODY` is refused before a handler sees it.
   public var request: Request {
     var request = Request(parameters: parameters, body: body.bytes)
     request.isBodyTooLarge = body.isTooLarge
@@ -39,6 +40,27 @@ public final class RequestContext: Sendable {
     self.pathParameters = pathParameters
     self.correlationID = correlationID
     self.configuration = configuration
+  }
+
+  /// Returns the JSON of the body, an object or an array. Takes some milliseconds for a megabyte.
+  ///
+  /// - Throws: ``Failure`` when the body is not JSON (400) or not declared as `application/json` (415).
+  public func json() throws(Failure) -> JSON {
+    guard head.declaresJSON else {
+      throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
+    }
+    do { return try JSON(parsing: body.bytes) } catch {
+      throw Failure(
+        .badRequest, "The body is not valid JSON, or is nested more than \(JSON.maximumDepth) deep: send a JSON object."
+      )
+    }
+  }
+
+  /// - Throws: ``Failure/Code/payloadTooLarge`` when the body was not read.
+  func checkBody() throws(Failure) {
+    guard !body.isTooLarge else {
+      throw Failure(.payloadTooLarge, "The body is longer than \(configuration.maximumBodyBytes) bytes.")
+    }
   }
 
   /// The loop of the request's task. Not to be used elsewhere.

@@ -24,32 +24,21 @@ struct RequestFields: Sendable {
     if context.method == "GET" || context.method == "HEAD" {
       return try make(RequestFields(source: .query(context.head)))
     }
-    let body = context.body
-    guard !body.isTooLarge else {
-      throw Failure(.payloadTooLarge, "The body is longer than \(context.configuration.maximumBodyBytes) bytes.")
-    }
-    let type = (context.head.header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased()
-    guard type == "application/json" else {
-      throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
-    }
-    let bytes = body.bytes
-    guard bytes.count > maximumBytesOnLoop else {
-      return try make(RequestFields(source: .body(try members(of: bytes))))
+    try context.checkBody()
+    guard context.body.bytes.count > maximumBytesOnLoop else {
+      return try make(RequestFields(source: .body(try members(of: context))))
     }
     return try await pool.run { () throws(Failure) in
-      try make(RequestFields(source: .body(try members(of: bytes))))
+      try make(RequestFields(source: .body(try members(of: context))))
     }
   }
 
   private static let maximumBytesOnLoop = 4 * 1024
 
-  private static func members(of body: [UInt8]) throws(Failure) -> JSON.Members {
-    guard let json = try? JSON(parsing: body) else {
-      throw Failure(
-        .badRequest, "The body is not valid JSON, or is nested more than \(JSON.maximumDepth) deep: send a JSON object."
-      )
+  private static func members(of context: RequestContext) throws(Failure) -> JSON.Members {
+    guard case .object(let members) = try context.json() else {
+      throw Failure(.badRequest, "The body must be a JSON object.")
     }
-    guard case .object(let members) = json else { throw Failure(.badRequest, "The body must be a JSON object.") }
     return members
   }
 
@@ -119,5 +108,12 @@ struct RequestFields: Sendable {
     case .bool(let value)?: return value
     default: throw Failure(.badRequest, "\"\(name)\" must be true or false.")
     }
+  }
+}
+
+extension Request {
+  /// Whether the body is declared as JSON.
+  var declaresJSON: Bool {
+    (header("Content-Type") ?? "").prefix { $0 != ";" }.trimmed.lowercased() == "application/json"
   }
 }

@@ -19,7 +19,7 @@ public struct ResponseStream {
   /// Sends text, and the head before the first. Returns when the web server has taken it, which may be as slow as the
   /// client. Nothing is sent for an empty text.
   ///
-  /// - Throws: ``StreamClosedError`` when the stream has terminated: return then. ``Failure`` when the response exceeds
+  /// - Throws: ``StreamClosedError`` when the stream has terminated: let it through. ``Failure`` when the response exceeds
   ///   `SLUICE_MAX_ANSWER`.
   public func send(_ text: String) async throws { try await generation.send(text) }
 
@@ -34,7 +34,7 @@ public struct ResponseStream {
   /// The model is the one that the configuration of the request's location selects, or the ``Generator`` that the
   /// application was given. A slow client pauses it; when the client disconnects, its connection is closed.
   ///
-  /// - Returns: why the model stopped, and its usage of tokens.
+  /// - Returns: why the model stopped, and its usage of tokens: what the terminal record reports, of the last one relayed.
   /// - Throws: ``StreamClosedError`` when the stream has terminated, ``GeneratorError`` when the model failed, which
   ///   becomes the stream's error when the handler throws it on, ``Failure``.
   @discardableResult

@@ -38,7 +38,8 @@ public final class Application: Sendable {
   ///
   /// - Parameters:
   ///   - generator: has the only say about what responds to prompts; `SLUICE_GENERATOR` selects one unless given.
-  ///   - authenticator: decides who sends requests; tokens, JSON Web Tokens or REMOTE_USER do unless given.
+  ///   - authenticator: has the only say about who sends requests, `SLUICE_AUTH` or not. Unless given, one of the settings
+  ///     for tokens, JSON Web Tokens, REMOTE_USER or `SLUICE_AUTH=none` must be there.
   ///   - turnStore: keeps completed turns; files under `SLUICE_STATE` do unless given.
   ///   - environment: the variables; those of this process unless given.
   /// - Throws: ``ConfigurationError`` with every issue.
@@ -60,7 +61,8 @@ public final class Application: Sendable {
   ///
   /// - Parameters:
   ///   - method: an HTTP method, in upper case.
-  ///   - path: where it is; a segment in braces is a parameter: `/rooms/{room}`.
+  ///   - path: where it is, from its slash on; a segment in braces is a parameter: `/rooms/{room}`. It must not be taken by
+  ///     another route for the method; of several that match a request the first one added counts, a built-in one first.
   ///   - dialect: the wire format, unless the client selects another by `?dialect=`.
   ///   - isPublic: whether no authentication is needed. The user is `anonymous` then.
   ///   - countsAsMessage: whether a stream counts in `SLUICE_MESSAGES_PER_HOUR`.
@@ -80,16 +82,17 @@ public final class Application: Sendable {
       dialect: dialect, feature: feature, countsAsMessage: countsAsMessage,
       supportsIdempotencyKey: supportsIdempotencyKey, retainsBody: true
     ) { context in
-      GenerationRequest(
+      try context.checkBody()
+      return GenerationRequest(
         message: "", retainsText: false,
         produce: { generation, _ in
           let reactor = generation.reactor
           let stream = ResponseStream(generation) { try services.startGeneration($0, context, on: reactor) }
           try await handler(context, stream)
-          return GenerationResult()
+          return GenerationResult(completion: generation.relayedCompletion ?? Completion())
         })
     }
-    routes.withLock { $0.add(Route([method], PathPattern(path), isPublic: isPublic, .stream(endpoint))) }
+    add(Route([method], PathPattern(path), isPublic: isPublic, .stream(endpoint)))
   }
 
   /// Adds an endpoint that responds at once. Add all before ``run(handlesSignals:)``.
@@ -102,7 +105,26 @@ public final class Application: Sendable {
   public func handle(
     _ method: String, _ path: String, isPublic: Bool = false, _ handler: @escaping RouteHandler
   ) {
-    routes.withLock { $0.add(Route([method], PathPattern(path), isPublic: isPublic, .handle(handler))) }
+    add(
+      Route(
+        [method], PathPattern(path), isPublic: isPublic,
+        .handle { context in
+          try context.checkBody()
+          return try await handler(context)
+        }))
+  }
+
+  private func add(_ route: Route) {
+    let method = route.methods[0]
+    precondition(
+      !method.isEmpty && method.allSatisfy { $0.isASCII && $0.isUppercase },
+      "\"\(method)\" is not a method in upper case")
+    precondition(route.path.text.hasPrefix("/"), "the path \"\(route.path.text)\" does not begin with a slash")
+    routes.withLock { routes in
+      let isTaken = routes.routes.contains { $0.methods.contains(method) && $0.path.text == route.path.text }
+      precondition(!isTaken, "there is a route \(method) \(route.path.text) already")
+      routes.add(route)
+    }
   }
 
   /// Serves until SIGTERM or SIGINT, or until the task is cancelled; then refuses new streams, waits for those that run,
@@ -197,6 +219,11 @@ public final class Application: Sendable {
 
   /// Responds to one request on the calling loop: for tests in memory.
   package func respond(_ request: Request, _ writer: consuming ResponseWriter, on reactor: Reactor) {
+    var request = request
+    if request.body.count > services.configuration.maximumBodyBytes {
+      request.body = []
+      request.isBodyTooLarge = true
+    }
     RequestDispatcher(services, routes: routes.withLock { $0 }, on: reactor).respond(request, writer)
   }
 

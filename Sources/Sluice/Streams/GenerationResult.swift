@@ -14,12 +14,7 @@ public final class GenerationResult: Sendable {
   /// Further members of the terminal record, such as `report`.
   public let extraMembers: JSON.Members
 
-  /// The result of a handler.
-  ///
-  /// - Parameters:
-  ///   - completion: why the model stopped, and its usage of tokens.
-  ///   - extraMembers: further members of the terminal record, for dialects whose record is an object.
-  public convenience init(completion: Completion = Completion(), extraMembers: JSON.Members = [:]) {
+  convenience init(completion: Completion = Completion(), extraMembers: JSON.Members = [:]) {
     self.init(
       messageID: nil, sessionID: nil, completedAt: nil, completion: completion, extraMembers: extraMembers)
   }

@@ -18,9 +18,9 @@ public enum StreamEvent: Sendable {
 public struct StreamMetadata: Sendable {
   /// The id that the message has, or would have, in the store: the stream's, unless a stored response is replayed.
   public var messageID: String
-  /// The user's message.
+  /// The user's message; empty on routes of an embedder.
   public var message = ""
-  /// The model that was requested.
+  /// The model that was requested, where the built-in endpoints know it.
   public var model = "default"
   /// Whether the client requested a report of the usage of tokens.
   public var wantsUsage = false

@@ -6,7 +6,7 @@ struct Relay {
   static func main() async throws {
     let application = try Application(generator: Haiku(), authenticator: Doorkeeper())
     application.stream("POST", "/summary", dialect: DialectKind(LinesDialect.self)) { context, stream in
-      guard let text = (try? JSON(parsing: context.request.body))?["text"]?.string, !text.isEmpty else {
+      guard let text = try context.json()["text"]?.string, !text.isEmpty else {
         throw Failure(.badRequest, "\"text\" must be a non-empty string.")
       }
       try await stream.relay(
