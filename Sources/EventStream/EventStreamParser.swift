@@ -25,7 +25,7 @@ package struct EventStreamParser: Sendable {
   /// Whether the last byte was a CR, after which an LF belongs to the same line end.
   private var isAfterCR = false
 
-  /// A larger buffer, which a long event has made, is not kept for the next ones.
+  /// A larger buffer, which a long event has made, is not kept for the next ones. Types and ids are not longer.
   private static let maximumKeptCapacity = 64 * 1024
   private static let bom: [UInt8] = [0xEF, 0xBB, 0xBF]
 
@@ -124,10 +124,12 @@ package struct EventStreamParser: Sendable {
       data.append(0x0A)
       hasData = true
     } else if name.equals("event") {
+      guard value.count <= Self.maximumKeptCapacity else { throw TooLong(limit: Self.maximumKeptCapacity) }
       type.removeAll(keepingCapacity: true)
       type.append(value)
       onOtherField(name, value)
     } else if name.equals("id") {
+      guard value.count <= Self.maximumKeptCapacity else { throw TooLong(limit: Self.maximumKeptCapacity) }
       for index in value.indices where value[index] == 0 { return }
       lastEventID.removeAll(keepingCapacity: true)
       lastEventID.append(value)

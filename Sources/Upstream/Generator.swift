@@ -20,7 +20,7 @@ public protocol Generator: Sendable {
   /// terminates early: its client disconnected, it was stopped, or a limit in time was reached. What it yields then is
   /// discarded.
   ///
-  /// - Returns: why the response is complete, and what it used.
+  /// - Returns: why the response is complete, and what it used. A reason that is not one of OpenAI's five fails the stream.
   /// - Throws: ``GeneratorError`` to choose what the client is told. Any other error fails the stream with
   ///   `upstream_error`, and only the log has its description. Thrown before the first ``GeneratorOutput/yield(_:)`` or
   ///   ``GeneratorOutput/accept()``, it becomes an HTTP status instead of a record in the stream.
@@ -51,8 +51,11 @@ public struct GeneratorOutput {
   }
 
   /// Reports that the model works though it has no text yet, because it reasons for example. Limits in time take it
-  /// for a sign of life.
-  public func noteActivity() { output.noteActivity() }
+  /// for a sign of life. Accepts, as ``accept()`` does.
+  public func noteActivity() {
+    output.accept()
+    output.noteActivity()
+  }
 }
 
 /// What the loop starts for each response, without a task of its own: the form that built-in generators have.
@@ -81,7 +84,13 @@ package struct TaskGenerator: CallbackGenerator {
     output.onDrain = { room.wake() }
     let task = reactor.spawn { [generator] in
       do {
-        output.finish(try await generator.generate(prompt, to: GeneratorOutput(output, room: room)))
+        let completion = try await generator.generate(prompt, to: GeneratorOutput(output, room: room))
+        guard completion.finishReason.isCompletion else {
+          throw GeneratorError(
+            .failed, "The model server ended the response before it was complete.",
+            detail: "finish_reason \(completion.finishReason.rawValue)")
+        }
+        output.finish(completion)
       } catch let error as GeneratorError {
         output.fail(error)
       } catch {

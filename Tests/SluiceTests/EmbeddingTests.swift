@@ -144,6 +144,108 @@ struct EmbeddingTests {
       "\(String(describing: done))")
   }
 
+  /// What a handler may do with an error that it should have let through.
+  enum Swallow: CaseIterable { case relayed, sequence, waiting }
+
+  @Test(
+    "cannot make a complete response of one that was cut off, whatever its handler catches", arguments: Swallow.allCases
+  )
+  func swallowed(_ swallow: Swallow) async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.head()
+      exchange.delta("partial")
+      exchange.waitForClose()
+    }
+    let fixture = try InMemory([
+      "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_IDLE_TIMEOUT": "100ms", "SLUICE_FIRST_TOKEN_TIMEOUT": "100ms",
+      "SLUICE_STREAM_TIMEOUT": "300ms",
+    ])
+    let calls = Counter()
+    fixture.application.stream("POST", "/cut", supportsIdempotencyKey: true) { _, stream in
+      _ = calls.next()
+      switch swallow {
+      case .relayed:
+        do { try await stream.relay(Prompt(messages: [Message(.user, "a")])) } catch is StreamClosedError {}
+      case .sequence:
+        try await stream.send("partial")
+        for await text in AsyncStream<String>(unfolding: {
+          try? await Task.sleep(for: .seconds(60))
+          return nil
+        }) {
+          try await stream.send(text)
+        }
+      case .waiting:
+        try await stream.send("partial")
+        try? await Task.sleep(for: .seconds(60))
+      }
+    }
+    for _ in 0..<2 {
+      let response = try await fixture.client.send("POST", "/cut", headers: ["Idempotency-Key": "k"], body: ["a": 1])
+      #expect(response.events.map(\.type) == ["token", "error"], "\(response)")
+      #expect(response.events.last?.json?["code"] == "upstream_timeout")
+    }
+    // Nothing was kept to be given again.
+    #expect(calls.next() == 3)
+  }
+
+  @Test("has no limit on the silence of a handler that waits for no model, only on all of its time")
+  func silence() async throws {
+    let fixture = try InMemory(["SLUICE_IDLE_TIMEOUT": "50ms", "SLUICE_FIRST_TOKEN_TIMEOUT": "50ms"])
+    fixture.application.stream("GET", "/slow") { _, stream in
+      try await Task.sleep(for: .milliseconds(300))
+      try await stream.send("a")
+      try await Task.sleep(for: .milliseconds(300))
+      try await stream.send("b")
+    }
+    let response = try await fixture.client.send("GET", "/slow")
+    #expect(response.events.map(\.type) == ["token", "token", "done"], "\(response)")
+  }
+
+  @Test("relays with the location's model, limit of tokens and system prompt, which its prompt can narrow")
+  func configured() async throws {
+    let upstream = try ScriptedUpstream { $0.stream(["a"]) }
+    let folder = TemporaryFolder()
+    let fixture = try InMemory([
+      "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MODEL": "m", "SLUICE_MAX_TOKENS": "7",
+      "SLUICE_SYSTEM_PROMPT_FILE": folder.file("s.txt", "Be kind."),
+    ])
+    fixture.application.stream("GET", "/plain") { _, stream in
+      try await stream.relay(Prompt(messages: [Message(.user, "q")]))
+    }
+    fixture.application.stream("GET", "/own") { _, stream in
+      try await stream.relay(Prompt(messages: [Message(.user, "q")], model: "own", maximumTokens: 99))
+    }
+    for (path, model) in [("/plain", "m"), ("/own", "own")] {
+      #expect(try await fixture.client.send("GET", path).status == 200)
+      let asked = try JSON(parsing: Array((upstream.requests.last?.body ?? "").utf8))
+      #expect(asked["model"]?.string == model && asked["max_tokens"] == 7, "\(asked)")
+      #expect(asked["messages"]?.array?.first?["content"] == "Be kind.", "\(asked)")
+    }
+  }
+
+  @Test("refuses what a foreign page has a browser send to an authenticator of its own, but for a token")
+  func crossSite() async throws {
+    let fixture = try InMemory(generator: Script(parts: ["a"]), authenticator: Named())
+    for (headers, status) in [
+      (["X-User": "ada"], 200), (["X-User": "ada", "Sec-Fetch-Site": "same-origin"], 200),
+      (["X-User": "ada", "Sec-Fetch-Site": "cross-site"], 403),
+      (["X-User": "ada", "Origin": "https://evil.example", "Host": "here.example"], 403),
+      (["X-User": "ada", "Sec-Fetch-Site": "cross-site", "Authorization": "Bearer x"], 200),
+    ] {
+      let response = try await fixture.client.send("GET", "/chat/stream?message=a", headers: headers)
+      #expect(response.status == status, "\(headers): \(response)")
+    }
+  }
+
+  @Test("whose generator returns a reason that is none of a completion fails the stream, and stores nothing")
+  func reason() async throws {
+    let fixture = try InMemory(generator: Script(parts: ["a"], reason: FinishReason(rawValue: "error")))
+    let response = try await fixture.client.send("POST", "/api/chat", body: ["message": "a", "sessionId": "s"])
+    #expect(response.events.last?.json?["code"] == "upstream_error", "\(response)")
+    #expect(try await fixture.client.send("GET", "/api/sessions/s").status == 404)
+    #expect(try await fixture.client.send("GET", "/v1/models").body.contains("\"default\""))
+  }
+
   @Test("never sees a body over the limit, nor what is no JSON where it reads JSON")
   func bodies() async throws {
     let fixture = try InMemory(["SLUICE_MAX_BODY": "100"])

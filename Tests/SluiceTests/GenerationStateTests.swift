@@ -18,7 +18,7 @@ struct GenerationStateTests {
     for own in [Self.result, .failed(Self.failure)] {
       var state = GenerationState()
       #expect(throws: Never.self) { try state.checkTermination() }
-      #expect(!state.isTerminating && !state.handlerObservedTermination)
+      #expect(!state.isTerminating && !state.isTextComplete)
       #expect(word(state.close(own)) == word(own))
     }
   }
@@ -30,29 +30,43 @@ struct GenerationStateTests {
     #expect(state.terminate(.disconnected) == false)
     #expect(state.isTerminating)
     #expect(throws: StreamClosedError.self) { try state.checkTermination() }
-    #expect(state.handlerObservedTermination)
     #expect(word(state.close(.failed(Failure(.internalError, "cancelled")))) == "stopped")
   }
 
-  @Test("what was completed before its handler saw a stop or a timeout stays completed; a lost client is lost")
+  @Test("a text that was complete before a stop or a timeout stays completed; a lost client is lost")
   func late() {
     for (requested, expected) in [
       (Termination.stopped, "completed"), (.failed(Self.failure), "completed"), (.disconnected, "disconnected"),
     ] {
       var state = GenerationState()
+      _ = state.completeText()
       _ = state.terminate(requested)
+      #expect(state.isTextComplete)
       #expect(word(state.close(Self.result)) == expected, "after \(requested)")
     }
   }
 
-  @Test("a handler that has seen the termination has no complete result, whatever it returns")
-  func observed() {
+  @Test("a handler whose text was not complete has no complete result, whatever it returns, seen or not")
+  func incomplete() {
     for requested in [Termination.stopped, .failed(Self.failure), .disconnected] {
-      var state = GenerationState()
-      _ = state.terminate(requested)
-      try? state.checkTermination()
-      #expect(word(state.close(Self.result)) == word(requested))
+      for isSeen in [false, true] {
+        var state = GenerationState()
+        _ = state.terminate(requested)
+        if isSeen { try? state.checkTermination() }
+        #expect(!state.isTextComplete)
+        #expect(word(state.close(Self.result)) == word(requested))
+      }
     }
+  }
+
+  @Test("a handler that sees the termination after its text was complete, and goes on, has no complete result")
+  func observed() {
+    var state = GenerationState()
+    _ = state.completeText()
+    _ = state.terminate(.stopped)
+    #expect(throws: StreamClosedError.self) { try state.checkTermination() }
+    #expect(!state.isTextComplete)
+    #expect(word(state.close(Self.result)) == "stopped")
   }
 
   @Test("deadlines are cancelled once, when the text is complete, and not for a generation that terminates")
@@ -71,6 +85,6 @@ struct GenerationStateTests {
     _ = state.close(Self.result)
     #expect(state.terminate(.stopped) == false)
     #expect(throws: StreamClosedError.self) { try state.checkTermination() }
-    #expect(!state.handlerObservedTermination)
+    #expect(!state.isTextComplete)
   }
 }

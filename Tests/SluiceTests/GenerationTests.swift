@@ -14,17 +14,19 @@ private final class Fixture {
   let generation: Generation
   let answer = ModelOutput()
   let reactor: Reactor
-  private let clock: ManualClock
+  let clock: ManualClock
   private(set) var termination: Termination?
   private let ended = Waiter()
 
   init(
     _ reactor: Reactor, _ clock: ManualClock, limits: GenerationLimits = GenerationLimits(),
-    heartbeat: Duration = .seconds(15), isJSON: Bool = false, model: String? = nil, rules: [Redactions.Rule] = []
+    heartbeat: Duration = .seconds(15), isJSON: Bool = false, model: String? = nil, rules: [Redactions.Rule] = [],
+    transport: MemoryTransport? = nil
   ) {
     self.reactor = reactor
     self.clock = clock
-    transport = MemoryTransport(on: reactor)
+    self.transport = transport ?? MemoryTransport(on: reactor)
+    let transport = self.transport
     var metadata = StreamMetadata(messageID: "id")
     metadata.model = model ?? metadata.model
     let dialect: any Dialect = model == nil ? EventsDialect(metadata) : OpenAIDialect(metadata)
@@ -302,6 +304,24 @@ struct GenerationTests {
       return (outcome, wasCancelled, fixture.transport.isAborted)
     }
     #expect(outcome == .disconnected && wasCancelled && isAborted)
+  }
+
+  @Test("that is closed leaves the connection to the next one, whenever it is released")
+  func nextOnConnection() async throws {
+    let outcome = try await test { fixture in
+      let transport = MemoryTransport(on: fixture.reactor)
+      var first: Fixture? = Fixture(fixture.reactor, fixture.clock, transport: transport)
+      first?.answer.finish(Completion())
+      _ = await first?.end()
+      weak let released = first?.generation
+      let next = Fixture(fixture.reactor, fixture.clock, transport: transport)
+      first = nil
+      await fixture.reactor.nextTurn()
+      if released != nil { throw Failure(.internalError, "the first generation is still there") }
+      transport.leave()
+      return await next.end()
+    }
+    #expect(outcome == .disconnected)
   }
 
   @Test("whose client takes nothing waits, keeps what comes, goes on when it takes again, and loses nothing")

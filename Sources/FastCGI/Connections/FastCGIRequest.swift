@@ -22,8 +22,11 @@ final class FastCGIRequest {
   /// Whether the peer has sent, or still sends, a body that was not read.
   private(set) var hasUnreadBody = false
 
-  /// Call it once before the first request; it is not thread-safe. Block signals before: it installs handlers.
-  static func initializeLibrary() { FCGX_Init() }
+  /// Call it before the first request, as often as there are servers. It installs handlers for signals that nobody handles.
+  static func initializeLibrary() { library }
+
+  /// FCGX_Init is not thread-safe; the initializer of a constant runs once.
+  private static let library: Void = { FCGX_Init() }()
 
   init() {
     unsafe raw = .allocate(capacity: 1)

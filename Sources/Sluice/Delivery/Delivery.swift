@@ -27,7 +27,7 @@ protocol Delivery: AnyObject {
   var isWaitingForReader: Bool { get }
 
   /// Whether the reader had disconnected before there was a ``delegate``.
-  var isReaderGone: Bool { get }
+  var isReaderDisconnected: Bool { get }
 
   /// Is told of what happens to the reader. Unowned, because a weak reference makes every retain of its object a slow one;
   /// the delegate owns the delivery and takes itself away when it is released.

@@ -6,7 +6,7 @@ import FastCGI
 final class EventStreamDelivery: Delivery, Flushable {
   let needsText = false
   private(set) var lastSentAt: LoopClock.Instant
-  let isReaderGone: Bool
+  let isReaderDisconnected: Bool
   unowned var delegate: (any DeliveryDelegate)?
   private let transport: any ResponseTransport
   /// What was sent when the response is closed.
@@ -39,13 +39,11 @@ final class EventStreamDelivery: Delivery, Flushable {
     self.pool = pool
     lastSentAt = reactor.now
     transport = writer.transport
-    isReaderGone = transport.isPeerGone
+    isReaderDisconnected = transport.isPeerGone
     self.writer = consume writer
     transport.peerWent = { [unowned self] in delegate?.deliveryDidDisconnect() }
     if heartbeat > .zero { scheduleHeartbeat(after: heartbeat) }
   }
-
-  deinit { transport.peerWent = nil }
 
   var sentBytes: Int { body?.sentBytes ?? closedBytes }
 
@@ -93,6 +91,8 @@ final class EventStreamDelivery: Delivery, Flushable {
 
   func close(_ termination: Termination, text: String) async -> Bool {
     stopHeartbeats()
+    // The connection may be the next request's before this is released.
+    transport.peerWent = nil
     // What was not finished is aborted here.
     defer {
       closedBytes = sentBytes

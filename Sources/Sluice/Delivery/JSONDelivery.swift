@@ -7,7 +7,7 @@ final class JSONDelivery: Delivery {
   private(set) var sentBytes = 0
   private(set) var lastSentAt: LoopClock.Instant
   let isWaitingForReader = false
-  let isReaderGone: Bool
+  let isReaderDisconnected: Bool
   unowned var delegate: (any DeliveryDelegate)?
   private let transport: any ResponseTransport
 
@@ -28,12 +28,10 @@ final class JSONDelivery: Delivery {
     self.pool = pool
     lastSentAt = reactor.now
     transport = writer.transport
-    isReaderGone = transport.isPeerGone
+    isReaderDisconnected = transport.isPeerGone
     self.writer = consume writer
     transport.peerWent = { [unowned self] in delegate?.deliveryDidDisconnect() }
   }
-
-  deinit { transport.peerWent = nil }
 
   func begin() {}
   func canTake(_ bytes: Int) -> Bool { true }
@@ -43,6 +41,7 @@ final class JSONDelivery: Delivery {
   func stopHeartbeats() {}
 
   func close(_ termination: Termination, text: String) async -> Bool {
+    transport.peerWent = nil
     guard let writer = writer.take() else { return true }
     let response: Response
     switch termination {

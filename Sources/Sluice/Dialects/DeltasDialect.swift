@@ -12,6 +12,7 @@ struct DeltasDialect: Dialect {
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started:
+      if message.isEmpty { break }
       records.append(["role": "user", "delta": .string(message)])
       message = ""
     case .delta(let text): records.append(Self.delta, text)

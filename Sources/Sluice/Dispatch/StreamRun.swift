@@ -97,8 +97,7 @@ final class StreamRun {
   /// Stores the response for the same request sent again, where storing its turn has not done that. That it cannot be
   /// stored is no reason to fail it.
   private func storeReplay(of generation: Generation, _ result: GenerationResult) async {
-    // The result of a handler that goes on after a termination is incomplete, whatever it returns.
-    guard let claim, !generation.handlerObservedTermination else { return }
+    guard let claim, generation.isTextComplete else { return }
     let replay = Replay(
       request: claim.request, messageID: generation.messageID, text: generation.text, result: result)
     do { try await services.store.complete(claim, with: replay) } catch {

@@ -49,13 +49,6 @@ extension Services {
     if models.isEmpty { models = try await generator(for: context.configuration).models(on: context.reactor) ?? [] }
     return .json(["object": "list", "data": .array(models)])
   }
-
-  /// The configured model, or what a generator without models goes by; none where the upstream knows them.
-  private func modelNames(_ configuration: Configuration) -> [String] {
-    if let model = configuration.model { return [model] }
-    let kind = GeneratorKind.selected(by: configuration)
-    return kind.listsModels ? [] : [kind.name]
-  }
 }
 
 /// What a client of OpenAI's asks: the parts that matter here, and the rest as it came.

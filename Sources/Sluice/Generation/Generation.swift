@@ -41,7 +41,14 @@ final class Generation {
   /// How the output that was relayed last was completed.
   private(set) var relayedCompletion: Completion?
   /// The output that is being relayed: its reader is woken for what could not be sent at once.
-  var source: ModelOutput?
+  var source: ModelOutput? {
+    didSet {
+      sourceStartedAt = reactor.now
+      deltasBeforeSource = deltas
+    }
+  }
+  private var sourceStartedAt: LoopClock.Instant
+  private var deltasBeforeSource = 0
 
   init(
     id: String, messageID: String, _ options: consuming Options, limits: GenerationLimits, reactor: Reactor,
@@ -55,8 +62,9 @@ final class Generation {
     self.limits = limits
     redactor = options.redactor
     startedAt = reactor.now
+    sourceStartedAt = reactor.now
     delivery.delegate = self
-    if delivery.isReaderGone { terminate(.disconnected) }
+    if delivery.isReaderDisconnected { terminate(.disconnected) }
   }
 
   deinit { delivery.delegate = nil }
@@ -64,10 +72,13 @@ final class Generation {
   /// The rules in force when the generation started. What is made of its text is redacted by the same.
   var redactionRules: [Redactions.Rule] { redactor?.rules ?? [] }
 
-  /// Whether the handler has seen a termination: its result is then incomplete, whatever it returns.
-  var handlerObservedTermination: Bool { state.handlerObservedTermination }
+  /// Whether the handler's result is made of complete text.
+  var isTextComplete: Bool { state.isTextComplete }
 
   // MARK: For the handler
+
+  /// Lets the handler go on, or observe that it must not.
+  func checkTermination() throws(StreamClosedError) { try state.checkTermination() }
 
   /// Notes how an output was completed.
   func didRelay(_ completion: Completion) { relayedCompletion = completion }
@@ -80,7 +91,7 @@ final class Generation {
 
   /// Sends the head now instead of with the first delta.
   func open() async throws {
-    try state.checkTermination()
+    try checkTermination()
     delivery.begin()
     try await flush()
   }
@@ -116,9 +127,10 @@ final class Generation {
 
   /// Sends the text withheld as a possible match; no more follows. Storing the result is not subject to the deadlines.
   ///
-  /// A termination that the handler has not observed does nothing here: what it has made is complete.
+  /// - Throws: ``StreamClosedError`` when the generation has to terminate before that.
   func finishText() async throws {
-    guard !state.isTerminating else { return }
+    if state.isTextComplete { return }
+    try state.checkTermination()
     if let redactor { try appendRedacted(redactor.finish()) }
     try await flush()
     if state.completeText() { deadlines?.cancel() }
@@ -155,9 +167,10 @@ final class Generation {
 
   /// Since when the model has been silent.
   var silence: GenerationDeadlines.Silence {
-    if delivery.isWaitingForReader { return .readerIsSlow }
-    guard firstDeltaAt != nil || lastActivityAt != nil else { return .sinceStart }
-    return .since(max(delivery.lastSentAt, lastActivityAt ?? delivery.lastSentAt))
+    guard source != nil, !delivery.isWaitingForReader else { return .none }
+    let activity = lastActivityAt ?? sourceStartedAt
+    guard deltas > deltasBeforeSource || activity > sourceStartedAt else { return .sinceStart(sourceStartedAt) }
+    return .since(max(delivery.lastSentAt, activity))
   }
 }
 

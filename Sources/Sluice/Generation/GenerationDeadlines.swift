@@ -4,11 +4,12 @@ import EventLoop
 final class GenerationDeadlines {
   /// Since when the model has been silent.
   enum Silence {
-    /// Since the start: no sign of life yet.
-    case sinceStart
+    /// It was started then, and has shown no sign of life yet.
+    case sinceStart(LoopClock.Instant)
+    /// Its last sign of life was then.
     case since(LoopClock.Instant)
-    /// The reader is slow, which the write timeout limits.
-    case readerIsSlow
+    /// No model is waited for: the reader is slow, which the write timeout limits, or the handler does other work.
+    case none
   }
 
   private unowned let generation: Generation
@@ -33,9 +34,9 @@ final class GenerationDeadlines {
   private func checkSilence() {
     let (start, limit): (LoopClock.Instant, Duration)
     switch generation.silence {
-    case .sinceStart: (start, limit) = (generation.startedAt, limits.firstToken)
+    case .sinceStart(let instant): (start, limit) = (instant, limits.firstToken)
     case .since(let instant): (start, limit) = (instant, limits.idle)
-    case .readerIsSlow: return scheduleIdle(after: limits.idle)
+    case .none: return scheduleIdle(after: limits.idle)
     }
     let elapsed = generation.reactor.now - start
     if elapsed < limit {
@@ -48,6 +49,8 @@ final class GenerationDeadlines {
   private func timeOut(_ message: String) {
     generation.terminate(.failed(Failure(.upstreamTimeout, message)))
   }
+
+  deinit { cancel() }
 
   /// Cancels them: storing the result is not subject to them.
   func cancel() {

@@ -8,8 +8,8 @@ struct GenerationState {
     case completing
     /// Termination was requested from outside the handler.
     ///
-    /// - Parameter isObserved: whether the handler has seen it: what it returns then is incomplete.
-    case terminating(Termination, isObserved: Bool)
+    /// - Parameter isComplete: whether the text was complete then, and the handler has not seen the request since.
+    case terminating(Termination, isComplete: Bool)
     case closed
   }
 
@@ -23,9 +23,12 @@ struct GenerationState {
     }
   }
 
-  /// Whether the handler has seen that it must not go on; its result is then incomplete, whatever it returns.
-  var handlerObservedTermination: Bool {
-    if case .terminating(_, true) = phase { true } else { false }
+  /// Whether the text is complete, and nothing has kept the handler from making its result of it.
+  var isTextComplete: Bool {
+    switch phase {
+    case .completing, .terminating(_, isComplete: true): true
+    case .producing, .terminating, .closed: false
+    }
   }
 
   /// Requests termination from outside the handler. The first request wins.
@@ -33,7 +36,7 @@ struct GenerationState {
   /// - Returns: whether the handler must be cancelled for it.
   mutating func terminate(_ termination: Termination) -> Bool {
     if isTerminating { return false }
-    phase = .terminating(termination, isObserved: false)
+    phase = .terminating(termination, isComplete: isTextComplete)
     return true
   }
 
@@ -41,7 +44,7 @@ struct GenerationState {
   mutating func checkTermination() throws(StreamClosedError) {
     switch phase {
     case .producing, .completing: return
-    case .terminating(let termination, _): phase = .terminating(termination, isObserved: true)
+    case .terminating(let termination, _): phase = .terminating(termination, isComplete: false)
     case .closed: break
     }
     throw StreamClosedError()
@@ -62,10 +65,11 @@ struct GenerationState {
   /// - Returns: how the generation terminates.
   mutating func close(_ own: Termination) -> Termination {
     defer { phase = .closed }
-    guard case .terminating(let requested, let isObserved) = phase else { return own }
-    // A completed, possibly stored response stays completed; a stop or a timeout that arrives later has no effect.
+    guard case .terminating(let requested, let isComplete) = phase else { return own }
+    // A completed, possibly stored response stays completed; a stop or a timeout that arrives later has no effect. What a
+    // handler returns whose text was not complete then is not complete, whatever it has caught.
     switch (own, requested) {
-    case (.completed, .stopped) where !isObserved, (.completed, .failed) where !isObserved: return own
+    case (.completed, .stopped) where isComplete, (.completed, .failed) where isComplete: return own
     default: return requested
     }
   }

@@ -36,8 +36,10 @@ struct GeneratorKind: Sendable {
 
   /// The kind that a configuration selects.
   static func selected(by configuration: Configuration) -> GeneratorKind {
-    if let name = configuration.generator, let named = all.first(where: { $0.name == name }) { return named }
-    return all.first { $0.isDefault(configuration) } ?? echo
+    let kind =
+      configuration.generator.map { name in all.first { $0.name == name } } ?? all.first { $0.isDefault(configuration) }
+    guard let kind else { preconditionFailure("a kind is named that is none, or none is the default") }
+    return kind
   }
 }
 

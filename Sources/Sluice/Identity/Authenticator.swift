@@ -11,7 +11,10 @@ import FastCGI
 ///       }
 ///     }
 ///
-/// It is asked for every request to a route that is not public, in the request's task on its event loop: it must not
+/// A request that a page of another origin made a browser send is refused before it is asked, unless the request has a token
+/// or `SLUICE_CORS_ORIGINS` names the origin.
+///
+/// It is asked for every other request to a route that is not public, in the request's task on its event loop: it must not
 /// block. One value serves all loops.
 public protocol Authenticator: Sendable {
   /// Returns the user who sent `request`, which has no body here.
@@ -34,12 +37,19 @@ protocol RequestAuthenticator: Sendable {
 /// An embedder's.
 struct CustomAuthenticator: RequestAuthenticator {
   private let authenticator: any Authenticator
+  private let corsOrigins: [String]
 
-  init(_ authenticator: any Authenticator) { self.authenticator = authenticator }
+  init(_ authenticator: any Authenticator, corsOrigins: [String]) {
+    self.authenticator = authenticator
+    self.corsOrigins = corsOrigins
+  }
 
   nonisolated(nonsending) func authenticate(
     _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User {
+    // A cookie is sent by a browser whichever page makes the request; a token is not.
+    let hasToken = request.header("Authorization") != nil || request.query("token") != nil
+    if !hasToken, request.isCrossSite(allowing: corsOrigins) == true { throw Failure.crossSite }
     do { return try await authenticator.authenticate(request) } catch { throw Failure(cause: error) }
   }
 }

@@ -57,32 +57,11 @@ struct BuiltInAuthenticator: RequestAuthenticator {
   }
 
   /// A browser sends the web server's credentials by itself, whichever page makes the request: an image on a foreign
-  /// page must not act in the user's name.
-  ///
-  /// `Sec-Fetch-Site` decides where the browser sends it (W3C Fetch Metadata, 2.4), which over plain http it does not;
-  /// then `Origin`, which it sends with every POST, or `Referer`. An image can be made to send neither, and so can a
-  /// program: a GET that has a model generate is refused then.
+  /// page must not act in the user's name. It can be made to say nothing of its page, and so can a program: a GET that has a
+  /// model generate is refused then.
   private func refuseCrossSiteRequests(_ request: Request, callsModel: Bool) throws(Failure) {
-    let origin = request.header("Origin")
-    if let origin, corsOrigins.contains(origin) { return }
-    let isSameSite: Bool
-    if let site = request.header("Sec-Fetch-Site") {
-      isSameSite = site == "same-origin" || site == "none"
-    } else if let page = origin ?? request.header("Referer") {
-      isSameSite = Self.authority(of: page).map { $0 == request.header("Host")?.lowercased() } ?? false
-    } else {
-      isSameSite = !(callsModel && request.method != "POST")
-    }
-    guard isSameSite else {
-      throw Failure(.forbidden, "Requests from pages of other origins are not allowed.")
-    }
-  }
-
-  /// Host and port of a URL or an origin, in lower case; nil when it has none, as the origin `null`.
-  private static func authority(of url: String) -> String? {
-    guard let start = url.firstRange(of: "://")?.upperBound else { return nil }
-    let authority = url[start...].prefix { $0 != "/" && $0 != "?" && $0 != "#" }
-    return authority.isEmpty ? nil : authority.lowercased()
+    let isUnknownRefused = callsModel && request.method != "POST"
+    guard !(request.isCrossSite(allowing: corsOrigins) ?? isUnknownRefused) else { throw Failure.crossSite }
   }
 
   private func bearerToken(_ request: Request) -> String? {

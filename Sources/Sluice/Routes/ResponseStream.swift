@@ -31,14 +31,20 @@ public struct ResponseStream {
 
   /// Sends the model's response to `prompt` as it comes, and returns when it is complete. More can follow.
   ///
-  /// The model is the one that the configuration of the request's location selects, or the ``Generator`` that the
-  /// application was given. A slow client pauses it; when the client disconnects, its connection is closed.
+  /// It is the ``Generator`` that the application was given, or the one that the configuration of the request's location
+  /// selects. The location's system prompt goes before the prompt's messages, its model is requested unless the prompt names
+  /// one, and its `SLUICE_MAX_TOKENS` bounds the prompt's. A slow client pauses it; when the client disconnects, its connection is closed.
   ///
   /// - Returns: why the model stopped, and its usage of tokens: what the terminal record reports, of the last one relayed.
   /// - Throws: ``StreamClosedError`` when the stream has terminated, ``GeneratorError`` when the model failed, which
   ///   becomes the stream's error when the handler throws it on, ``Failure``.
   @discardableResult
   public func relay(_ prompt: Prompt) async throws -> Completion {
-    try await generation.relay(try startModel(prompt))
+    try generation.checkTermination()
+    do { return try await generation.relay(try startModel(prompt)) } catch {
+      // Whatever the model's end of it is called: the stream is what was closed.
+      try generation.checkTermination()
+      throw error
+    }
   }
 }

@@ -84,10 +84,12 @@ public final class Application: Sendable {
     ) { context in
       try context.checkBody()
       return GenerationRequest(
-        message: "", retainsText: false,
+        message: "", model: context.configuration.model, retainsText: false,
         produce: { generation, _ in
           let reactor = generation.reactor
-          let stream = ResponseStream(generation) { try services.startGeneration($0, context, on: reactor) }
+          let stream = ResponseStream(generation) {
+            try services.startGeneration(try services.completed($0, context), context, on: reactor)
+          }
           try await handler(context, stream)
           return GenerationResult(completion: generation.relayedCompletion ?? Completion())
         })

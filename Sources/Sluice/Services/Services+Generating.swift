@@ -11,8 +11,16 @@ extension Services {
     guard let session else { return nil }
     do {
       guard page.limit > 0 else { return try await turns.hasSession(session, of: context.user) ? [] : nil }
-      return try await turns.turns(of: session, of: context.user, page)?.flatMap {
-        [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
+      return try await turns.turns(of: session, of: context.user, page).map { turns in
+        // Another store than ours may not look at the bytes.
+        var bytes = 0
+        let newest = turns.reversed().prefix { turn in
+          bytes += turn.user.content.utf8.count + turn.assistant.content.utf8.count
+          return bytes <= page.maximumBytes
+        }
+        return newest.reversed().flatMap {
+          [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
+        }
       }
     } catch {
       throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
@@ -57,6 +65,18 @@ extension Services {
     try Task.checkCancellation()
     freedMemory.note(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
     return try generator(for: context.configuration).start(prompt, on: reactor)
+  }
+
+  /// A program's prompt with what the configuration of the request's location says besides.
+  func completed(_ prompt: Prompt, _ context: RequestContext) throws(Failure) -> Prompt {
+    var prompt = prompt
+    let configuration = context.configuration
+    if let system = try systemPrompt(context), !system.isEmpty {
+      prompt.messages.insert(Message(.system, system), at: 0)
+    }
+    prompt.model = prompt.model ?? configuration.model
+    if let limit = configuration.maximumTokens { prompt.maximumTokens = min(prompt.maximumTokens ?? limit, limit) }
+    return prompt
   }
 
   /// The system prompt of a request's location, which goes before everything else.

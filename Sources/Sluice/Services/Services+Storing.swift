@@ -30,7 +30,7 @@ extension Services {
     do throws(Failure) {
       isStored = try await storing("The answer is complete, but it could not be stored.") {
         if let claim, let replay { try await store.complete(claim, with: replay) }
-        return try await turns.append(
+        return try await turns.appendUncancelled(
           turn, to: session, of: context.user, createsSession: isNew, mayExist: claim != nil)
       }
     } catch {
@@ -59,7 +59,7 @@ extension Services {
       guard let turn, let session = replay.result.sessionID else { return true }
       if turns is Store { return try await store.finish(turn, in: session, key: key, user) }
       guard await store.isReplayKept(under: key, of: user) else { return false }
-      return try await turns.append(turn, to: session, of: user, createsSession: true, mayExist: true)
+      return try await turns.appendUncancelled(turn, to: session, of: user, createsSession: true, mayExist: true)
     }
     guard isKept else {
       throw Failure(.conflict, "The session of this answer has just been deleted.", retryAfter: .seconds(1))

@@ -53,7 +53,8 @@ final class Services: Sendable {
     self.log = log
     self.pool = pool
     authenticator =
-      custom.authenticator.map(CustomAuthenticator.init) ?? BuiltInAuthenticator(configuration, log: log, pool: pool)
+      custom.authenticator.map { CustomAuthenticator($0, corsOrigins: configuration.corsOrigins) }
+      ?? BuiltInAuthenticator(configuration, log: log, pool: pool)
     store = Store(root: configuration.state, pool: pool)
     turns = custom.turnStore ?? store
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
@@ -103,6 +104,15 @@ final class Services: Sendable {
     do { return try SettingValue.flag(text) } catch {
       throw Failure.incompleteConfiguration("\(feature.name) \(error.reason), not \"\(text)\"")
     }
+  }
+
+  /// The models that can be requested, as far as they are known here: the configured one, or the name that stands for a
+  /// generator without models. Empty where the generator lists them.
+  func modelNames(_ configuration: Configuration) -> [String] {
+    if let model = configuration.model { return [model] }
+    if customGenerator != nil { return ["default"] }
+    let kind = GeneratorKind.selected(by: configuration)
+    return kind.listsModels ? [] : [kind.name]
   }
 
   /// Logs and counts that a request was refused, whoever refuses it.

@@ -4,9 +4,11 @@ import Glibc
 /// Where completed turns are kept. The built-in one writes files; an embedder can give another, over a database for
 /// example. Reports, the state of onboarding, limits and replays stay files under `SLUICE_STATE`.
 ///
-/// Methods are called from any event loop, in the tasks of requests, and must not block. Another user's session is as
+/// Methods must not block. Reading and deleting are called in the tasks of requests, on event loops; appending is called in
+/// tasks of its own, on Swift's global executor, and is not cancelled when its request is. Another user's session is as
 /// one that does not exist. When ``append(_:to:of:createsSession:mayExist:)`` fails, the client is told `store_failed`,
-/// and Sluice keeps the turn and appends it again until that succeeds.
+/// and Sluice keeps the turn and appends it again until that succeeds; such a further attempt is cancelled after five
+/// seconds.
 public protocol TurnStore: Sendable {
   /// Appends a turn, and returns when it is durable: the terminal record says so next.
   ///
@@ -55,25 +57,42 @@ public struct SessionSummary: Sendable {
 }
 
 extension TurnStore {
-  /// Appends a turn that may be there already. Blocks: for threads of a pool.
+  /// Appends a turn for a request, whose cancellation does not reach it: a stop that comes too late must not leave in doubt
+  /// what is stored.
+  nonisolated(nonsending) func appendUncancelled(
+    _ turn: Turn, to session: String, of user: User, createsSession: Bool, mayExist: Bool
+  ) async throws -> Bool {
+    // The files' does not look at it.
+    if let files = self as? Store {
+      return try await files.append(turn, to: session, of: user, createsSession: createsSession, mayExist: mayExist)
+    }
+    return try await Task {
+      try await self.append(turn, to: session, of: user, createsSession: createsSession, mayExist: mayExist)
+    }.value
+  }
+
+  /// Appends a turn that may be there already. Blocks, for a store of an embedder's five seconds at most: for threads of a
+  /// pool, and for the start and the end of the process.
   func appendBlocking(_ turn: Turn, to session: String, of user: User) throws {
     if let files = self as? Store { return try files.appendIfAbsent(turn, to: session, user: user) }
-    let waiter = BlockingWaiter()
-    Task.detached {
-      let result: Result<Bool, any Error>
+    let result = BlockingResult()
+    let task = Task.detached {
       do {
-        result = .success(
-          try await self.append(turn, to: session, of: user, createsSession: true, mayExist: true))
-      } catch { result = .failure(error) }
-      waiter.resume(result)
+        result.resume(
+          .success(try await self.append(turn, to: session, of: user, createsSession: true, mayExist: true)))
+      } catch { result.resume(.failure(error)) }
     }
-    _ = try waiter.wait()
+    guard let outcome = result.wait(seconds: 5) else {
+      task.cancel()
+      throw SystemError("wait for the store of turns", code: ETIMEDOUT)
+    }
+    _ = try outcome.get()
   }
 }
 
 /// Where a thread waits for one result of a task (sem_overview(7)).
 @safe
-private final class BlockingWaiter: Sendable {
+private final class BlockingResult: Sendable {
   // Safe: allocated once and released with the last reference; POSIX semaphores are for all threads.
   private nonisolated(unsafe) let semaphore: UnsafeMutablePointer<sem_t>
   private let result = Locked<Result<Bool, any Error>?>(nil)
@@ -88,9 +107,13 @@ private final class BlockingWaiter: Sendable {
     unsafe sem_post(semaphore)
   }
 
-  func wait() throws -> Bool {
-    while unsafe sem_wait(semaphore) != 0 {}
-    return try result.withLock { $0 }?.get() ?? false
+  /// Nil when there was none in time (sem_timedwait(3)).
+  func wait(seconds: Int) -> Result<Bool, any Error>? {
+    var end = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &end)
+    end.tv_sec += seconds
+    while unsafe sem_timedwait(semaphore, &end) != 0 { if errno != EINTR { break } }
+    return result.withLock { $0 }
   }
 
   deinit {

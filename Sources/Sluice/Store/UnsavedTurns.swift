@@ -91,6 +91,8 @@ final class UnsavedTurns: Sendable {
 
   /// What may be kept in memory. What comes on top is lost, and the log says so.
   private static let maximumBytes = 64 << 20
+  /// How long the start and the end of the process go on trying: a store that hangs must not keep them.
+  private static let patience: Duration = .seconds(5)
 
   /// - Parameters:
   ///   - turns: where turns are stored; `store` unless given.
@@ -141,12 +143,13 @@ final class UnsavedTurns: Sendable {
 
   /// Drops what belongs to a session that was deleted. Blocks while it is being stored.
   func forget(session: String, of user: User) {
-    storing.withLock { _ in
-      remove { entry in
-        guard case .turn(_, session) = entry.item else { return false }
-        return entry.user == user.name
-      }
+    let isMeant: (Entry) -> Bool = { entry in
+      guard case .turn(_, session) = entry.item else { return false }
+      return entry.user == user.name
     }
+    // One that is being stored is still here. Others' are not waited for.
+    guard state.withLock({ $0.entries.contains(where: isMeant) }) else { return }
+    storing.withLock { _ in remove(where: isMeant) }
   }
 
   private func remove(where isMeant: (Entry) -> Bool) {
@@ -170,12 +173,17 @@ final class UnsavedTurns: Sendable {
 
   /// Tries once to store each item that waits. One that fails does not keep the others waiting. Blocks.
   ///
+  /// - Parameter limit: begins with no further one after that; nil goes through all.
   /// - Returns: how many still wait.
   @discardableResult
-  func retry() -> Int {
+  func retry(within limit: Duration? = nil) -> Int {
+    let start = ContinuousClock.now
     guard state.withLock({ !exchange(&$0.isRetrying, with: true) }) else { return count }
     defer { state.withLock { $0.isRetrying = false } }
-    for entry in state.withLock({ $0.entries }) { _ = store(entry) }
+    for entry in state.withLock({ $0.entries }) {
+      if let limit, ContinuousClock.now - start >= limit { break }
+      _ = store(entry)
+    }
     return count
   }
 
@@ -202,12 +210,12 @@ final class UnsavedTurns: Sendable {
       entry.path = path
       _ = add(entry)
     }
-    retry()
+    retry(within: Self.patience)
   }
 
   /// Keeps in files what still waits: the process ends. Blocks.
   func writeOut() {
-    guard retry() > 0 else { return }
+    guard retry(within: Self.patience) > 0 else { return }
     for entry in state.withLock({ $0.entries }) where entry.path == nil {
       do {
         guard let folder else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }

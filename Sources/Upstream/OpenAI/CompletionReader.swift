@@ -15,7 +15,7 @@ struct CompletionReader {
   ///   escaped by six.
   init(chunks: ChunkParser, maximumTextBytes: Int = 4 << 20) {
     self.chunks = chunks
-    parser = EventStreamParser(maximumEventBytes: 6 * maximumTextBytes + 64 * 1024)
+    parser = EventStreamParser(maximumEventBytes: 6 * min(maximumTextBytes, 1 << 32) + 64 * 1024)
   }
 
   /// Whether nothing more is to be expected: `[DONE]` was there.
