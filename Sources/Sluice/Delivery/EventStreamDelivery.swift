@@ -134,8 +134,11 @@ final class EventStreamDelivery: Delivery, Flushable {
     guard let writer = writer.take() else { return }
     let body = writer.begin(head)
     self.body = body
-    // An event of nothing but an id is shown to nobody.
-    if sendsEventID { body.buffer.append(contentsOf: "id: \(id)\n\n".utf8) }
+    if sendsEventID {
+      var records = Records()
+      records.append(id: id)
+      body.buffer.append(contentsOf: records.bytes)
+    }
     encode(.started, into: body)
   }
 

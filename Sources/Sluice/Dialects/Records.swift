@@ -41,6 +41,9 @@ public struct Records {
     bytes.append(contentsOf: template.end)
   }
 
+  /// Appends an event of nothing but an id, which is shown to nobody: an EventSource that reconnects sends it back.
+  mutating func append(id: String) { bytes.append(contentsOf: "id: \(id)\n\n".utf8) }
+
   /// Appends the record `[DONE]`, with which some formats end.
   public mutating func appendDone() { bytes.append(contentsOf: "data: [DONE]\n\n".utf8) }
 
