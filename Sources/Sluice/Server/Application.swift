@@ -232,7 +232,7 @@ public final class Application: Sendable {
   // For tests.
   package var runningStreams: Int { services.generations.count }
   package var isDraining: Bool { services.isDraining }
-  package func retryUnsaved() -> Int { services.unsaved.retry() }
+  package func retryUnsaved() async -> Int { await services.pool.run { [services] in services.unsaved.retry() } }
 
   /// The table of settings, as `sluice --help` prints it.
   package static var settingsHelp: String { Configuration.help }
