@@ -157,8 +157,7 @@ struct EmbeddingTests {
       exchange.waitForClose()
     }
     let fixture = try InMemory([
-      "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_IDLE_TIMEOUT": "100ms", "SLUICE_FIRST_TOKEN_TIMEOUT": "100ms",
-      "SLUICE_STREAM_TIMEOUT": "300ms",
+      "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_IDLE_TIMEOUT": "100ms", "SLUICE_STREAM_TIMEOUT": "3s",
     ])
     let calls = Counter()
     fixture.application.stream("POST", "/cut", supportsIdempotencyKey: true) { _, stream in

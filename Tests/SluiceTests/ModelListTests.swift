@@ -65,12 +65,14 @@ struct LongEventTests {
 
   @Test(
     "can be as long as SLUICE_MAX_ANSWER, whatever it is escaped by, and no longer",
-    arguments: [("x", 1), ("\\u0001", 1), ("\\n", 1), ("\\u00fc", 2), ("\\ud83d\\ude00", 4)])
-  func length(escape: String, bytes: Int) async throws {
-    let limit = 2 << 20
-    let whole = try await chat(limit / bytes, escape: escape, limit: "2M")
+    arguments: [
+      ("x", 1, 2 << 20), ("\\u0001", 1, 256 << 10), ("\\n", 1, 64 << 10), ("\\u00fc", 2, 64 << 10),
+      ("\\ud83d\\ude00", 4, 64 << 10),
+    ])
+  func length(escape: String, bytes: Int, limit: Int) async throws {
+    let whole = try await chat(limit / bytes, escape: escape, limit: "\(limit)")
     #expect(whole.json?["message"]?.string?.utf8.count == limit, "\(whole.status) \(whole.body.prefix(200))")
-    let long = try await chat(limit / bytes + 1, escape: escape, limit: "2M")
+    let long = try await chat(limit / bytes + 1, escape: escape, limit: "\(limit)")
     #expect(long.status == 502 && long.json?["error"]?["code"] == "upstream_error", "\(long.body.prefix(200))")
   }
 }
