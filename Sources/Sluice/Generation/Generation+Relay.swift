@@ -27,7 +27,6 @@ extension Generation {
         case .completed(let completion):
           try await flush()
           if isLast { try await finishText() }
-          didRelay(completion)
           return completion
         }
       }

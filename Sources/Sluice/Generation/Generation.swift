@@ -80,7 +80,8 @@ final class Generation {
   /// Lets the handler go on, or observe that it must not.
   func checkTermination() throws(StreamClosedError) { try state.checkTermination() }
 
-  /// Notes how an output was completed.
+  /// Notes how an output was completed, for a handler that makes no result of its own. Not in the relay, whose frame every
+  /// stream has.
   func didRelay(_ completion: Completion) { relayedCompletion = completion }
 
   /// Sends a delta, and the head before the first one. Returns when the web server has it.

@@ -41,7 +41,11 @@ public struct ResponseStream {
   @discardableResult
   public func relay(_ prompt: Prompt) async throws -> Completion {
     try generation.checkTermination()
-    do { return try await generation.relay(try startModel(prompt)) } catch {
+    do {
+      let completion = try await generation.relay(try startModel(prompt))
+      generation.didRelay(completion)
+      return completion
+    } catch {
       // Whatever the model's end of it is called: the stream is what was closed.
       try generation.checkTermination()
       throw error
