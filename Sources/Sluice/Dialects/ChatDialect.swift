@@ -1,4 +1,3 @@
-import EventStream
 import JSON
 
 /// Unnamed records that say their own type, for an EventSource's `onmessage`.

@@ -1,4 +1,3 @@
-import EventStream
 import JSON
 
 /// Events `chunk`, numbered from 0 without gaps; `complete` at the end says how many there were.

@@ -1,5 +1,3 @@
-import EventStream
-
 /// Unnamed records of a role and a delta, the user's message first; `[DONE]` at the end.
 struct DeltasDialect: Dialect {
   static let name = "deltas"

@@ -1,4 +1,3 @@
-import EventStream
 import JSON
 import Upstream
 

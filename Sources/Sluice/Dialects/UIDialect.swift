@@ -1,4 +1,3 @@
-import EventStream
 import FastCGI
 import JSON
 import Upstream

@@ -1,7 +1,6 @@
 import EventLoop
 import FastCGI
 import JSON
-import Upstream
 
 /// Answers the requests of one loop: finds the route, asks who asks, and runs the handler in a task of its own.
 final class RequestDispatcher {

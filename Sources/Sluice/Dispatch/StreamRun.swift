@@ -1,7 +1,6 @@
 import EventLoop
 import FastCGI
 import JSON
-import Upstream
 
 /// One run of a streaming endpoint, from the authenticated request to the one line in the log that says how it ended.
 final class StreamRun {
