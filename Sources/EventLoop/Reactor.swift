@@ -2,20 +2,34 @@ import CLinux
 import Glibc
 
 /// What a descriptor is watched for, and what it was found ready for (epoll_ctl(2)).
-package struct Readiness: OptionSet, Sendable {
-  package let rawValue: UInt32
-  package init(rawValue: UInt32) { self.rawValue = rawValue }
+///
+/// Not an `OptionSet`: outside this module its operations would be looked up at run time, for each event.
+package struct Readiness: Sendable {
+  @usableFromInline let events: UInt32
+  @inlinable init(events: UInt32) { self.events = events }
 
-  package static let readable = Readiness(rawValue: EPOLLIN.rawValue)
-  package static let writable = Readiness(rawValue: EPOLLOUT.rawValue)
+  @inlinable package static var none: Readiness { Readiness(events: 0) }
+  @inlinable package static var readable: Readiness { Readiness(events: EPOLLIN.rawValue) }
+  @inlinable package static var writable: Readiness { Readiness(events: EPOLLOUT.rawValue) }
   /// The peer has closed its sending side, or all of the connection.
-  package static let peerClosed = Readiness(rawValue: EPOLLRDHUP.rawValue)
+  @inlinable package static var peerClosed: Readiness { Readiness(events: EPOLLRDHUP.rawValue) }
   /// Both sides are closed. Always reported, asked for or not.
-  package static let hangup = Readiness(rawValue: EPOLLHUP.rawValue)
+  @inlinable package static var hangup: Readiness { Readiness(events: EPOLLHUP.rawValue) }
   /// An error is pending, or the reader of a pipe is gone. Always reported, asked for or not.
-  package static let error = Readiness(rawValue: EPOLLERR.rawValue)
+  @inlinable package static var error: Readiness { Readiness(events: EPOLLERR.rawValue) }
   /// Report a change once, not for as long as it lasts.
-  package static let edgeTriggered = Readiness(rawValue: UInt32(1) << 31)
+  @inlinable package static var edgeTriggered: Readiness { Readiness(events: 1 << 31) }
+
+  /// Both together.
+  @inlinable package static func | (left: Readiness, right: Readiness) -> Readiness {
+    Readiness(events: left.events | right.events)
+  }
+
+  /// Whether all of `others` are among these.
+  @inlinable package func contains(_ others: Readiness) -> Bool { events & others.events == others.events }
+
+  /// Whether any of `others` is among these.
+  @inlinable package func contains(anyOf others: Readiness) -> Bool { events & others.events != 0 }
 }
 
 /// The registration of one descriptor with a ``Reactor``. It does not own the descriptor: cancel it before closing.
@@ -121,7 +135,7 @@ package final class Reactor {
 
   fileprivate func control(_ operation: CInt, _ watch: Watch, _ interest: Readiness) throws(SystemError) {
     var event = unsafe epoll_event()
-    unsafe event.events = interest.rawValue
+    unsafe event.events = interest.events
     unsafe event.data.u64 = UInt64(watch.generation) << 32 | UInt64(UInt32(watch.number))
     guard unsafe epoll_ctl(epoll.number, operation, watch.number, &event) == 0 else {
       throw SystemError("epoll_ctl of descriptor \(watch.number)")
@@ -196,7 +210,7 @@ package final class Reactor {
       guard number < watches.count, let watch = watches[number], watch.generation == UInt32(key >> 32) else {
         continue
       }
-      watch.handler?(Readiness(rawValue: unsafe event.events))
+      watch.handler?(Readiness(events: unsafe event.events))
       if unflushed != nil { flushAll() }
     }
     timers.fire(at: cachedNow)

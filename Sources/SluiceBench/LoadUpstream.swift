@@ -52,7 +52,7 @@ final class LoadUpstream {
         self.descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
     }
 
-    func open() { watch = try? reactor.watch(number, for: [.readable, .peerClosed]) { [unowned self] _ in receive() } }
+    func open() { watch = try? reactor.watch(number, for: .readable | .peerClosed) { [unowned self] _ in receive() } }
 
     private func receive() {
       var buffer = [UInt8](repeating: 0, count: 4096)

@@ -26,7 +26,7 @@ struct DescriptorTests {
       let mine = Descriptor(owning: pair.0)
       let other = Descriptor(owning: pair.1)
       var seen: [String] = []
-      let watch = try reactor.watch(mine.number, for: [.readable, .peerClosed, .edgeTriggered]) { ready in
+      let watch = try reactor.watch(mine.number, for: .readable | .peerClosed | .edgeTriggered) { ready in
         seen.append(ready.contains(.peerClosed) ? "closed" : "readable")
       }
       other.sendAll([1])

@@ -47,7 +47,7 @@ package final class CGIExchange: ResponseTransport {
   }
 
   private func became(_ ready: Readiness) {
-    if !ready.isDisjoint(with: [.error, .hangup]), !isPeerGone {
+    if ready.contains(anyOf: .error | .hangup), !isPeerGone {
       isPeerGone = true
       peerWent.take()?()
     }
@@ -60,7 +60,7 @@ package final class CGIExchange: ResponseTransport {
   package func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
   package func waitUntilWritable(for limit: Duration) async {
-    try? watch?.change(to: [.writable, .edgeTriggered])
+    try? watch?.change(to: .writable | .edgeTriggered)
     await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
     try? watch?.change(to: .edgeTriggered)
   }

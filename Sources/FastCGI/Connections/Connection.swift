@@ -49,7 +49,7 @@ final class Connection: ResponseTransport {
   private(set) var isPeerGone = false
   var peerWent: (() -> Void)?
 
-  private static let quiet: Readiness = [.readable, .peerClosed, .edgeTriggered]
+  private static let quiet: Readiness = .readable | .peerClosed | .edgeTriggered
   /// How long a connection may be silent before the descriptor that its request would need is left to others.
   private static let reservationTime: Duration = .seconds(1)
   /// Reads without a break: a peer that sends without end must not keep the loop from its streams.
@@ -77,7 +77,7 @@ final class Connection: ResponseTransport {
   // MARK: Receiving
 
   private func became(_ ready: Readiness) {
-    if !ready.isDisjoint(with: [.peerClosed, .hangup, .error]) { return peerClosed() }
+    if ready.contains(anyOf: .peerClosed | .hangup | .error) { return peerClosed() }
     switch state {
     case .waiting, .receiving: receive()
     case .serving:
@@ -175,7 +175,7 @@ final class Connection: ResponseTransport {
   func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
   func waitUntilWritable(for limit: Duration) async {
-    try? watch?.change(to: [.readable, .peerClosed, .writable, .edgeTriggered])
+    try? watch?.change(to: .readable | .peerClosed | .writable | .edgeTriggered)
     await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
     if state != .closed { try? watch?.change(to: Self.quiet) }
   }

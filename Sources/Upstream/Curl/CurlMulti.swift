@@ -114,12 +114,11 @@ final class CurlMulti {
       watches.removeValue(forKey: socket)?.cancel()
       return
     }
-    var interest: Readiness = []
-    if action & CURL_POLL_IN != 0 { interest.insert(.readable) }
-    if action & CURL_POLL_OUT != 0 { interest.insert(.writable) }
+    var interest: Readiness = action & CURL_POLL_IN != 0 ? .readable : .none
+    if action & CURL_POLL_OUT != 0 { interest = interest | .writable }
     // Over plain HTTP/1.1 libcurl reads until nothing is left, so a change is all it needs to hear of, and the kernel
     // need not look at every socket twice. It does not write until nothing fits, nor read so under TLS or HTTP/2.
-    if isPlain, interest == .readable { interest.insert(.edgeTriggered) }
+    if isPlain, action == CURL_POLL_IN { interest = .readable | .edgeTriggered }
     do {
       if let watch = watches[socket] {
         try watch.change(to: interest)
@@ -128,7 +127,7 @@ final class CurlMulti {
           var events: CInt = 0
           if ready.contains(.readable) { events |= CURL_CSELECT_IN }
           if ready.contains(.writable) { events |= CURL_CSELECT_OUT }
-          if !ready.isDisjoint(with: [.error, .hangup]) { events |= CURL_CSELECT_ERR }
+          if ready.contains(anyOf: .error | .hangup) { events |= CURL_CSELECT_ERR }
           act(on: socket, events)
         }
       }
