@@ -24,7 +24,7 @@ package func onLoop<Success: Sendable>(
 
 /// A clock that stands still until a test steps it.
 package final class ManualClock: Sendable {
-  private let instant = Locked(ContinuousClock.now)
+  private let instant = Locked(LoopClock.continuous.now)
 
   package init() {}
 
