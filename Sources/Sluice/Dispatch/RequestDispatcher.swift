@@ -14,13 +14,6 @@ final class RequestDispatcher {
     self.reactor = reactor
   }
 
-  /// The task of one request, for cancelling it.
-  final class RequestTask {
-    fileprivate var task: Task<Void, Never>?
-
-    func cancel() { task?.cancel() }
-  }
-
   /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
     let body = RequestBody(request)
@@ -30,11 +23,8 @@ final class RequestDispatcher {
     writer.fields = services.cors.fields(
       for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
     var writer: ResponseWriter? = consume writer
-    let task = RequestTask()
-    task.task = reactor.spawn {
-      // In two steps, so that what the first one needs is not in the frame of a task that lives as long as its stream.
-      guard let run = await self.begin(head, body, &writer, task), let writer = writer.take() else { return }
-      await run.run(writer)
+    reactor.spawn {
+      if let run = await self.begin(head, body, &writer), let writer = writer.take() { await run.run(writer) }
     }
   }
 
@@ -42,7 +32,7 @@ final class RequestDispatcher {
   ///
   /// - Returns: the run of one that is, which takes the writer.
   private func begin(
-    _ request: Request, _ body: RequestBody, _ writer: inout ResponseWriter?, _ task: RequestTask
+    _ request: Request, _ body: RequestBody, _ writer: inout ResponseWriter?
   ) async -> StreamRun? {
     let decision: Decision
     do throws(Failure) { decision = try await decide(request, body) } catch {
@@ -58,7 +48,7 @@ final class RequestDispatcher {
       case .handle(let handler):
         if let writer = writer.take() { await answer(context, handler, isLimited: !route.isPublic, writer) }
       case .stream(let endpoint):
-        return StreamRun(context, route: route.path.text, endpoint, services, reactor, task)
+        return StreamRun(context, route: route.path.text, endpoint, services, reactor)
       }
     }
     return nil

@@ -3,9 +3,7 @@ import FastCGI
 /// What is found out before anything is written.
 extension StreamRun {
   /// What is done about a valid request.
-  ///
-  /// Indirect, because the frame of a task that lives as long as its stream has room for all cases otherwise.
-  indirect enum Decision {
+  enum Decision {
     /// There is nothing to stream.
     case respond(Response)
     /// The request itself is not kept: it may be large, and its stream live long.

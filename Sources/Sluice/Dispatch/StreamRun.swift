@@ -10,9 +10,8 @@ final class StreamRun {
   private let route: String
   let endpoint: StreamingEndpoint
   private let reactor: Reactor
-  private let task: RequestDispatcher.RequestTask
   let id = Identifier.make()
-  /// The right to stream, until this run is over.
+  /// The right to stream, which this run has as long as it lives.
   private var slot: StreamSlot?
   /// The right to answer the requests with its Idempotency-Key, where it has one.
   var claim: ReplayClaim?
@@ -20,19 +19,17 @@ final class StreamRun {
   var requestDigest = ""
 
   init(
-    _ context: RequestContext, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor,
-    _ task: RequestDispatcher.RequestTask
+    _ context: RequestContext, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor
   ) {
     self.context = context
     self.route = route
     self.endpoint = endpoint
     self.services = services
     self.reactor = reactor
-    self.task = task
   }
 
+  /// Answers, or starts the stream that does.
   func run(_ writer: consuming ResponseWriter) async {
-    defer { slot = nil }
     let decision: Decision
     do { decision = try await decide() } catch {
       let failure = Failure(cause: error)
@@ -45,10 +42,10 @@ final class StreamRun {
     case .respond(let response): await writer.respond(response)
     case .generate(let produce, let session, let options, let format):
       if !endpoint.retainsBody { context.body.release() }
-      await generate(produce, options, format, messageID: id, session: session, writer)
+      start(produce, options, format, messageID: id, session: session, writer)
     case .replay(let replay, let options, let format):
       context.body.release()
-      await generate(
+      start(
         { generation, _ in try await replay.send(to: generation) }, options, format, messageID: replay.messageID,
         session: nil, writer)
     }
@@ -67,17 +64,24 @@ final class StreamRun {
 
   // MARK: The stream
 
-  private func generate(
-    _ produce: GenerationRequest.Producer, _ options: consuming Generation.Options, _ format: consuming DeliveryFormat,
-    messageID: String, session: String?, _ writer: consuming ResponseWriter
-  ) async {
+  /// Starts the stream, in a task of its own: a task keeps the memory that it has needed at most, and deciding on a request
+  /// needs more than the stream does, which may live long.
+  private func start(
+    _ produce: @escaping GenerationRequest.Producer, _ options: consuming Generation.Options,
+    _ format: consuming DeliveryFormat, messageID: String, session: String?, _ writer: consuming ResponseWriter
+  ) {
     let delivery = format.delivery(
       of: id, to: context.head, heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool, writer)
     let generation = Generation(
       id: id, messageID: messageID, options, limits: context.configuration.generationLimits, reactor: reactor,
       delivery: delivery)
+    let task = reactor.spawn { await self.stream(generation, produce) }
+    generation.start { task.cancel() }
     register(generation, session: session)
     log(.info, "stream started", ["stream": .string(id)])
+  }
+
+  private func stream(_ generation: Generation, _ produce: GenerationRequest.Producer) async {
     var termination: Termination
     do {
       let result = try await produce(generation, claim)
@@ -105,7 +109,6 @@ final class StreamRun {
   }
 
   private func register(_ generation: Generation, session: String?) {
-    generation.start { [task] in task.cancel() }
     // Safe: the closure given to `execute` runs on the loop to which the generation belongs.
     let bound = unsafe LoopBound(generation)
     let loop = reactor.loop

@@ -7,8 +7,10 @@ extension Services {
   /// What its Idempotency-Key is answered with is kept first, and tells all that the turn needs: whichever of the two is
   /// missing later, because the process was killed or the store took no more, the next request with the key makes up for.
   ///
+  /// Not inlined: its frame would be the handler's, which every stream has as long as it lives.
+  ///
   /// - Parameter isNew: whether the session may be begun by it. One that was there and is not any more was deleted.
-  nonisolated(nonsending) func storeTurn(
+  @inline(never) nonisolated(nonsending) func storeTurn(
     of generation: Generation, _ message: String, in session: String, isNew: Bool, _ completion: Completion,
     _ claim: ReplayClaim?, _ context: RequestContext
   ) async throws -> GenerationResult {
