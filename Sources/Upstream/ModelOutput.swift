@@ -27,7 +27,7 @@ package final class ModelOutput {
   private var isAccepted = false
   package private(set) var isFinished = false
   private(set) var queuedBytes = 0
-  private var mustCallDrained = false
+  private var shouldCallDrain = false
 
   /// The most that waits for the reader before the source is to pause.
   private static let maximumQueuedBytes = 64 * 1024
@@ -45,7 +45,7 @@ package final class ModelOutput {
   /// Whether the source should pause. A generator that asks and is told so is called back through ``onDrain``.
   package var isFull: Bool {
     guard queuedBytes >= Self.maximumQueuedBytes else { return false }
-    mustCallDrained = true
+    shouldCallDrain = true
     return true
   }
 
@@ -66,11 +66,11 @@ package final class ModelOutput {
   /// Reports that the source works though it has no text: a model that reasons is not silent. Time limits count it.
   package func noteActivity() { receiver?.didReceiveActivity() }
 
-  package func finish(_ completion: Completion) { end(.success(.completed(completion))) }
+  package func finish(_ completion: Completion) { finish(with: .success(.completed(completion))) }
 
-  package func fail(_ error: GeneratorError) { end(.failure(error)) }
+  package func fail(_ error: GeneratorError) { finish(with: .failure(error)) }
 
-  private func end(_ event: Result<Event, GeneratorError>) {
+  private func finish(with event: Result<Event, GeneratorError>) {
     guard !isFinished else { return }
     isFinished = true
     receiver = nil
@@ -109,13 +109,13 @@ package final class ModelOutput {
   ///
   /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
   package func next() async throws(GeneratorError) -> Event {
-    callDrained()
+    resumeSource()
     return try dequeued(await events.next())
   }
 
   /// The next event if it is there already.
   package func nextReady() throws(GeneratorError) -> Event? {
-    callDrained()
+    resumeSource()
     guard let event = events.nextReady() else { return nil }
     return try dequeued(event)
   }
@@ -123,9 +123,9 @@ package final class ModelOutput {
   /// Lets the answer go: an upstream transfer ends at once, and a wait for the next event too. After the end it does
   /// nothing. The cancellation of a waiting task is not noticed by itself: see ``EventLoop/Reactor/onCancel(_:while:)``.
   package func cancel() {
-    let letGo = onCancel
-    end(.failure(.cancelled))
-    letGo?()
+    let release = onCancel
+    finish(with: .failure(.cancelled))
+    release?()
   }
 
   private var refusal: GeneratorError? {
@@ -142,9 +142,9 @@ package final class ModelOutput {
 
   /// Lets the source go on when there is room again. Called before an event is taken, when the reader has done with the
   /// one before: a source may post at once, and what it posts must not overtake what the reader still holds.
-  private func callDrained() {
-    guard mustCallDrained, queuedBytes < Self.maximumQueuedBytes / 2 else { return }
-    mustCallDrained = false
+  private func resumeSource() {
+    guard shouldCallDrain, queuedBytes < Self.maximumQueuedBytes / 2 else { return }
+    shouldCallDrain = false
     onDrain?()
   }
 }

@@ -12,7 +12,7 @@ import Upstream
 private final class Fixture {
   let transport: MemoryTransport
   let generation: Generation
-  let answer = ModelOutput()
+  let output = ModelOutput()
   let reactor: Reactor
   let clock: ManualClock
   private(set) var termination: Termination?
@@ -42,7 +42,7 @@ private final class Fixture {
     let task = reactor.spawn { [self] in
       var termination: Termination
       do {
-        termination = .completed(GenerationResult(completion: try await generation.relay(answer, isLast: true)))
+        termination = .completed(GenerationResult(completion: try await generation.relay(output, isLast: true)))
       } catch {
         termination = .failed(Failure(cause: error))
       }
@@ -97,14 +97,14 @@ struct GenerationTests {
   @Test("sends deltas as they come, one write for those that come together, and one terminal record")
   func usual() async throws {
     let (pieces, types, outcome) = try await test { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
-      fixture.answer.yield("a")
+      fixture.output.yield("a")
       await fixture.reactor.nextTurn()
-      fixture.answer.yield("b")
-      fixture.answer.yield("c")
+      fixture.output.yield("b")
+      fixture.output.yield("c")
       await fixture.reactor.nextTurn()
-      fixture.answer.finish(Completion())
+      fixture.output.finish(Completion())
       let outcome = await fixture.end()
       return (fixture.transport.pieces.count, fixture.types, outcome)
     }
@@ -119,7 +119,7 @@ struct GenerationTests {
     let (early, status, outcome) = try await test { fixture in
       await fixture.pass(.seconds(1))
       let early = fixture.transport.text
-      fixture.answer.fail(GeneratorError(.rateLimited, "slow", retryAfter: .seconds(3)))
+      fixture.output.fail(GeneratorError(.rateLimited, "slow", retryAfter: .seconds(3)))
       let outcome = await fixture.end()
       return (early, fixture.status, outcome)
     }
@@ -133,14 +133,14 @@ struct GenerationTests {
     let (types, failed) = try await test(limits: GenerationLimits(idle: .seconds(100)), heartbeat: .seconds(5)) {
       fixture in
       await fixture.pass(.seconds(6))
-      fixture.answer.accept()
-      fixture.answer.yield("a")
+      fixture.output.accept()
+      fixture.output.yield("a")
       await fixture.pass(.seconds(3))
-      fixture.answer.yield("b")
+      fixture.output.yield("b")
       await fixture.pass(.seconds(3))
       await fixture.pass(.seconds(3))
       let types = fixture.types
-      fixture.answer.fail(GeneratorError(.failed, "no"))
+      fixture.output.fail(GeneratorError(.failed, "no"))
       _ = await fixture.end()
       return (types, fixture.types.last)
     }
@@ -159,10 +159,10 @@ struct GenerationTests {
     }
     #expect(first == ("", .timeout, "Status: 504 Gateway Timeout"))
     let later = try await test(limits: limits, heartbeat: .zero) { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
       for _ in 0..<5 {
-        fixture.answer.yield("a")
+        fixture.output.yield("a")
         await fixture.pass(.seconds(25))
       }
       let early = fixture.types
@@ -177,10 +177,10 @@ struct GenerationTests {
   func reasoning() async throws {
     let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))
     let (early, outcome, types) = try await test(limits: limits) { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
       for _ in 0..<6 {
-        fixture.answer.noteActivity()
+        fixture.output.noteActivity()
         await fixture.pass(.seconds(20))
       }
       let early = fixture.types
@@ -194,13 +194,13 @@ struct GenerationTests {
   @Test("sends what comes together at once, however long its records are")
   func longRecords() async throws {
     let (count, outcome) = try await test(model: String(repeating: "m", count: 1000)) { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
-      for index in 0..<20 { fixture.answer.yield("\(index) ") }
+      for index in 0..<20 { fixture.output.yield("\(index) ") }
       await fixture.reactor.nextTurn()
       // The record of the role comes first.
       let count = fixture.events.count - 1
-      fixture.answer.finish(Completion())
+      fixture.output.finish(Completion())
       return (count, await fixture.end())
     }
     #expect(count == 20)
@@ -211,17 +211,17 @@ struct GenerationTests {
   func withheld() async throws {
     let rules = Redactions(parsing: "long  x{12000}y\n")
     let (early, late, types) = try await test(rules: rules) { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
-      fixture.answer.yield("a" + String(repeating: "x", count: 11_000))
+      fixture.output.yield("a" + String(repeating: "x", count: 11_000))
       await fixture.reactor.nextTurn()
       let early = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
-      fixture.answer.yield("b")
+      fixture.output.yield("b")
       await fixture.reactor.nextTurn()
       let late = fixture.events.filter { $0.type == "token" }.reduce(0) { $0 + $1.data.utf8.count }
       await fixture.pass(.seconds(16))
       let types = fixture.types
-      fixture.answer.finish(Completion())
+      fixture.output.finish(Completion())
       _ = await fixture.end()
       return (early, late, types)
     }
@@ -237,22 +237,22 @@ struct GenerationTests {
     let large = String(repeating: "1", count: 66_000) + "sk-a"
     let (text, outcome) = try await test(rules: rules) { fixture in
       var held = ["bcd 2", " 3"]
-      fixture.answer.onDrain = { for text in exchange(&held, with: []) { fixture.answer.yield(text) } }
-      fixture.answer.accept()
+      fixture.output.onDrain = { for text in exchange(&held, with: []) { fixture.output.yield(text) } }
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
       if cut == 0 {
-        fixture.answer.yield(large)
+        fixture.output.yield(large)
       } else {
         fixture.transport.isBlocked = true
-        fixture.answer.yield(String(large.prefix(cut * 20_000)))
-        fixture.answer.yield(String(large.dropFirst(cut * 20_000)))
+        fixture.output.yield(String(large.prefix(cut * 20_000)))
+        fixture.output.yield(String(large.dropFirst(cut * 20_000)))
       }
-      _ = fixture.answer.isFull
+      _ = fixture.output.isFull
       await fixture.reactor.nextTurn()
       fixture.transport.isBlocked = false
       for _ in 0..<5 { await fixture.reactor.nextTurn() }
       #expect(held.isEmpty)
-      fixture.answer.finish(Completion())
+      fixture.output.finish(Completion())
       let outcome = await fixture.end()
       let texts = fixture.events.filter { $0.type == "token" }.compactMap {
         (try? JSON(parsing: Array($0.data.utf8)))?["t"]?.string
@@ -266,9 +266,9 @@ struct GenerationTests {
   @Test("ends at its total limit, however lively it is")
   func total() async throws {
     let outcome = try await test(limits: GenerationLimits(total: .seconds(100))) { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       for _ in 0..<11 {
-        fixture.answer.yield("a")
+        fixture.output.yield("a")
         await fixture.pass(.seconds(10))
       }
       return await fixture.end()
@@ -279,8 +279,8 @@ struct GenerationTests {
   @Test("that is stopped ends with its cancelled record, before the first token too", arguments: [false, true])
   func stopped(afterToken: Bool) async throws {
     let (events, outcome, isFinished) = try await test { fixture in
-      fixture.answer.accept()
-      if afterToken { fixture.answer.yield("a") }
+      fixture.output.accept()
+      if afterToken { fixture.output.yield("a") }
       await fixture.reactor.nextTurn()
       fixture.generation.terminate(.stopped)
       let outcome = await fixture.end()
@@ -295,9 +295,9 @@ struct GenerationTests {
   func disconnected(stage: Int) async throws {
     let (outcome, wasCancelled, isAborted) = try await test { fixture in
       var wasCancelled = false
-      fixture.answer.onCancel = { wasCancelled = true }
-      if stage > 0 { fixture.answer.accept() }
-      if stage > 1 { fixture.answer.yield("a") }
+      fixture.output.onCancel = { wasCancelled = true }
+      if stage > 0 { fixture.output.accept() }
+      if stage > 1 { fixture.output.yield("a") }
       await fixture.reactor.nextTurn()
       fixture.transport.leave()
       let outcome = await fixture.end()
@@ -311,7 +311,7 @@ struct GenerationTests {
     let outcome = try await test { fixture in
       let transport = MemoryTransport(on: fixture.reactor)
       var first: Fixture? = Fixture(fixture.reactor, fixture.clock, transport: transport)
-      first?.answer.finish(Completion())
+      first?.output.finish(Completion())
       _ = await first?.end()
       weak let released = first?.generation
       let next = Fixture(fixture.reactor, fixture.clock, transport: transport)
@@ -327,14 +327,14 @@ struct GenerationTests {
   @Test("whose client takes nothing waits, keeps what comes, goes on when it takes again, and loses nothing")
   func slowClient() async throws {
     let (during, text, outcome) = try await test { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
       fixture.transport.isBlocked = true
-      for index in 0..<100 { fixture.answer.yield("\(index) ") }
+      for index in 0..<100 { fixture.output.yield("\(index) ") }
       await fixture.pass(.seconds(45))
       let during = fixture.types.count
       fixture.transport.isBlocked = false
-      fixture.answer.finish(Completion())
+      fixture.output.finish(Completion())
       let outcome = await fixture.end()
       let text = fixture.events.filter { $0.type == "token" }.map(\.data).joined()
       return (during, text, outcome)
@@ -347,10 +347,10 @@ struct GenerationTests {
   @Test("whose client takes nothing for too long is dropped")
   func stuckClient() async throws {
     let outcome = try await test { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
       fixture.transport.isBlocked = true
-      fixture.answer.yield("a")
+      fixture.output.yield("a")
       await fixture.reactor.nextTurn()
       await fixture.pass(.seconds(61))
       return await fixture.end()
@@ -361,9 +361,9 @@ struct GenerationTests {
   @Test("that grows too long fails")
   func tooLong() async throws {
     let (outcome, types) = try await test(limits: GenerationLimits(maximumTextBytes: 10)) { fixture in
-      fixture.answer.accept()
+      fixture.output.accept()
       await fixture.reactor.nextTurn()
-      for _ in 0..<3 { fixture.answer.yield("12345") }
+      for _ in 0..<3 { fixture.output.yield("12345") }
       return (await fixture.end(), fixture.types)
     }
     #expect(outcome == .upstreamError)
@@ -373,17 +373,17 @@ struct GenerationTests {
   @Test("that is wanted in one piece answers with all of its text, or with the failure's status")
   func whole() async throws {
     let text = try await test(isJSON: true) { fixture in
-      fixture.answer.yield("a")
-      fixture.answer.yield("b")
-      fixture.answer.finish(Completion())
+      fixture.output.yield("a")
+      fixture.output.yield("b")
+      fixture.output.finish(Completion())
       _ = await fixture.end()
       return fixture.transport.text
     }
     #expect(text.hasPrefix("Status: 200 OK\r\n") && text.hasSuffix("\r\n\r\n{\"message\":\"ab\"}\n"), "\(text)")
     let failed = try await test(isJSON: true) { fixture in
-      fixture.answer.yield("a")
+      fixture.output.yield("a")
       await fixture.reactor.nextTurn()
-      fixture.answer.fail(GeneratorError(.truncated, "cut"))
+      fixture.output.fail(GeneratorError(.truncated, "cut"))
       _ = await fixture.end()
       return fixture.transport.text
     }

@@ -164,9 +164,9 @@ final class CurlMulti {
         // The others would not find it either, each after as long a time.
         let failed = result == CURLE_COULDNT_RESOLVE_HOST ? exchange(&waiting, with: []) : []
         checkAddress()
-        for transfer in failed { transfer.ended(result) }
+        for transfer in failed { transfer.didComplete(result) }
       }
-      transfer.ended(result)
+      transfer.didComplete(result)
     }
     if resolving != nil { checkAddress() }
   }

@@ -16,11 +16,11 @@ struct CurlRequest: Sendable {
 /// What a transfer reports of its response. All calls come on the loop.
 protocol CurlTransferDelegate: AnyObject {
   /// The head of the final response is complete. False ends the transfer before its body is looked at.
-  func received(head: CurlResponseHead) -> Bool
+  func didReceiveHead(_ head: CurlResponseHead) -> Bool
   /// A piece of the body, good for the call only. False asks to have it again after `resume()`.
-  func received(body: borrowing Span<UInt8>) -> Bool
+  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool
   /// The last call: the transfer is over, `CURLE_OK` meaning that the response is complete.
-  func ended(_ result: CURLcode, _ message: String)
+  func didComplete(_ result: CURLcode, _ message: String)
 }
 
 /// One libcurl easy handle, and so one HTTP exchange. Owned by the ``CurlMulti`` that runs it, until it is over.
@@ -78,14 +78,14 @@ final class CurlTransfer {
       // Safe: the multi keeps the transfer for as long as libcurl has its handle.
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count).bindMemory(to: UInt8.self)
-      return unsafe transfer.received(body: buffer.span) ? count : Int(CURL_WRITEFUNC_PAUSE)
+      return unsafe transfer.didReceiveBody(buffer.span) ? count : Int(CURL_WRITEFUNC_PAUSE)
     }
     unsafe set(CURLOPT_HEADERDATA, Unmanaged.passUnretained(self).toOpaque())
     unsafe ccurl_set_callback(easy, CURLOPT_HEADERFUNCTION) { bytes, _, count, context in
       guard let bytes = unsafe bytes, let context = unsafe context else { return 0 }
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
-      return unsafe transfer.received(headerLine: String(decoding: buffer, as: UTF8.self)) ? count : 0
+      return unsafe transfer.didReceiveHeaderLine(String(decoding: buffer, as: UTF8.self)) ? count : 0
     }
   }
 
@@ -183,19 +183,19 @@ final class CurlTransfer {
     unsafe curl_easy_pause(easy, CURLPAUSE_CONT)
   }
 
-  func ended(_ result: CURLcode) {
+  func didComplete(_ result: CURLcode) {
     var message = unsafe String(cString: errorBuffer)
     if message.isEmpty { message = unsafe String(cString: curl_easy_strerror(result)) }
-    delegate.take()?.ended(result, message)
+    delegate.take()?.didComplete(result, message)
   }
 
-  private func received(body: borrowing Span<UInt8>) -> Bool { delegate?.received(body: body) ?? true }
+  private func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool { delegate?.didReceiveBody(body) ?? true }
 
   /// More header lines than any server sends, trailers included.
   private static let maximumHeaderLines = 1000
 
   /// False ends the transfer.
-  private func received(headerLine line: String) -> Bool {
+  private func didReceiveHeaderLine(_ line: String) -> Bool {
     headerLines += 1
     guard headerLines <= Self.maximumHeaderLines else { return false }
     let line = line.trimmingNewline
@@ -207,7 +207,7 @@ final class CurlTransfer {
       guard head.status >= 200, !hasHead else { return true }
       hasHead = true
       releaseUpload()
-      return delegate?.received(head: head) ?? true
+      return delegate?.didReceiveHead(head) ?? true
     } else if let colon = line.firstIndex(of: ":") {
       let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
       head.take(name: line[..<colon].lowercased(), value: value)

@@ -9,10 +9,10 @@ package struct EchoGenerator: CallbackGenerator {
   package init(gap: Duration = .milliseconds(30)) { self.gap = gap }
 
   package func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
-    let answer = ModelOutput()
-    answer.accept()
-    Echo(prompt, gap: gap, answer, reactor).wait()
-    return answer
+    let output = ModelOutput()
+    output.accept()
+    Echo(prompt, gap: gap, output, reactor).wait()
+    return output
   }
 
   /// The words of `text`, each with the white space that follows it: joined, they are the text.
@@ -33,28 +33,28 @@ private final class Echo {
   private var words: ArraySlice<Substring>
   private let usage: Usage
   private let gap: Duration
-  private let answer: ModelOutput
+  private let output: ModelOutput
   private let reactor: Reactor
   private var timer: Timer?
 
-  init(_ prompt: Prompt, gap: Duration, _ answer: ModelOutput, _ reactor: Reactor) {
+  init(_ prompt: Prompt, gap: Duration, _ output: ModelOutput, _ reactor: Reactor) {
     self.words = EchoGenerator.words(of: prompt.messages.last?.content ?? "")[...]
     // A word is what an echo has for a token.
     let asked = prompt.messages.reduce(0) { $0 + EchoGenerator.words(of: $1.content).count }
     self.usage = Usage(promptTokens: asked, completionTokens: words.count, totalTokens: asked + words.count)
     self.gap = gap
-    self.answer = answer
+    self.output = output
     self.reactor = reactor
-    answer.onCancel = { self.timer?.cancel() }
-    answer.onDrain = { self.wait() }
+    output.onCancel = { self.timer?.cancel() }
+    output.onDrain = { self.wait() }
   }
 
-  /// The timer holds the echo while it waits; between timers the answer does, if it is full.
-  func wait() { timer = reactor.schedule(after: gap) { self.say() } }
+  /// The timer holds the echo while it waits; between timers the output does, if it is full.
+  func wait() { timer = reactor.schedule(after: gap) { self.emitWord() } }
 
-  private func say() {
-    guard let word = words.popFirst() else { return answer.finish(Completion(usage: usage)) }
-    answer.yield(String(word))
-    if !answer.isFull { wait() }
+  private func emitWord() {
+    guard let word = words.popFirst() else { return output.finish(Completion(usage: usage)) }
+    output.yield(String(word))
+    if !output.isFull { wait() }
   }
 }

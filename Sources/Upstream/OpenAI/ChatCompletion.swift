@@ -1,7 +1,7 @@
 import CCurl
 import EventLoop
 
-/// One question to an OpenAI-compatible API: the transfer at one end, the answer at the other. Belongs to its loop.
+/// One question to an OpenAI-compatible API: the transfer at one end, the output at the other. Belongs to its loop.
 ///
 /// The transfer keeps it, and is kept by the multi until it is over.
 final class ChatCompletion: CurlTransferDelegate {
@@ -9,42 +9,42 @@ final class ChatCompletion: CurlTransferDelegate {
     case waitingForHead
     case streaming
     /// A status other than 2xx, or a body that is not a stream: kept for the log, up to a limit.
-    case refused(CurlResponseHead)
-    case over
+    case errorResponse(CurlResponseHead)
+    case finished
   }
 
   private let transfer: CurlTransfer
-  private let answer: ModelOutput
+  private let output: ModelOutput
   private let connections: OpenAIGenerator.Connections
   private let reactor: Reactor
   private var reader: CompletionReader
   private var phase = Phase.waitingForHead
-  private var refusal: [UInt8] = []
+  private var errorBody: [UInt8] = []
   /// Of the connection first, of the end of the body later.
   private var deadline: Timer?
-  private var isEnding = false
+  private var isInGracePeriod = false
   private var isPaused = false
   private var isMultiplexed = false
 
   /// How long the end of the body is waited for once the text is complete: it lets the connection be used again.
-  private static let grace: Duration = .milliseconds(250)
+  private static let gracePeriod: Duration = .milliseconds(250)
   private static let connectTimeout: Duration = .seconds(10)
-  private static let maximumRefusalBytes = 4096
+  private static let maximumErrorBodyBytes = 4096
   private static let maximumUnpausedBytes = 4 << 20
 
   init(
-    _ transfer: CurlTransfer, _ answer: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor
+    _ transfer: CurlTransfer, _ output: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor
   ) {
     self.transfer = transfer
-    self.answer = answer
+    self.output = output
     self.connections = connections
     self.reactor = reactor
     self.reader = CompletionReader(chunks: connections.chunks, maximumTextBytes: connections.maximumTextBytes)
   }
 
   func begin() {
-    answer.onCancel = { [unowned self] in stop() }
-    answer.onDrain = { [unowned self] in
+    output.onCancel = { [unowned self] in stop() }
+    output.onDrain = { [unowned self] in
       if isPaused {
         isPaused = false
         transfer.resume()
@@ -63,7 +63,7 @@ final class ChatCompletion: CurlTransferDelegate {
 
   // MARK: From the transfer
 
-  func received(head: CurlResponseHead) -> Bool {
+  func didReceiveHead(_ head: CurlResponseHead) -> Bool {
     guard case .waitingForHead = phase else { return true }
     let isSuccess = (200..<300).contains(head.status)
     let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
@@ -72,97 +72,97 @@ final class ChatCompletion: CurlTransferDelegate {
       fail(
         isSuccess
           ? GeneratorError(.failed, "The model server's response has an encoding that was not requested.")
-          : refusalError(head))
+          : responseError(head))
       return false
     }
     if isSuccess, isStream {
       phase = .streaming
       isMultiplexed = transfer.isMultiplexed
-      answer.accept()
+      output.accept()
     } else {
-      phase = .refused(head)
+      phase = .errorResponse(head)
       // The rest of the body is wanted for its words only.
-      startGrace(Self.grace)
+      startGracePeriod(Self.gracePeriod)
     }
     return true
   }
 
-  func received(body: borrowing Span<UInt8>) -> Bool {
+  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
     switch phase {
-    case .waitingForHead, .over: return true
-    case .refused:
-      for index in body.indices where refusal.count < Self.maximumRefusalBytes { refusal.append(body[index]) }
-      if refusal.count == Self.maximumRefusalBytes { startGrace(.zero) }
+    case .waitingForHead, .finished: return true
+    case .errorResponse:
+      for index in body.indices where errorBody.count < Self.maximumErrorBodyBytes { errorBody.append(body[index]) }
+      if errorBody.count == Self.maximumErrorBodyBytes { startGracePeriod(.zero) }
       return true
     case .streaming:
-      if answer.isFull {
+      if output.isFull {
         // Not on a connection with other transfers: libcurl 7.88 stops reading for all of them, and takes tens of
         // megabytes for the one. What waits is limited instead.
         guard isMultiplexed else {
           isPaused = true
           return false
         }
-        if answer.queuedBytes > Self.maximumUnpausedBytes {
-          fail(GeneratorError(.failed, "The answer comes faster than the client takes it."))
+        if output.queuedBytes > Self.maximumUnpausedBytes {
+          fail(GeneratorError(.failed, "The output comes faster than the client takes it."))
           return true
         }
       }
       do throws(GeneratorError) {
-        try reader.feed(body, emit: { answer.yield($0) }, onActivity: { answer.noteActivity() })
+        try reader.feed(body, emit: { output.yield($0) }, onActivity: { output.noteActivity() })
         if reader.isComplete { try finish() }
       } catch {
         fail(error)
       }
-      if reader.hasFinishReason, !isEnding { startGrace(Self.grace) }
+      if reader.hasFinishReason, !isInGracePeriod { startGracePeriod(Self.gracePeriod) }
       return true
     }
   }
 
-  func ended(_ result: CURLcode, _ message: String) {
+  func didComplete(_ result: CURLcode, _ message: String) {
     switch phase {
-    case .over: break
-    case .refused(let head): fail(refusalError(head))
+    case .finished: break
+    case .errorResponse(let head): fail(responseError(head))
     case .streaming where result == CURLE_OK || reader.hasFinishReason:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
     case .streaming:
-      fail(GeneratorError(.truncated, "The model's answer was cut off.", detail: message))
+      fail(GeneratorError(.truncated, "The model's output was cut off.", detail: message))
     case .waitingForHead:
       fail(GeneratorError(.failed, "The model's server could not be reached.", detail: message))
     }
-    letGo()
+    releaseCallbacks()
   }
 
   // MARK: The end
 
   private func finish() throws(GeneratorError) {
     let completion = try reader.completion()
-    phase = .over
-    answer.finish(completion)
-    if !isEnding || connections.isShortOfDescriptors() { startGrace(Self.grace) }
+    phase = .finished
+    output.finish(completion)
+    if !isInGracePeriod || connections.isShortOfDescriptors() { startGracePeriod(Self.gracePeriod) }
   }
 
-  private var isOver: Bool {
-    if case .over = phase { true } else { false }
+  private var isFinished: Bool {
+    if case .finished = phase { true } else { false }
   }
 
   private func fail(_ error: GeneratorError) {
-    phase = .over
-    answer.fail(error)
+    phase = .finished
+    output.fail(error)
     // Not at once: libcurl may be calling.
-    startGrace(.zero)
+    startGracePeriod(.zero)
   }
 
   /// The body should end now, or something is wrong with its sender: it is not waited for any longer than this.
-  private func startGrace(_ time: Duration) {
-    isEnding = true
+  private func startGracePeriod(_ time: Duration) {
+    isInGracePeriod = true
     deadline?.cancel()
     // The request has been answered, and gives the descriptor back that it had for this connection.
-    let time = isOver && connections.isShortOfDescriptors() ? .zero : time
+    let time = isFinished && connections.isShortOfDescriptors() ? .zero : time
     deadline = reactor.schedule(after: time) { [unowned self] in
       switch phase {
       case .streaming: try? finish()
-      case .refused(let head): fail(refusalError(head))
-      case .waitingForHead, .over: break
+      case .errorResponse(let head): fail(responseError(head))
+      case .waitingForHead, .finished: break
       }
       stop()
     }
@@ -170,19 +170,19 @@ final class ChatCompletion: CurlTransferDelegate {
 
   /// Ends the transfer at once.
   private func stop() {
-    phase = .over
+    phase = .finished
     connections.multi.remove(transfer)
-    letGo()
+    releaseCallbacks()
   }
 
-  private func letGo() {
+  private func releaseCallbacks() {
     deadline?.cancel()
-    answer.onCancel = nil
-    answer.onDrain = nil
+    output.onCancel = nil
+    output.onDrain = nil
   }
 
-  private func refusalError(_ head: CurlResponseHead) -> GeneratorError {
-    let (bytes, status) = (refusal, head.status)
+  private func responseError(_ head: CurlResponseHead) -> GeneratorError {
+    let (bytes, status) = (errorBody, head.status)
     // Its kind only: the words of an error may repeat what the user said.
     let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""
     let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
@@ -191,7 +191,7 @@ final class ChatCompletion: CurlTransferDelegate {
         .rateLimited, "The model's server asks for patience.", detail: detail, retryAfter: head.retryAfter)
     }
     if (200..<300).contains(status) {
-      return GeneratorError(.failed, "The model's server did not stream its answer.", detail: detail)
+      return GeneratorError(.failed, "The model's server did not stream its output.", detail: detail)
     }
     var error = GeneratorError(
       .failed, "The model's server answered with status \(status).", detail: detail, retryAfter: head.retryAfter)

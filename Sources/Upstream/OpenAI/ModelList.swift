@@ -48,12 +48,12 @@ final class ModelList: CurlTransferDelegate {
     }
   }
 
-  func received(head: CurlResponseHead) -> Bool {
+  func didReceiveHead(_ head: CurlResponseHead) -> Bool {
     self.head = head
     return !head.isEncoded
   }
 
-  func received(body: borrowing Span<UInt8>) -> Bool {
+  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
     guard self.body.count + body.count <= Self.maximumBytes else {
       complete(.failure(GeneratorError(.failed, "The model server's list of models is too long.")))
       return true
@@ -62,7 +62,7 @@ final class ModelList: CurlTransferDelegate {
     return true
   }
 
-  func ended(_ result: CURLcode, _ message: String) {
+  func didComplete(_ result: CURLcode, _ message: String) {
     guard result == CURLE_OK, let head else {
       return complete(
         .failure(GeneratorError(.failed, "The model server could not be reached.", detail: message)))

@@ -46,26 +46,26 @@ package final class OpenAIGenerator: CallbackGenerator {
   }
 
   package func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
-    let answer = ModelOutput()
+    let output = ModelOutput()
     let connections = connections(on: reactor)
     var request: CurlRequest
     do throws(GeneratorError) {
       request = try self.request(
         "/chat/completions", headers: ["Content-Type: application/json", "Accept: text/event-stream"])
     } catch {
-      answer.fail(error)
-      return answer
+      output.fail(error)
+      return output
     }
     guard prompt.isLarge else {
       request.body = Self.body(of: prompt)
-      begin(request, answer, connections, reactor)
-      return answer
+      begin(request, output, connections, reactor)
+      return output
     }
     reactor.spawn { [encoding] in
       request.body = await encoding.run { Self.body(of: prompt) }
-      self.begin(request, answer, connections, reactor)
+      self.begin(request, output, connections, reactor)
     }
-    return answer
+    return output
   }
 
   package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? {
@@ -102,13 +102,13 @@ package final class OpenAIGenerator: CallbackGenerator {
     return request
   }
 
-  private func begin(_ request: CurlRequest, _ answer: ModelOutput, _ connections: Connections, _ reactor: Reactor) {
+  private func begin(_ request: CurlRequest, _ output: ModelOutput, _ connections: Connections, _ reactor: Reactor) {
     // It may have been cancelled while the request was encoded.
-    guard !answer.isFinished else { return }
+    guard !output.isFinished else { return }
     if let transfer = CurlTransfer(request) {
-      ChatCompletion(transfer, answer, connections, reactor: reactor).begin()
+      ChatCompletion(transfer, output, connections, reactor: reactor).begin()
     } else {
-      answer.fail(GeneratorError(.failed, "The model's URL is not valid."))
+      output.fail(GeneratorError(.failed, "The model's URL is not valid."))
     }
   }
 
