@@ -9,42 +9,42 @@ package final class MemoryTransport: ResponseTransport {
   private var bytes: [UInt8] = []
   package private(set) var isFinished = false
   package private(set) var isAborted = false
-  package private(set) var isPeerGone = false
-  package var peerWent: (() -> Void)?
+  package private(set) var isPeerClosed = false
+  package var onPeerClosed: (() -> Void)?
   /// Called once when the response is complete, or broken off.
   package var onClose: (() -> Void)?
   /// Whether the peer takes anything.
   package var isBlocked = false { didSet { writable.wake() } }
-  package let maximumPieceBytes: Int
+  package let maximumWriteBytes: Int
 
   private let reactor: Reactor
   private let writable = Waiter()
 
-  package init(on reactor: Reactor, maximumPieceBytes: Int = 8184) {
+  package init(on reactor: Reactor, maximumWriteBytes: Int = 8184) {
     self.reactor = reactor
-    self.maximumPieceBytes = maximumPieceBytes
+    self.maximumWriteBytes = maximumWriteBytes
   }
 
   /// All of it, as text: a piece may end within a character.
   package var text: String { String(decoding: bytes, as: UTF8.self) }
 
   /// The client goes away.
-  package func leave() {
-    isPeerGone = true
+  package func disconnect() {
+    isPeerClosed = true
     writable.wake()
-    peerWent.take()?()
+    onPeerClosed.take()?()
   }
 
   package func isWritable(_ bytes: Int) -> Bool { !isBlocked }
 
   package func waitUntilWritable(for limit: Duration) async {
-    await reactor.wait(on: writable, for: limit) { !isPeerGone && isBlocked }
+    await reactor.wait(on: writable, for: limit) { !isPeerClosed && isBlocked }
   }
 
-  package func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
-    if isPeerGone { throw .peerGone }
-    pieces.append(String(decodingUTF8: piece))
-    bytes.append(piece)
+  package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
+    if isPeerClosed { throw .peerClosed }
+    pieces.append(String(decodingUTF8: bytes))
+    bytes.append(bytes)
   }
 
   package func finish() {

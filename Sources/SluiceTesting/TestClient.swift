@@ -63,7 +63,7 @@ public final class TestClient: Sendable {
         }
       }
     } onCancel: {
-      thread.loop.execute { _ in unsafe transport.transport?.leave() }
+      thread.loop.execute { _ in unsafe transport.transport?.disconnect() }
     }
   }
 }

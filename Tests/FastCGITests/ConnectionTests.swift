@@ -22,7 +22,7 @@ private func serve<Success: Sendable>(
     let left = Waiter()
     let server = ConnectionServer(reactor: reactor, limits: limits) { request, writer in
       var writer: ResponseWriter? = consume writer
-      writer?.transport.peerWent = {
+      writer?.transport.onPeerClosed = {
         log.append("went")
         left.wake()
       }
@@ -53,7 +53,7 @@ private func serve<Success: Sendable>(
       }
     }
     let (mine, number) = try socketPair()
-    server.take(Descriptor(owning: mine))
+    server.serve(Descriptor(owning: mine))
     let pool = BlockingPool()
     // The test's end blocks, so it has a thread of its own.
     let result: Result<Success, any Error> = await withCheckedContinuation { continuation in
@@ -354,7 +354,7 @@ struct ConnectionTests {
       // Reads nothing until the server has given up.
       return client.waitForHangup()
     }
-    #expect(log.first == "peerStuck", "\(log)")
+    #expect(log.first == "timedOut", "\(log)")
     #expect(connections == 0)
   }
 }

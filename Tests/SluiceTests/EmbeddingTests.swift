@@ -334,7 +334,7 @@ struct EmbeddingTests {
       _ = await eventually { yielded.yielded.load(ordering: .relaxed) > 0 }
       for _ in 0..<50 { await reactor.nextTurn() }
       let early = yielded.yielded.load(ordering: .relaxed)
-      transport.leave()
+      transport.disconnect()
       _ = await eventually { yielded.cancelled.load(ordering: .relaxed) == 1 }
       return (early, yielded.cancelled.load(ordering: .relaxed))
     }

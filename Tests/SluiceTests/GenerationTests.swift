@@ -299,7 +299,7 @@ struct GenerationTests {
       if stage > 0 { fixture.output.accept() }
       if stage > 1 { fixture.output.yield("a") }
       await fixture.reactor.nextTurn()
-      fixture.transport.leave()
+      fixture.transport.disconnect()
       let outcome = await fixture.end()
       return (outcome, wasCancelled, fixture.transport.isAborted)
     }
@@ -318,7 +318,7 @@ struct GenerationTests {
       first = nil
       await fixture.reactor.nextTurn()
       if released != nil { throw Failure(.internalError, "the first generation is still there") }
-      transport.leave()
+      transport.disconnect()
       return await next.end()
     }
     #expect(outcome == .disconnected)

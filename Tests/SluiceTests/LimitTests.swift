@@ -73,7 +73,7 @@ struct LimitTests {
             if way.hasPrefix("hang") {
               _ = try await fixture.eventually { transports.allSatisfy { $0.text.contains("Hel") } }
             }
-            for transport in transports { transport.leave() }
+            for transport in transports { transport.disconnect() }
           } else if way.hasSuffix("stopped") {
             _ = try await fixture.eventually { transports.allSatisfy { $0.text.contains("Hel") } }
             for (id, user) in fixture.services.generations.running {
@@ -92,7 +92,7 @@ struct LimitTests {
       for transport in full { fixture.ask("hang", transport) }
       #expect(try await fixture.eventually { full.count { $0.text.contains("Hel") } == 10 })
       #expect(try await fixture.eventually { full.count { $0.text.hasPrefix("Status: 429") } == 1 })
-      for transport in full { transport.leave() }
+      for transport in full { transport.disconnect() }
       #expect(
         try await fixture.eventually {
           fixture.services.streamLimiter.streams == 0 && fixture.services.generations.count == 0

@@ -9,8 +9,8 @@ package final class CGIExchange: ResponseTransport {
   private let writable = Waiter()
   private let ended: () -> Void
   private var watch: Watch?
-  package private(set) var isPeerGone = false
-  package var peerWent: (() -> Void)?
+  package private(set) var isPeerClosed = false
+  package var onPeerClosed: (() -> Void)?
 
   /// Whether this process was started as a CGI program (RFC 3875, 4.1.4).
   package static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
@@ -21,7 +21,7 @@ package final class CGIExchange: ResponseTransport {
     self.ended = ended
     // The reading end of a pipe that goes shows as an error on the writing end. A regular file cannot be watched,
     // and has nobody who could go.
-    watch = try? reactor.watch(STDOUT_FILENO, for: .edgeTriggered) { [unowned self] in became($0) }
+    watch = try? reactor.watch(STDOUT_FILENO, for: .edgeTriggered) { [unowned self] in handleReadiness($0) }
   }
 
   /// Reads the request of this process. Blocks until the web server has sent all of it.
@@ -46,36 +46,36 @@ package final class CGIExchange: ResponseTransport {
     return request
   }
 
-  private func became(_ ready: Readiness) {
-    if ready.contains(anyOf: .error | .hangup), !isPeerGone {
-      isPeerGone = true
-      peerWent.take()?()
+  private func handleReadiness(_ ready: Readiness) {
+    if ready.contains(anyOf: .error | .hangup), !isPeerClosed {
+      isPeerClosed = true
+      onPeerClosed.take()?()
     }
     writable.wake()
   }
 
   /// What a pipe that polls writable takes without blocking (PIPE_BUF, pipe(7)).
-  package var maximumPieceBytes: Int { 4096 }
+  package var maximumWriteBytes: Int { 4096 }
 
   package func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
   package func waitUntilWritable(for limit: Duration) async {
     try? watch?.change(to: .writable | .edgeTriggered)
-    await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
+    await reactor.wait(on: writable, for: limit) { !isPeerClosed && !gate.permits(maximumWriteBytes) }
     try? watch?.change(to: .edgeTriggered)
   }
 
-  package func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
+  package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
     var sent = 0
-    while sent < piece.count {
-      let count = unsafe piece.extracting(sent..<piece.count).withUnsafeBytes { bytes in
+    while sent < bytes.count {
+      let count = unsafe bytes.extracting(sent..<bytes.count).withUnsafeBytes { bytes in
         unsafe Glibc.write(STDOUT_FILENO, bytes.baseAddress, bytes.count)
       }
       if count < 0, errno == EINTR { continue }
-      guard count >= 0 else { throw .peerGone }
+      guard count >= 0 else { throw .peerClosed }
       sent += count
     }
-    gate.wrote(piece.count)
+    gate.wrote(bytes.count)
   }
 
   package func finish() { end() }
@@ -86,7 +86,7 @@ package final class CGIExchange: ResponseTransport {
   private func end() {
     guard let watch = watch.take() else { return ended() }
     watch.cancel()
-    peerWent = nil
+    onPeerClosed = nil
     ended()
   }
 }

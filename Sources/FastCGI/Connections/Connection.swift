@@ -39,15 +39,15 @@ final class Connection: ResponseTransport {
     }
   }
   /// Whether it has carried a request before.
-  private var isKept = false
+  private var isReused = false
   private var records: RequestRecords
   /// Bytes that came with a request and follow it.
   private var surplus: [UInt8] = []
   private var request = FastCGIRequest()
   /// The units of ``ServerLimits/descriptors`` that it holds: one for itself, one for what its request connects to.
   private var heldDescriptors = ConnectionServer.descriptorsPerConnection
-  private(set) var isPeerGone = false
-  var peerWent: (() -> Void)?
+  private(set) var isPeerClosed = false
+  var onPeerClosed: (() -> Void)?
 
   private static let quiet: Readiness = .readable | .peerClosed | .edgeTriggered
   /// How long a connection may be silent before the descriptor that its request would need is left to others.
@@ -67,7 +67,7 @@ final class Connection: ResponseTransport {
   func open() {
     startDeadline()
     do {
-      watch = try reactor.watch(descriptor.number, for: Self.quiet) { [unowned self] in self.became($0) }
+      watch = try reactor.watch(descriptor.number, for: Self.quiet) { [unowned self] in self.handleReadiness($0) }
     } catch {
       server.limits.report(error)
       close()
@@ -76,13 +76,13 @@ final class Connection: ResponseTransport {
 
   // MARK: Receiving
 
-  private func became(_ ready: Readiness) {
-    if ready.contains(anyOf: .peerClosed | .hangup | .error) { return peerClosed() }
+  private func handleReadiness(_ ready: Readiness) {
+    if ready.contains(anyOf: .peerClosed | .hangup | .error) { return handlePeerClosed() }
     switch state {
     case .waiting, .receiving: receive()
     case .serving:
       if ready.contains(.writable) { writable.wake() }
-      if ready.contains(.readable), server.isAbortNext(descriptor.number, after: surplus) { peerClosed() }
+      if ready.contains(.readable), server.isAbortNext(descriptor.number, after: surplus) { handlePeerClosed() }
     case .lingering: discard()
     case .closed: break
     }
@@ -126,7 +126,7 @@ final class Connection: ResponseTransport {
     let read = request.read(records, through: server, respondingTo: descriptor.number)
     records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
     if let failure = request.failure { server.limits.report(failure) }
-    guard var read, !isPeerGone else { return close() }
+    guard var read, !isPeerClosed else { return close() }
     state = .serving
     read.lacksDescriptor = !acquireDescriptor()
     server.responder(
@@ -170,27 +170,27 @@ final class Connection: ResponseTransport {
 
   // MARK: Answering
 
-  var maximumPieceBytes: Int { FastCGIRequest.maximumPieceBytes }
+  var maximumWriteBytes: Int { FastCGIRequest.maximumWriteBytes }
 
   func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
 
   func waitUntilWritable(for limit: Duration) async {
     try? watch?.change(to: .readable | .peerClosed | .writable | .edgeTriggered)
-    await reactor.wait(on: writable, for: limit) { !isPeerGone && !gate.permits(maximumPieceBytes) }
+    await reactor.wait(on: writable, for: limit) { !isPeerClosed && !gate.permits(maximumWriteBytes) }
     if state != .closed { try? watch?.change(to: Self.quiet) }
   }
 
-  func write(_ piece: borrowing Span<UInt8>) throws(WriteError) {
-    guard !isPeerGone, request.write(piece) else { throw .peerGone }
-    gate.wrote(piece.count)
+  func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
+    guard !isPeerClosed, request.write(bytes) else { throw .peerClosed }
+    gate.wrote(bytes.count)
   }
 
   func finish() {
-    peerWent = nil
+    onPeerClosed = nil
     let isComplete = request.finish()
-    isKept = true
-    if isComplete, request.hasUnreadBody, !isPeerGone { return linger() }
-    guard isComplete, request.keepsConnection, !isPeerGone, !server.isDraining else { return close() }
+    isReused = true
+    if isComplete, request.hasUnreadBody, !isPeerClosed { return linger() }
+    guard isComplete, request.keepsConnection, !isPeerClosed, !server.isDraining else { return close() }
     request = FastCGIRequest()
     state = .waiting
     releaseDescriptors(keeping: 1)
@@ -215,8 +215,8 @@ final class Connection: ResponseTransport {
   }
 
   func abort() {
-    peerWent = nil
-    if !isPeerGone, state == .serving {
+    onPeerClosed = nil
+    if !isPeerClosed, state == .serving {
       // Not a record: nginx gives its client a broken response for it, where a plain close would look complete.
       var zeros: UInt64 = 0
       _ = unsafe send(descriptor.number, &zeros, 8, CInt(MSG_DONTWAIT | MSG_NOSIGNAL))
@@ -226,20 +226,20 @@ final class Connection: ResponseTransport {
 
   // MARK: Ending
 
-  private func peerClosed() {
-    guard !isPeerGone else { return }
-    isPeerGone = true
+  private func handlePeerClosed() {
+    guard !isPeerClosed else { return }
+    isPeerClosed = true
     switch state {
     case .waiting, .receiving, .lingering: close()
     case .closed: break
     case .serving:
       writable.wake()
-      peerWent.take()?()
+      onPeerClosed.take()?()
     }
   }
 
   /// Whether it is kept and nothing has come on it.
-  var isIdle: Bool { state == .waiting && isKept && surplus.isEmpty && !server.hasBytes(descriptor.number) }
+  var isIdle: Bool { state == .waiting && isReused && surplus.isEmpty && !server.hasBytes(descriptor.number) }
 
   /// Ends a connection that was kept and on which nothing has come. A fresh one has a request on its way, and one
   /// that is being served ends with its answer.

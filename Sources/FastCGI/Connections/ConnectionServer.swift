@@ -65,7 +65,7 @@ package final class ConnectionServer {
   /// Serves an accepted connection from here on, and closes it in the end.
   ///
   /// The caller has acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
-  package func take(_ descriptor: consuming Descriptor) {
+  package func serve(_ descriptor: consuming Descriptor) {
     // The belt to the braces of OutputGate: a write that blocked after all would end.
     var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(

@@ -9,7 +9,7 @@ import Glibc
 @safe
 final class FastCGIRequest {
   /// The most payload bytes of one record of libfcgi's output buffer, which is 8,192 bytes with its header.
-  static let maximumPieceBytes = 8184
+  static let maximumWriteBytes = 8184
 
   /// FCGI_RESPONDER (specification 5.1); libfcgi's public header does not have it.
   private static let responderRole = 1
@@ -99,11 +99,11 @@ final class FastCGIRequest {
     return parameters
   }
 
-  /// Sends one STDOUT record of up to ``maximumPieceBytes``. Blocks unless the descriptor is writable.
-  func write(_ piece: borrowing Span<UInt8>) -> Bool {
-    precondition(piece.count <= Self.maximumPieceBytes)
-    guard isOpen, piece.count > 0 else { return isOpen }
-    return unsafe piece.withUnsafeBytes { bytes in
+  /// Sends one STDOUT record of up to ``maximumWriteBytes``. Blocks unless the descriptor is writable.
+  func write(_ bytes: borrowing Span<UInt8>) -> Bool {
+    precondition(bytes.count <= Self.maximumWriteBytes)
+    guard isOpen, bytes.count > 0 else { return isOpen }
+    return unsafe bytes.withUnsafeBytes { bytes in
       let chars = unsafe bytes.bindMemory(to: CChar.self)
       return unsafe FCGX_PutStr(chars.baseAddress, CInt(chars.count), raw.pointee.out) == CInt(chars.count)
         && FCGX_FFlush(raw.pointee.out) == 0

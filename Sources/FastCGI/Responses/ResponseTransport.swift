@@ -5,13 +5,13 @@ import EventLoop
 /// Belongs to its loop. Nothing here may block it.
 package protocol ResponseTransport: AnyObject {
   /// The most bytes that one ``write(_:)`` takes.
-  var maximumPieceBytes: Int { get }
+  var maximumWriteBytes: Int { get }
 
   /// Whether the peer has gone. Nothing that is written reaches anyone then.
-  var isPeerGone: Bool { get }
+  var isPeerClosed: Bool { get }
 
   /// Called once, when the peer goes before the answer is finished.
-  var peerWent: (() -> Void)? { get set }
+  var onPeerClosed: (() -> Void)? { get set }
 
   /// Whether ``write(_:)`` of `bytes`, at most a piece, would not block now.
   func isWritable(_ bytes: Int) -> Bool
@@ -19,8 +19,8 @@ package protocol ResponseTransport: AnyObject {
   /// Waits until a whole piece can be written, until the peer has gone, or for `limit`.
   func waitUntilWritable(for limit: Duration) async
 
-  /// Sends up to ``maximumPieceBytes`` at once, not to be called unless ``isWritable(_:)``.
-  func write(_ piece: borrowing Span<UInt8>) throws(WriteError)
+  /// Sends up to ``maximumWriteBytes`` at once, not to be called unless ``isWritable(_:)``.
+  func write(_ bytes: borrowing Span<UInt8>) throws(WriteError)
 
   /// Ends the answer: all of it has been written.
   func finish()
@@ -32,7 +32,7 @@ package protocol ResponseTransport: AnyObject {
 /// Why an answer could not be written.
 package enum WriteError: Error, Sendable, Equatable {
   /// The client, or the web server, has closed the connection.
-  case peerGone
+  case peerClosed
   /// The peer took nothing for the length of the write timeout.
-  case peerStuck
+  case timedOut
 }

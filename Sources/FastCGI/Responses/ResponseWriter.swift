@@ -81,7 +81,7 @@ package final class BodyWriter {
     var sent = 0
     defer { empty() }
     while sent < buffer.count {
-      let end = min(buffer.count, sent + transport.maximumPieceBytes)
+      let end = min(buffer.count, sent + transport.maximumWriteBytes)
       try await ensureWritable(end - sent)
       try transport.write(buffer.span.extracting(sent..<end))
       sentBytes += end - sent
@@ -93,10 +93,10 @@ package final class BodyWriter {
   ///
   /// - Returns: whether it was sent. If not, ``flush()`` is to follow.
   package func flushNow() throws(WriteError) -> Bool {
-    if transport.isPeerGone { throw .peerGone }
+    if transport.isPeerClosed { throw .peerClosed }
     // Taken out and put back, which is two checked accesses to the property instead of one for each use.
     var bytes = exchange(&buffer, with: [])
-    guard !isFlushing, bytes.count <= transport.maximumPieceBytes, transport.isWritable(bytes.count) else {
+    guard !isFlushing, bytes.count <= transport.maximumWriteBytes, transport.isWritable(bytes.count) else {
       buffer = bytes
       return false
     }
@@ -112,7 +112,7 @@ package final class BodyWriter {
   /// Whether ``flushNow()`` would send all of ``buffer`` and `bytes` more.
   package func canSend(_ bytes: Int) -> Bool {
     let bytes = buffer.count + bytes
-    return !isFlushing && bytes <= transport.maximumPieceBytes && transport.isWritable(bytes)
+    return !isFlushing && bytes <= transport.maximumWriteBytes && transport.isWritable(bytes)
   }
 
   /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
@@ -134,11 +134,11 @@ package final class BodyWriter {
   }
 
   private func ensureWritable(_ bytes: Int) async throws(WriteError) {
-    if !transport.isPeerGone, !transport.isWritable(bytes) {
+    if !transport.isPeerClosed, !transport.isWritable(bytes) {
       await transport.waitUntilWritable(for: writeTimeout)
-      if !transport.isPeerGone, !transport.isWritable(bytes) { throw .peerStuck }
+      if !transport.isPeerClosed, !transport.isWritable(bytes) { throw .timedOut }
     }
-    if transport.isPeerGone { throw .peerGone }
+    if transport.isPeerClosed { throw .peerClosed }
   }
 
   /// Drops what was sent, and the storage too when a large answer has made it large.

@@ -39,9 +39,9 @@ final class EventStreamDelivery: Delivery, Flushable {
     self.pool = pool
     lastSentAt = reactor.now
     transport = writer.transport
-    isReaderDisconnected = transport.isPeerGone
+    isReaderDisconnected = transport.isPeerClosed
     self.writer = consume writer
-    transport.peerWent = { [unowned self] in delegate?.deliveryDidDisconnect() }
+    transport.onPeerClosed = { [unowned self] in delegate?.deliveryDidDisconnect() }
     if heartbeat > .zero { scheduleHeartbeat(after: heartbeat) }
   }
 
@@ -92,7 +92,7 @@ final class EventStreamDelivery: Delivery, Flushable {
   func close(_ termination: Termination, text: String) async -> Bool {
     stopHeartbeats()
     // The connection may be the next request's before this is released.
-    transport.peerWent = nil
+    transport.onPeerClosed = nil
     // What was not finished is aborted here.
     defer {
       closedBytes = sentBytes

@@ -28,9 +28,9 @@ final class JSONDelivery: Delivery {
     self.pool = pool
     lastSentAt = reactor.now
     transport = writer.transport
-    isReaderDisconnected = transport.isPeerGone
+    isReaderDisconnected = transport.isPeerClosed
     self.writer = consume writer
-    transport.peerWent = { [unowned self] in delegate?.deliveryDidDisconnect() }
+    transport.onPeerClosed = { [unowned self] in delegate?.deliveryDidDisconnect() }
   }
 
   func begin() {}
@@ -41,7 +41,7 @@ final class JSONDelivery: Delivery {
   func stopHeartbeats() {}
 
   func close(_ termination: Termination, text: String) async -> Bool {
-    transport.peerWent = nil
+    transport.onPeerClosed = nil
     guard let writer = writer.take() else { return true }
     let response: Response
     switch termination {

@@ -95,7 +95,7 @@ final class Server {
     let slot = worker.connections
     worker.loop.execute { _ in
       let descriptor = Descriptor(owning: number)
-      unsafe slot.server?.take(descriptor)
+      unsafe slot.server?.serve(descriptor)
     }
   }
 
