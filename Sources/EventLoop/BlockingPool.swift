@@ -50,18 +50,18 @@ package final class BlockingPool: Sendable {
     available.signal()
     guard mustStart else { return }
     do {
-      try JoinableThread(name: "blocking") { self.serve() }.detach()
+      try JoinableThread(name: "blocking") { self.runWorker() }.detach()
     } catch {
       // No thread to be had. Those there are will come to it; without any, the caller does it itself.
       let isAlone = state.withLock { state in
         state.threads -= 1
         return state.threads == 0
       }
-      if isAlone, let work = take() { work() }
+      if isAlone, let work = dequeue() { work() }
     }
   }
 
-  private func take() -> (@Sendable () -> Void)? {
+  private func dequeue() -> (@Sendable () -> Void)? {
     state.withLock { state in
       guard state.head < state.queue.count else { return nil }
       // Taken out, so that what it holds goes with it.
@@ -75,9 +75,9 @@ package final class BlockingPool: Sendable {
     }
   }
 
-  private func serve() {
+  private func runWorker() {
     while true {
-      if let work = take() {
+      if let work = dequeue() {
         work()
         continue
       }

@@ -26,7 +26,7 @@ package struct EventStreamParser: Sendable {
   private var isAfterCR = false
 
   /// A larger buffer, which a long event has made, is not kept for the next ones. Types and ids are not longer.
-  private static let maximumKeptCapacity = 64 * 1024
+  private static let maximumRetainedCapacity = 64 * 1024
   private static let bom: [UInt8] = [0xEF, 0xBB, 0xBF]
 
   /// - Parameter maximumEventBytes: the most bytes of a line, and of the data of one event. More is an error.
@@ -65,13 +65,13 @@ package struct EventStreamParser: Sendable {
     var ends = LineEnds(from: index)
     while let end = ends.next(in: bytes) {
       if line.isEmpty {
-        try take(bytes.extracting(index..<end), onOtherField, dispatch)
+        try processLine(bytes.extracting(index..<end), onOtherField, dispatch)
       } else {
-        try keep(bytes.extracting(index..<end))
+        try bufferLine(bytes.extracting(index..<end))
         let whole = line
         line = []
-        try take(whole.span, onOtherField, dispatch)
-        if whole.capacity <= Self.maximumKeptCapacity {
+        try processLine(whole.span, onOtherField, dispatch)
+        if whole.capacity <= Self.maximumRetainedCapacity {
           line = whole
           line.removeAll(keepingCapacity: true)
         }
@@ -79,7 +79,7 @@ package struct EventStreamParser: Sendable {
       index = ends.position
       isAfterCR = end == bytes.count - 1 && bytes[end] == 0x0D
     }
-    try keep(bytes.extracting(index..<bytes.count))
+    try bufferLine(bytes.extracting(index..<bytes.count))
   }
 
   /// Like ``feed(_:_:)``, with whole events as values.
@@ -94,12 +94,12 @@ package struct EventStreamParser: Sendable {
     return events
   }
 
-  private mutating func keep(_ part: borrowing Span<UInt8>) throws(TooLong) {
+  private mutating func bufferLine(_ part: borrowing Span<UInt8>) throws(TooLong) {
     guard line.count + part.count <= maximumEventBytes else { throw TooLong(limit: maximumEventBytes) }
     line.append(part)
   }
 
-  private mutating func take(
+  private mutating func processLine(
     _ line: borrowing Span<UInt8>, _ onOtherField: OnField, _ dispatch: Dispatch
   ) throws(TooLong) {
     if line.isEmpty {
@@ -107,7 +107,7 @@ package struct EventStreamParser: Sendable {
         // Every data line ended with an LF, of which the last is not part of the data.
         dispatch(type.span, data.span.extracting(0..<(data.count - 1)), lastEventID.span)
       }
-      data.removeAll(keepingCapacity: data.capacity <= Self.maximumKeptCapacity)
+      data.removeAll(keepingCapacity: data.capacity <= Self.maximumRetainedCapacity)
       type.removeAll(keepingCapacity: true)
       hasData = false
       return
@@ -124,12 +124,12 @@ package struct EventStreamParser: Sendable {
       data.append(0x0A)
       hasData = true
     } else if name.equals("event") {
-      guard value.count <= Self.maximumKeptCapacity else { throw TooLong(limit: Self.maximumKeptCapacity) }
+      guard value.count <= Self.maximumRetainedCapacity else { throw TooLong(limit: Self.maximumRetainedCapacity) }
       type.removeAll(keepingCapacity: true)
       type.append(value)
       onOtherField(name, value)
     } else if name.equals("id") {
-      guard value.count <= Self.maximumKeptCapacity else { throw TooLong(limit: Self.maximumKeptCapacity) }
+      guard value.count <= Self.maximumRetainedCapacity else { throw TooLong(limit: Self.maximumRetainedCapacity) }
       for index in value.indices where value[index] == 0 { return }
       lastEventID.removeAll(keepingCapacity: true)
       lastEventID.append(value)

@@ -16,16 +16,16 @@ final class LoadClient {
   private let reactor: Reactor
   private let port: UInt16
   private let request: [UInt8]
-  private let ended: () -> Void
+  private let onEnd: () -> Void
   private var streams: [CInt: Stream] = [:]
   fileprivate(set) var report = Report()
   /// Whether latencies are noted: only between warming up and the end.
   var isMeasuring = false
 
-  init(port: UInt16, token: String, on reactor: Reactor, ended: @escaping () -> Void) {
+  init(port: UInt16, token: String, on reactor: Reactor, onEnd: @escaping () -> Void) {
     self.reactor = reactor
     self.port = port
-    self.ended = ended
+    self.onEnd = onEnd
     let body = #"{"message":"Go on."}"#
     request = Array(
       """
@@ -61,7 +61,7 @@ final class LoadClient {
   fileprivate func close(_ stream: Stream, _ number: CInt) {
     stream.watch?.cancel()
     streams[number] = nil
-    if streams.isEmpty { ended() }
+    if streams.isEmpty { onEnd() }
   }
 
   fileprivate final class Stream {

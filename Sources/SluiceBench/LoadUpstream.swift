@@ -19,7 +19,7 @@ final class LoadUpstream {
   init(_ socket: consuming Descriptor, plan: Plan, on reactor: Reactor) throws(SystemError) {
     self.reactor = reactor
     self.plan = plan
-    listener = try Listener(socket, on: reactor, report: Self.report) { [unowned self] connection in
+    listener = try Listener(socket, on: reactor, onError: Self.report) { [unowned self] connection in
       let stream = Stream(connection, plan, reactor) { [unowned self] number in streams[number] = nil }
       streams[stream.number] = stream
       stream.open()
@@ -32,7 +32,7 @@ final class LoadUpstream {
     private let descriptor: Descriptor
     private let plan: Plan
     private let reactor: Reactor
-    private let ended: (CInt) -> Void
+    private let onEnd: (CInt) -> Void
     private var watch: Watch?
     private var timer: Timer?
     private var request: [UInt8] = []
@@ -41,11 +41,11 @@ final class LoadUpstream {
 
     var number: CInt { descriptor.number }
 
-    init(_ descriptor: consuming Descriptor, _ plan: Plan, _ reactor: Reactor, ended: @escaping (CInt) -> Void) {
+    init(_ descriptor: consuming Descriptor, _ plan: Plan, _ reactor: Reactor, onEnd: @escaping (CInt) -> Void) {
       self.descriptor = descriptor
       self.plan = plan
       self.reactor = reactor
-      self.ended = ended
+      self.onEnd = onEnd
       self.next = reactor.now
       var yes: CInt = 1
       unsafe setsockopt(
@@ -107,7 +107,7 @@ final class LoadUpstream {
     private func close() {
       timer?.cancel()
       watch?.cancel()
-      ended(number)
+      onEnd(number)
     }
   }
 }

@@ -5,8 +5,8 @@ import FastCGI
 /// An answer that goes into memory, to a peer that a test can make slow or let go. Belongs to its loop.
 package final class MemoryTransport: ResponseTransport {
   /// What was written, in one piece each.
-  package private(set) var pieces: [String] = []
-  private var bytes: [UInt8] = []
+  package private(set) var writes: [String] = []
+  private var output: [UInt8] = []
   package private(set) var isFinished = false
   package private(set) var isAborted = false
   package private(set) var isPeerClosed = false
@@ -26,7 +26,7 @@ package final class MemoryTransport: ResponseTransport {
   }
 
   /// All of it, as text: a piece may end within a character.
-  package var text: String { String(decoding: bytes, as: UTF8.self) }
+  package var text: String { String(decoding: output, as: UTF8.self) }
 
   /// The client goes away.
   package func disconnect() {
@@ -43,8 +43,8 @@ package final class MemoryTransport: ResponseTransport {
 
   package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
     if isPeerClosed { throw .peerClosed }
-    pieces.append(String(decodingUTF8: bytes))
-    bytes.append(bytes)
+    writes.append(String(decodingUTF8: bytes))
+    output.append(bytes)
   }
 
   package func finish() {

@@ -241,7 +241,7 @@ struct ConnectionTests {
   func endlessParameters() async throws {
     let reports = Locked<[SystemError]>([])
     var limits = ServerLimits()
-    limits.report = { error in reports.withLock { $0.append(error) } }
+    limits.onError = { error in reports.withLock { $0.append(error) } }
     let (sent, log, connections) = try await serve(limits: limits) { client in
       client.send(FastCGIClient.record(1, [0, 1, 0, 0, 0, 0, 0, 0]))
       let record = FastCGIClient.record(4, [UInt8](repeating: 0, count: 60_000))

@@ -106,7 +106,7 @@ struct GenerationTests {
       await fixture.reactor.nextTurn()
       fixture.output.finish(Completion())
       let outcome = await fixture.end()
-      return (fixture.transport.pieces.count, fixture.types, outcome)
+      return (fixture.transport.writes.count, fixture.types, outcome)
     }
     // The head, "a", "b" with "c", the end.
     #expect(pieces == 4)

@@ -7,7 +7,7 @@ package final class CGIExchange: ResponseTransport {
   private let reactor: Reactor
   private let gate = OutputGate(STDOUT_FILENO, budget: 0)
   private let writable = Waiter()
-  private let ended: () -> Void
+  private let onEnd: () -> Void
   private var watch: Watch?
   package private(set) var isPeerClosed = false
   package var onPeerClosed: (() -> Void)?
@@ -15,10 +15,10 @@ package final class CGIExchange: ResponseTransport {
   /// Whether this process was started as a CGI program (RFC 3875, 4.1.4).
   package static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
 
-  /// - Parameter ended: called when the answer is over.
-  package init(on reactor: Reactor, ended: @escaping () -> Void) {
+  /// - Parameter onEnd: called when the answer is over.
+  package init(on reactor: Reactor, onEnd: @escaping () -> Void) {
     self.reactor = reactor
-    self.ended = ended
+    self.onEnd = onEnd
     // The reading end of a pipe that goes shows as an error on the writing end. A regular file cannot be watched,
     // and has nobody who could go.
     watch = try? reactor.watch(STDOUT_FILENO, for: .edgeTriggered) { [unowned self] in handleReadiness($0) }
@@ -84,9 +84,9 @@ package final class CGIExchange: ResponseTransport {
   package func abort() { end() }
 
   private func end() {
-    guard let watch = watch.take() else { return ended() }
+    guard let watch = watch.take() else { return onEnd() }
     watch.cancel()
     onPeerClosed = nil
-    ended()
+    onEnd()
   }
 }

@@ -34,8 +34,8 @@ final class Connection: ResponseTransport {
   private var deadline: Timer?
   private var state = State.waiting {
     didSet {
-      if state.isActive, !oldValue.isActive { server.limits.activity.began() }
-      if !state.isActive, oldValue.isActive { server.limits.activity.ended() }
+      if state.isActive, !oldValue.isActive { server.limits.activity.begin() }
+      if !state.isActive, oldValue.isActive { server.limits.activity.end() }
     }
   }
   /// Whether it has carried a request before.
@@ -69,7 +69,7 @@ final class Connection: ResponseTransport {
     do {
       watch = try reactor.watch(descriptor.number, for: Self.quiet) { [unowned self] in self.handleReadiness($0) }
     } catch {
-      server.limits.report(error)
+      server.limits.onError(error)
       close()
     }
   }
@@ -115,7 +115,7 @@ final class Connection: ResponseTransport {
       surplus.append(rest)
       serve()
     case .parametersTooLarge:
-      server.limits.report(SystemError("read a request's parameters", code: EMSGSIZE))
+      server.limits.onError(SystemError("read a request's parameters", code: EMSGSIZE))
       close()
     case .aborted, .malformed: close()
     }
@@ -125,7 +125,7 @@ final class Connection: ResponseTransport {
     deadline?.cancel()
     let read = request.read(records, through: server, respondingTo: descriptor.number)
     records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
-    if let failure = request.failure { server.limits.report(failure) }
+    if let failure = request.failure { server.limits.onError(failure) }
     guard var read, !isPeerClosed else { return close() }
     state = .serving
     read.lacksDescriptor = !acquireDescriptor()

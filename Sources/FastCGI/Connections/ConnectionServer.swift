@@ -15,7 +15,7 @@ package struct ServerLimits: Sendable {
   /// How long a peer may take nothing of an answer.
   package var writeTimeout: Duration = .seconds(60)
   /// Told of trouble that is survived, such as running out of descriptors. Called on a loop's thread.
-  package var report: @Sendable (SystemError) -> Void = { _ in }
+  package var onError: @Sendable (SystemError) -> Void = { _ in }
 
   package init() {}
 }
@@ -28,8 +28,8 @@ package final class RequestActivity: Sendable {
 
   package var count: Int { requests.load(ordering: .relaxed) }
 
-  func began() { requests.add(1, ordering: .relaxed) }
-  func ended() { requests.subtract(1, ordering: .relaxed) }
+  func begin() { requests.add(1, ordering: .relaxed) }
+  func end() { requests.subtract(1, ordering: .relaxed) }
 }
 
 /// The connections of one loop.

@@ -6,11 +6,11 @@ package final class Listener {
   private let descriptor: Descriptor
   private let reactor: Reactor
   private let budget: DescriptorBudget
-  private let report: @Sendable (SystemError) -> Void
+  private let onError: @Sendable (SystemError) -> Void
   private let onShortage: () -> Void
-  private let accepted: (consuming Descriptor) -> Void
+  private let onAccept: (consuming Descriptor) -> Void
   private var watch: Watch?
-  private var pause: Timer?
+  private var pauseTimer: Timer?
   /// Whether the present shortage of descriptors has been reported.
   private var hasReportedShortage = false
 
@@ -18,13 +18,13 @@ package final class Listener {
   ///   - budget: where ``ConnectionServer/descriptorsPerConnection`` units are acquired for each connection. Without
   ///     them connections wait in the socket's queue.
   ///   - onShortage: called on this loop when there are no units: to have idle connections closed.
-  ///   - report: told when a connection could not be accepted. The listener goes on.
-  ///   - accepted: called on this loop with each connection.
+  ///   - onError: told when a connection could not be onAccept. The listener goes on.
+  ///   - onAccept: called on this loop with each connection.
   package init(
     _ descriptor: consuming Descriptor, on reactor: Reactor, budget: DescriptorBudget = DescriptorBudget(),
     onShortage: @escaping () -> Void = {},
-    report: @escaping @Sendable (SystemError) -> Void,
-    accepted: @escaping (consuming Descriptor) -> Void
+    onError: @escaping @Sendable (SystemError) -> Void,
+    onAccept: @escaping (consuming Descriptor) -> Void
   ) throws(SystemError) {
     // Several processes may accept from one socket: whoever comes too late must not block.
     _ = fcntl(descriptor.number, F_SETFL, fcntl(descriptor.number, F_GETFL) | O_NONBLOCK)
@@ -32,8 +32,8 @@ package final class Listener {
     self.reactor = reactor
     self.budget = budget
     self.onShortage = onShortage
-    self.report = report
-    self.accepted = accepted
+    self.onError = onError
+    self.onAccept = onAccept
     try listen()
   }
 
@@ -41,7 +41,7 @@ package final class Listener {
   /// process that listens on it.
   package func stop() {
     watch?.cancel()
-    pause?.cancel()
+    pauseTimer?.cancel()
   }
 
   deinit { stop() }
@@ -56,7 +56,7 @@ package final class Listener {
       guard budget.acquire(ConnectionServer.descriptorsPerConnection) else { return waitForDescriptors() }
       let number = descriptor.accept()
       if number >= 0 {
-        accepted(Descriptor(owning: number))
+        onAccept(Descriptor(owning: number))
         continue
       }
       let code = errno
@@ -68,26 +68,26 @@ package final class Listener {
         return
       case EINTR, ECONNABORTED: continue
       default:
-        report(SystemError("accept", code: code))
-        return rest(for: .milliseconds(100))
+        onError(SystemError("accept", code: code))
+        return pause(for: .milliseconds(100))
       }
     }
   }
 
   private func waitForDescriptors() {
-    if !hasReportedShortage { report(SystemError("accept", code: EMFILE)) }
+    if !hasReportedShortage { onError(SystemError("accept", code: EMFILE)) }
     hasReportedShortage = true
     onShortage()
-    rest(for: .milliseconds(20))
+    pause(for: .milliseconds(20))
   }
 
   /// Without descriptors or memory the socket stays readable: trying again at once would burn the processor.
-  private func rest(for time: Duration) {
+  private func pause(for time: Duration) {
     watch?.cancel()
-    pause = reactor.schedule(after: time) { [unowned self] in
+    pauseTimer = reactor.schedule(after: time) { [unowned self] in
       do throws(SystemError) { try listen() } catch {
-        report(error)
-        rest(for: .milliseconds(100))
+        onError(error)
+        pause(for: .milliseconds(100))
       }
     }
   }

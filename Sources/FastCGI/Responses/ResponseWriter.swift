@@ -57,13 +57,13 @@ package final class BodyWriter {
   /// How many bytes have been handed to the web server, the head included.
   package private(set) var sentBytes = 0
 
-  private static let maximumKeptCapacity = 16 * 1024
+  private static let maximumRetainedCapacity = 16 * 1024
 
   private let transport: any ResponseTransport
   private let writeTimeout: Duration
   /// Whether a ``flush()`` waits for the peer.
   package private(set) var isFlushing = false
-  private var isEnded = false
+  private var isFinished = false
 
   init(_ transport: any ResponseTransport, writeTimeout: Duration) {
     self.transport = transport
@@ -102,7 +102,7 @@ package final class BodyWriter {
     }
     try transport.write(bytes.span)
     sentBytes += bytes.count
-    if bytes.capacity <= Self.maximumKeptCapacity {
+    if bytes.capacity <= Self.maximumRetainedCapacity {
       bytes.removeAll(keepingCapacity: true)
       buffer = bytes
     }
@@ -118,7 +118,7 @@ package final class BodyWriter {
   /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
   /// then the connection is not silent. For heartbeats, from a timer of the same loop.
   package func sendNow(_ record: [UInt8]) {
-    guard !isEnded, canSend(record.count) else { return }
+    guard !isFinished, canSend(record.count) else { return }
     buffer.append(contentsOf: record)
     // A failure shows itself to the writing task at its next flush.
     _ = try? flushNow()
@@ -129,7 +129,7 @@ package final class BodyWriter {
     try await flush()
     // FastCGI's end markers are 24 bytes.
     try await ensureWritable(24)
-    isEnded = true
+    isFinished = true
     transport.finish()
   }
 
@@ -143,8 +143,8 @@ package final class BodyWriter {
 
   /// Drops what was sent, and the storage too when a large answer has made it large.
   private func empty() {
-    if buffer.capacity > Self.maximumKeptCapacity { buffer = [] } else { buffer.removeAll(keepingCapacity: true) }
+    if buffer.capacity > Self.maximumRetainedCapacity { buffer = [] } else { buffer.removeAll(keepingCapacity: true) }
   }
 
-  deinit { if !isEnded { transport.abort() } }
+  deinit { if !isFinished { transport.abort() } }
 }

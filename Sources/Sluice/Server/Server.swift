@@ -55,8 +55,8 @@ final class Server {
         try Listener(
           Descriptor(owning: socket), on: reactor, budget: services.descriptors,
           onShortage: { [unowned self] in closeIdleConnections() },
-          report: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
-          accepted: { [unowned self] in distribute($0) }))
+          onError: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
+          onAccept: { [unowned self] in distribute($0) }))
     }
     signals = try SignalWatch(watched, on: reactor) { [unowned self] in received($0) }
     startWatchdog()
@@ -218,7 +218,7 @@ extension Services {
     limits.activity = activity
     limits.descriptors = descriptors
     let log = log
-    limits.report = { log.error("a connection failed", ["error": .string($0.description)]) }
+    limits.onError = { log.error("a connection failed", ["error": .string($0.description)]) }
     return limits
   }
 }
