@@ -60,7 +60,7 @@ final class LoadUpstream {
       if count < 0, errno == EAGAIN { return }
       guard count > 0 else { return close() }
       request += buffer.prefix(count)
-      guard isWhole else { return }
+      guard isComplete else { return }
       request = []
       said = 0
       _ = descriptor.sendAll(
@@ -71,7 +71,7 @@ final class LoadUpstream {
     }
 
     /// Whether the request has its body, by its Content-Length.
-    private var isWhole: Bool {
+    private var isComplete: Bool {
       let text = String(decoding: request, as: UTF8.self)
       guard let end = text.firstRange(of: "\r\n\r\n"), let field = text.firstRange(of: "Content-Length: ") else {
         return false

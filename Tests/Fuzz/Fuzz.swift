@@ -90,7 +90,7 @@ private func token(_ bytes: [UInt8]) {
 
 private func redaction(_ bytes: [UInt8]) {
   let text = String(decoding: bytes, as: UTF8.self)
-  let rules = Redactions(parsing: text).rules + usual.rules
+  let rules = RedactionRules(parsing: text).rules + usual.rules
   let whole = Redactor(rules)
   guard let expected = try? whole.feed(text), let end = try? whole.finish() else { return }
   let redactor = Redactor(rules)
@@ -104,7 +104,7 @@ private func redaction(_ bytes: [UInt8]) {
     Array((found + rest).utf8) == Array((expected + end).utf8), "cut in characters it is redacted otherwise")
 }
 
-private let usual = Redactions(parsing: "a  [a-z]{1,9}@[a-z]{2,9}\nb  \\b\\d{4,8}\\b  #\n")
+private let usual = RedactionRules(parsing: "a  [a-z]{1,9}@[a-z]{2,9}\nb  \\b\\d{4,8}\\b  #\n")
 
 private func files(_ bytes: [UInt8]) {
   let text = String(decoding: bytes, as: UTF8.self)

@@ -70,7 +70,7 @@ struct FuzzTests {
   func patterns(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let file = Array("a  (?:[a-z]+|\\d{2,5})*x(?=é)\\b\t#\nb  (?<n>a)\\k<n>(?i:B)+?[^\\s]{3}\n".utf8).mutated(&random)
-    let rules = Redactions(parsing: String(decoding: file, as: UTF8.self)).rules
+    let rules = RedactionRules(parsing: String(decoding: file, as: UTF8.self)).rules
     let redactor = Redactor(rules)
     let text = Array("abc 12345 xé aaB ccc\n\u{0}🎧 abcabcabcabc1".utf8).mutated(&random)
     for piece in text.cut(&random) { _ = try? redactor.feed(String(decoding: piece, as: UTF8.self)) }

@@ -20,7 +20,7 @@ private final class Fixture {
 
   init(
     _ reactor: Reactor, _ clock: ManualClock, limits: GenerationLimits = GenerationLimits(),
-    heartbeat: Duration = .seconds(15), isJSON: Bool = false, model: String? = nil, rules: [Redactions.Rule] = [],
+    heartbeat: Duration = .seconds(15), isJSON: Bool = false, model: String? = nil, rules: [RedactionRules.Rule] = [],
     transport: MemoryTransport? = nil
   ) {
     self.reactor = reactor
@@ -73,7 +73,7 @@ private final class Fixture {
 
 private func test<Success: Sendable>(
   limits: GenerationLimits = GenerationLimits(), heartbeat: Duration = .seconds(15), isJSON: Bool = false,
-  model: String? = nil, rules: Redactions? = nil,
+  model: String? = nil, rules: RedactionRules? = nil,
   _ body: @escaping @Sendable (Fixture) async throws -> Success
 ) async throws -> Success {
   let clock = ManualClock()
@@ -209,7 +209,7 @@ struct GenerationTests {
 
   @Test("sends at once what was withheld and can match no longer, and heartbeats go on")
   func withheld() async throws {
-    let rules = Redactions(parsing: "long  x{12000}y\n")
+    let rules = RedactionRules(parsing: "long  x{12000}y\n")
     let (early, late, types) = try await test(rules: rules) { fixture in
       fixture.output.accept()
       await fixture.reactor.nextTurn()
@@ -232,7 +232,7 @@ struct GenerationTests {
   @Test(
     "keeps the order of its deltas when the source goes on during a flush, redacted as one text", arguments: [0, 1, 2])
   func order(cut: Int) async throws {
-    let rules = Redactions(parsing: "key  sk-[a-z]{4}\n")
+    let rules = RedactionRules(parsing: "key  sk-[a-z]{4}\n")
     // A secret whose first part ends a large delta.
     let large = String(repeating: "1", count: 66_000) + "sk-a"
     let (text, outcome) = try await test(rules: rules) { fixture in

@@ -7,7 +7,7 @@ import Testing
 
 @Suite("Redaction")
 struct RedactionTests {
-  private static let usual = Redactions(
+  private static let usual = RedactionRules(
     parsing: """
       # what must not leave
       e-mail    [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\\.[A-Za-z0-9-]{1,63}){1,8}
@@ -16,21 +16,21 @@ struct RedactionTests {
       """)
 
   /// What comes out for pieces, one by one and at the end.
-  private func pieces(_ rules: [Redactions.Rule], _ pieces: [String]) throws -> [String] {
+  private func pieces(_ rules: [RedactionRules.Rule], _ pieces: [String]) throws -> [String] {
     let redactor = Redactor(rules)
     return try pieces.map { try redactor.feed($0) } + [try redactor.finish()]
   }
 
   /// The whole text redacted, with nothing held back or cut.
-  private func whole(_ rules: [Redactions.Rule], _ text: String) throws -> String {
+  private func whole(_ rules: [RedactionRules.Rule], _ text: String) throws -> String {
     let bytes = Array(text.utf8)
-    let limits = MatchLimits()
+    let limits = MatchContext()
     var output: [UInt8] = []
     var index = 0
     while true {
-      var best: (range: Range<Int>, rule: Redactions.Rule)?
+      var best: (range: Range<Int>, rule: RedactionRules.Rule)?
       for rule in rules {
-        guard case .full(let range)? = try rule.pattern.firstMatch(in: bytes.span, from: index, isWhole: true, limits)
+        guard case .full(let range)? = try rule.pattern.firstMatch(in: bytes.span, from: index, isFinal: true, limits)
         else { continue }
         if best.map({ range.lowerBound < $0.range.lowerBound }) ?? true { best = (range, rule) }
       }
@@ -62,11 +62,11 @@ struct RedactionTests {
       "🎧.",
       "(a|b)\\1", "(?i)AB", "a*b", "(?<!a)b", "x{2,}", "a++b", "(?m)^b", "\\x{1F3A7}\\d", "\\s+a", "ba?$",
     ]
-    var rules: [Redactions.Rule] = []
+    var rules: [RedactionRules.Rule] = []
     for index in 0..<Int.random(in: 1...3, using: &random) {
       let text = all.randomElement(using: &random) ?? "a"
       rules.append(
-        Redactions.Rule(name: text, pattern: try Pattern(text), replacement: ["", "#", "<\(index)>"][index]))
+        RedactionRules.Rule(name: text, pattern: try Pattern(text), replacement: ["", "#", "<\(index)>"][index]))
     }
     let alphabet = ["a", "b", "c", "x", "A", "B", "é", "🎧", " ", "\n", "1", "d"]
     let text = (0..<Int.random(in: 0...60, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? "a" }
@@ -86,7 +86,7 @@ struct RedactionTests {
 
   @Test("names the line and the reason of what it cannot use")
   func mistakes() {
-    let found = Redactions(
+    let found = RedactionRules(
       parsing: "a  (b\n\n# c\nonly\nd  x*\ne  a\\Kb\nf  (*COMMIT)a\ng  a  b  c\r\nh  [a-\nok  a b  c d")
     #expect(found.mistakes.map(\.line) == [1, 4, 5, 6, 7, 8, 9])
     #expect(found.mistakes[0].reason.contains("missing closing parenthesis"))
@@ -96,20 +96,20 @@ struct RedactionTests {
 
   @Test("fails rather than stalls or grows: a pattern without end, and one that backtracks without end")
   func bounds() throws {
-    let endless = Redactions(parsing: "secret  (?s)BEGIN.*END").rules
+    let endless = RedactionRules(parsing: "secret  (?s)BEGIN.*END").rules
     let redactor = Redactor(endless)
     #expect(try redactor.feed("a BEGIN ") == "a ")
     #expect(throws: Failure.self) {
       for _ in 0..<10_000 { _ = try redactor.feed("all of this is held back ") }
     }
-    let slow = Redactor(Redactions(parsing: "slow  (?:a|aa)+\\d").rules)
+    let slow = Redactor(RedactionRules(parsing: "slow  (?:a|aa)+\\d").rules)
     let failure = #expect(throws: Failure.self) { try slow.feed(String(repeating: "a", count: 30) + "! ") }
     #expect(failure?.detail?.contains("match limit exceeded") == true, "\(String(describing: failure))")
   }
 
   @Test("once failed, says nothing more")
   func failed() throws {
-    let redactor = Redactor(Redactions(parsing: "secret  BEGIN[^!]{0,20000}END").rules)
+    let redactor = Redactor(RedactionRules(parsing: "secret  BEGIN[^!]{0,20000}END").rules)
     _ = try redactor.feed("BEGIN" + String(repeating: "x", count: 16_300))
     let failure = try #require(throws: Failure.self) { try redactor.feed(String(repeating: "x", count: 100)) }
     #expect(throws: failure) { try redactor.feed(" END") }
@@ -125,16 +125,16 @@ struct RedactionTests {
 
   @Test("looks as far back as nested assertions do")
   func nested() throws {
-    let rules = Redactions(parsing: "n  (?<=(?<=(?<=(?<=(?<=a)b)c)d)[ ])secret").rules
+    let rules = RedactionRules(parsing: "n  (?<=(?<=(?<=(?<=(?<=a)b)c)d)[ ])secret").rules
     #expect(try pieces(rules, ["abcd ", "secret", "."]).joined() == "abcd [redacted].")
   }
 
   @Test("takes a file with a byte order mark, parentheses and backslashes that are escaped; none without a pattern")
   func fileForms() {
-    #expect(Redactions(parsing: Array("\u{FEFF}# name  pattern\na  b\n".utf8)).rules.count == 1)
-    #expect(Redactions(parsing: "a  \\(*x\nb  y\\\\Kz\n").mistakes.isEmpty)
-    for empty in ["", "# nothing\n", "\n"] { #expect(Redactions(parsing: empty).mistakes.count == 1, "\(empty)") }
-    #expect(Redactions(parsing: [0x61, 0x20, 0x20, 0xFC]).mistakes.first?.reason.contains("UTF-8") == true)
+    #expect(RedactionRules(parsing: Array("\u{FEFF}# name  pattern\na  b\n".utf8)).rules.count == 1)
+    #expect(RedactionRules(parsing: "a  \\(*x\nb  y\\\\Kz\n").mistakes.isEmpty)
+    for empty in ["", "# nothing\n", "\n"] { #expect(RedactionRules(parsing: empty).mistakes.count == 1, "\(empty)") }
+    #expect(RedactionRules(parsing: [0x61, 0x20, 0x20, 0xFC]).mistakes.first?.reason.contains("UTF-8") == true)
   }
 
   @Test("keeps no more of a long text than it has to look back on")
@@ -154,7 +154,7 @@ struct RedactionTests {
       "a": ["x 4111111111111111", .literal("4.111111111111111e20")],
       "b": .bool(true), "c": .null, "d": .integer(7),
     ]
-    let rules = Redactions(parsing: "card  4[.]?[0-9]{15}\n").rules
+    let rules = RedactionRules(parsing: "card  4[.]?[0-9]{15}\n").rules
     #expect(
       try Redactor.redact(json, by: rules) == [
         "[redacted]": "[redacted]", "a": ["x [redacted]", "[redacted]e20"], "b": .bool(true), "c": .null,

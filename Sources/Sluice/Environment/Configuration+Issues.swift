@@ -47,7 +47,7 @@ extension Configuration {
     }
     if let redactFile {
       do {
-        for mistake in Redactions(parsing: try readFile(redactFile)).mistakes {
+        for mistake in RedactionRules(parsing: try readFile(redactFile)).mistakes {
           check("SLUICE_REDACT_FILE", false, "has a mistake in \(mistake)")
         }
       } catch { check("SLUICE_REDACT_FILE", false, "cannot be read: \(error)") }

@@ -70,7 +70,7 @@ final class Generation {
   deinit { delivery.delegate = nil }
 
   /// The rules in force when the generation started. What is made of its text is redacted by the same.
-  var redactionRules: [Redactions.Rule] { redactor?.rules ?? [] }
+  var redactionRules: [RedactionRules.Rule] { redactor?.rules ?? [] }
 
   /// Whether the handler's result is made of complete text.
   var isTextComplete: Bool { state.isTextComplete }

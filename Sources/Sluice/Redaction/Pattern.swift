@@ -25,7 +25,7 @@ final class Pattern: Sendable {
   /// - Throws: why `text` cannot be used, with the place.
   init(_ text: String) throws(PatternError) {
     // What depends on where a search began, or ends one, means something else when the text comes in pieces.
-    if let part = Self.partThatDependsOnPieces(text) {
+    if let part = Self.unsupportedConstruct(text) {
       throw PatternError(reason: "\(part) cannot be used in a text that comes in pieces")
     }
     var number: CInt = 0
@@ -51,12 +51,12 @@ final class Pattern: Sendable {
 
   /// The first match in `subject` from `start` on, or what could become one.
   ///
-  /// - Parameter isWhole: whether nothing follows the subject.
-  /// - Throws: when it takes more than a match may (``MatchLimits``).
+  /// - Parameter isFinal: whether nothing follows the subject.
+  /// - Throws: when it takes more than a match may (``MatchContext``).
   func firstMatch(
-    in subject: borrowing Span<UInt8>, from start: Int, isWhole: Bool, _ limits: MatchLimits
+    in subject: borrowing Span<UInt8>, from start: Int, isFinal: Bool, _ limits: MatchContext
   ) throws(PatternError) -> Match? {
-    let options = UInt32(PCRE2_NO_UTF_CHECK) | PCRE2_NOTEMPTY | (isWhole ? 0 : PCRE2_PARTIAL_HARD)
+    let options = UInt32(PCRE2_NO_UTF_CHECK) | PCRE2_NOTEMPTY | (isFinal ? 0 : PCRE2_PARTIAL_HARD)
     // Safe: the subject is only read, during the call; the text is UTF-8, being a string's.
     let result = unsafe subject.withUnsafeBufferPointer { bytes in
       unsafe pcre2_match_8(code, bytes.baseAddress, bytes.count, start, options, limits.data, limits.context)
@@ -70,7 +70,7 @@ final class Pattern: Sendable {
     return result == PCRE2_ERROR_PARTIAL ? .partial(from: from) : .full(from..<to)
   }
 
-  private static func partThatDependsOnPieces(_ text: String) -> String? {
+  private static func unsupportedConstruct(_ text: String) -> String? {
     var isEscaped = false
     var previous: Character = " "
     for character in text {
@@ -96,7 +96,7 @@ final class Pattern: Sendable {
 
 /// Where a match is noted, and how much it may take. One for each text.
 @safe
-final class MatchLimits {
+final class MatchContext {
   fileprivate let data: OpaquePointer
   fileprivate let context: OpaquePointer
 

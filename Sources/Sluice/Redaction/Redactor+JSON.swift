@@ -3,7 +3,7 @@ import JSON
 extension Redactor {
   /// Every string in `json`, names included, redacted as a whole text of its own: what an escape hid in the text of a
   /// report is plain there. A number that matches becomes a string.
-  static func redact(_ json: JSON, by rules: [Redactions.Rule]) throws(Failure) -> JSON {
+  static func redact(_ json: JSON, by rules: [RedactionRules.Rule]) throws(Failure) -> JSON {
     if rules.isEmpty { return json }
     switch json {
     case .string(let text): return .string(try redact(text, by: rules))

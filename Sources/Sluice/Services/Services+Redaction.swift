@@ -2,9 +2,9 @@ extension Services {
   /// The rules for what the model says at a request's location; none where it has no patterns.
   ///
   /// - Throws: when they cannot be used: nothing may go out unredacted.
-  func redactionRules(for configuration: Configuration) async throws(Failure) -> [Redactions.Rule] {
+  func redactionRules(for configuration: Configuration) async throws(Failure) -> [RedactionRules.Rule] {
     guard let path = configuration.redactFile else { return [] }
-    let redactions = try await redactions.content(path, on: pool)
+    let redactions = try await redactionFiles.content(path, on: pool)
     if let mistake = redactions.mistakes.first {
       throw Failure.incompleteConfiguration("\(path) has a mistake in \(mistake)")
     }

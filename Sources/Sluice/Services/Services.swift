@@ -22,7 +22,7 @@ final class Services: Sendable {
   let requestLimiter: Limiter
   let prompts: Prompts
   let cors: CORS
-  let redactions = WatchedFiles { Redactions(parsing: $0) }
+  let redactionFiles = WatchedFiles { RedactionRules(parsing: $0) }
   /// By the names of their kinds, those that the configuration has everything for.
   private let generators: [String: GeneratorKind.Source]
   /// An embedder's, which is the only one then.

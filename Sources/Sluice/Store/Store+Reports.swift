@@ -39,7 +39,7 @@ struct StoredReport: Sendable {
   }
 
   /// The same by the rules of today: those of its time may have let something through.
-  func redacted(by rules: [Redactions.Rule]) throws(Failure) -> StoredReport {
+  func redacted(by rules: [RedactionRules.Rule]) throws(Failure) -> StoredReport {
     StoredReport(id: id, title: title, at: at, report: try Redactor.redact(report, by: rules))
   }
 

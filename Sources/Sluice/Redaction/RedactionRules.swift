@@ -7,7 +7,7 @@ import JSON
 ///     key        sk-[A-Za-z0-9]{20,60}                      [key]
 ///
 /// The three are apart by a tab or by two or more spaces.
-struct Redactions: Sendable {
+struct RedactionRules: Sendable {
   struct Rule: Sendable {
     let name: String
     let pattern: Pattern
