@@ -111,14 +111,14 @@ struct Run {
 
   func go() throws {
     let total = Self.rampSeconds + Self.warmUpSeconds + options.seconds + 2
-    let plan = LoadUpstream.Plan(tokensPerSecond: options.rate, tokens: Int(options.rate * total))
+    let profile = LoadUpstream.Profile(tokensPerSecond: options.rate, tokens: Int(options.rate * total))
     let upstreamLoop = try EventLoop(name: "upstream")
     let upstreamThread = try LoopThread(upstreamLoop)
     let socket = try Loopback.listen(port: options.upstreamPort).release()
     upstreamLoop.execute { reactor in
       do {
         // Kept by its own callbacks' owner: the loop, until the process ends.
-        let upstream = try LoadUpstream(Descriptor(owning: socket), plan: plan, on: reactor)
+        let upstream = try LoadUpstream(Descriptor(owning: socket), profile: profile, on: reactor)
         _ = reactor.attachment(for: upstream) { upstream }
       } catch { fatalError("\(error)") }
     }

@@ -6,21 +6,21 @@ import SluiceTesting
 /// An OpenAI-compatible server that says tokens at a fixed rate, each with the time at which it was written: one
 /// loop, two system calls a token.
 final class LoadUpstream {
-  struct Plan: Sendable {
+  struct Profile: Sendable {
     var tokensPerSecond: Double
     var tokens: Int
   }
 
   private let reactor: Reactor
-  private let plan: Plan
+  private let profile: Profile
   private var listener: Listener?
   private var streams: [CInt: Stream] = [:]
 
-  init(_ socket: consuming Descriptor, plan: Plan, on reactor: Reactor) throws(SystemError) {
+  init(_ socket: consuming Descriptor, profile: Profile, on reactor: Reactor) throws(SystemError) {
     self.reactor = reactor
-    self.plan = plan
+    self.profile = profile
     listener = try Listener(socket, on: reactor, onError: Self.report) { [unowned self] connection in
-      let stream = Stream(connection, plan, reactor) { [unowned self] number in streams[number] = nil }
+      let stream = Stream(connection, profile, reactor) { [unowned self] number in streams[number] = nil }
       streams[stream.number] = stream
       stream.open()
     }
@@ -30,20 +30,20 @@ final class LoadUpstream {
 
   private final class Stream {
     private let descriptor: Descriptor
-    private let plan: Plan
+    private let profile: Profile
     private let reactor: Reactor
     private let onEnd: (CInt) -> Void
     private var watch: Watch?
     private var timer: Timer?
     private var request: [UInt8] = []
-    private var said = 0
+    private var sentTokens = 0
     private var next: LoopClock.Instant
 
     var number: CInt { descriptor.number }
 
-    init(_ descriptor: consuming Descriptor, _ plan: Plan, _ reactor: Reactor, onEnd: @escaping (CInt) -> Void) {
+    init(_ descriptor: consuming Descriptor, _ profile: Profile, _ reactor: Reactor, onEnd: @escaping (CInt) -> Void) {
       self.descriptor = descriptor
-      self.plan = plan
+      self.profile = profile
       self.reactor = reactor
       self.onEnd = onEnd
       self.next = reactor.now
@@ -62,11 +62,11 @@ final class LoadUpstream {
       request += buffer.prefix(count)
       guard isComplete else { return }
       request = []
-      said = 0
+      sentTokens = 0
       _ = descriptor.sendAll(
         Array("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".utf8))
       // Spread over the interval, so that a thousand streams do not speak at once.
-      next = reactor.now + .seconds(Double.random(in: 0..<1) / plan.tokensPerSecond)
+      next = reactor.now + .seconds(Double.random(in: 0..<1) / profile.tokensPerSecond)
       schedule()
     }
 
@@ -81,19 +81,19 @@ final class LoadUpstream {
     }
 
     private func schedule() {
-      timer = reactor.schedule(after: max(.zero, next - reactor.now)) { [unowned self] in say() }
+      timer = reactor.schedule(after: max(.zero, next - reactor.now)) { [unowned self] in sendToken() }
     }
 
-    private func say() {
-      next += .seconds(1 / plan.tokensPerSecond)
-      guard said < plan.tokens else {
+    private func sendToken() {
+      next += .seconds(1 / profile.tokensPerSecond)
+      guard sentTokens < profile.tokens else {
         chunk(
           #"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"bench","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#
             + "\n\ndata: [DONE]\n\n")
         _ = descriptor.sendAll(Array("0\r\n\r\n".utf8))
         return
       }
-      said += 1
+      sentTokens += 1
       chunk(
         #"data: {"id":"chatcmpl-123456789012345678901234","object":"chat.completion.chunk","created":1700000000,"model":"bench-model","system_fingerprint":"fp_1234567890","choices":[{"index":0,"delta":{"content":"\#(timeAsWord()). "},"logprobs":null,"finish_reason":null}]}"#
           + "\n\n")

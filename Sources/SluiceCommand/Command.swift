@@ -21,7 +21,7 @@ struct Command {
       return 0
     case let words where words.count == 2 && words[0] == "token": return addToken(for: words[1])
     default:
-      complain("does not know \"\(arguments.joined(separator: " "))\"; see sluice --help")
+      printError("does not know \"\(arguments.joined(separator: " "))\"; see sluice --help")
       return 2
     }
   }
@@ -31,9 +31,9 @@ struct Command {
       try Application().runBlocking()
       return 0
     } catch let error as ConfigurationError {
-      for issue in error.issues { complain("\(issue)") }
+      for issue in error.issues { printError("\(issue)") }
     } catch {
-      complain("\(error)")
+      printError("\(error)")
     }
     return 1
   }
@@ -44,25 +44,25 @@ struct Command {
       print("sluice: the configuration is valid")
       return 0
     } catch {
-      for issue in error.issues { complain("\(issue)") }
+      for issue in error.issues { printError("\(issue)") }
       return 1
     }
   }
 
   private static func addToken(for user: String) -> CInt {
     guard let path = environment("SLUICE_TOKENS_FILE") else {
-      complain("SLUICE_TOKENS_FILE must name the file that the token is to be added to")
+      printError("SLUICE_TOKENS_FILE must name the file that the token is to be added to")
       return 1
     }
     do {
       let token = try Tokens.add(user: user, toFile: path)
-      guard say(token) else {
-        complain("the token could not be printed: take its line out of \(path) again")
+      guard printLine(token) else {
+        printError("the token could not be printed: take its line out of \(path) again")
         return 1
       }
       return 0
     } catch {
-      complain("\(error)")
+      printError("\(error)")
       return 1
     }
   }
@@ -75,12 +75,12 @@ struct Command {
   }
 
   /// False when standard output did not take it.
-  private static func say(_ text: String) -> Bool {
+  private static func printLine(_ text: String) -> Bool {
     let line = Array("\(text)\n".utf8)
     return unsafe write(STDOUT_FILENO, line, line.count) == line.count
   }
 
-  private static func complain(_ message: String) {
+  private static func printError(_ message: String) {
     let line = Array("sluice: \(message)\n".utf8)
     _ = unsafe write(STDERR_FILENO, line, line.count)
   }
