@@ -3,7 +3,7 @@ import FoundationEssentials
 import Glibc
 import SluiceTesting
 
-/// Streams through nginx and Sluice, and what they cost: run it from the package's folder as
+/// Streams through nginx and Sluice, and what they cost: run it from the package's directory as
 ///
 ///     swift build -c release --static-swift-stdlib
 ///     .build/release/sluice-bench --streams 1000 --rate 20 --seconds 20
@@ -35,7 +35,7 @@ struct Bench {
     let arguments = ["nginx/demo", "--no-build", "--"] + CommandLine.arguments
     var pointers = unsafe arguments.map { unsafe strdup($0) } + [nil]
     unsafe execv("nginx/demo", &pointers)
-    throw SystemError("run nginx/demo from the package's folder")
+    throw SystemError("run nginx/demo from the package's directory")
   }
 
   private static func patternsFile(_ count: Int) throws -> String {
@@ -43,14 +43,14 @@ struct Bench {
       #"e-mail  [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"#,
       #"key  sk-[A-Za-z0-9_-]{20,400}  [key]"#, #"card  \b(?:\d[ -]?){13,19}\b  [card number]"#,
     ]
-    let path = "\(temporaryFolder)sluice-bench-patterns"
+    let path = "\(temporaryDirectory)sluice-bench-patterns"
     let text = Array((patterns.prefix(count).joined(separator: "\n") + "\n").utf8)
     let file = try Descriptor(unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600), from: "make \(path)")
     guard unsafe write(file.number, text, text.count) == text.count else { throw SystemError("write \(path)") }
     return path
   }
 
-  private static let temporaryFolder = (ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp") + "/"
+  private static let temporaryDirectory = (ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp") + "/"
 
   private static func setenvUnlessSet(_ name: String, _ value: String) { unsafe setenv(name, value, 0) }
 }

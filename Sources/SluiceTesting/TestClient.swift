@@ -6,7 +6,7 @@ import Sluice
 /// Sends requests to an application in memory, as the web server would: no socket, no web server, the same code
 /// otherwise. Requests run on an event loop of the client's own; any number can be in flight.
 ///
-///     let application = try Application(environment: ["SLUICE_AUTH": "none", "SLUICE_STATE": folder])
+///     let application = try Application(environment: ["SLUICE_AUTH": "none", "SLUICE_STATE": directory])
 ///     application.stream("GET", "/hello") { context, stream in try await stream.send("hello") }
 ///     let response = try await TestClient(application).send("GET", "/hello")
 ///     #expect(response.events.map(\.type) == ["token", "done"])

@@ -78,7 +78,7 @@ private func query(_ bytes: [UInt8]) {
   let request = Request(parameters: ["QUERY_STRING": text, "REQUEST_URI": text, "HTTP_ORIGIN": text])
   _ = (request.path, request.query("message"), request.header(text), try? Page(request))
   _ = PathPattern("/a/{b}").match(RequestPath(text, maximumSegments: 4))
-  if let user = User(text) { precondition(!user.folder.contains("/") && !user.folder.contains(".")) }
+  if let user = User(text) { precondition(!user.directoryName.contains("/") && !user.directoryName.contains(".")) }
   if let value = FieldValue(text) { precondition(!value.description.contains("\n")) }
 }
 

@@ -75,7 +75,8 @@ final class TokensFile: Sendable {
     path = FileManager.default.temporaryDirectory.path + "/sluice-tokens-\(UUID().uuidString)"
     var tokens: [String] = []
     for user in users {
-      let program = try Program(releaseFolder + "/sluice", ["token", user], environment: ["SLUICE_TOKENS_FILE": path])
+      let program = try Program(
+        releaseDirectory + "/sluice", ["token", user], environment: ["SLUICE_TOKENS_FILE": path])
       #expect(await program.exitCode() == 0, "\(program.errors)")
       tokens.append(program.output.trimmingCharacters(in: .whitespacesAndNewlines))
     }

@@ -6,7 +6,7 @@ extension Integration {
   @Suite("The contract")
   struct ContractTests {
     private static let python = packageRoot + "/.build/python/bin/python"
-    private static let folder = packageRoot + "/Tests/Contract"
+    private static let directory = packageRoot + "/Tests/Contract"
 
     private func run(_ arguments: [String], _ servers: Servers, more: [String: String] = [:]) async throws {
       let environment = ["SLUICE_URL": servers.url, "SLUICE_TOKEN": servers.token].merging(more) { $1 }
@@ -18,7 +18,7 @@ extension Integration {
     @Test("is valid, and every record of every dialect fits it")
     func records() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "5ms", "SLUICE_STREAMS_PER_USER": "0"])
-      try await run([Self.folder + "/records.py"], servers)
+      try await run([Self.directory + "/records.py"], servers)
       _ = await servers.stop()
     }
 
@@ -29,10 +29,10 @@ extension Integration {
       ])
       try await run(
         [
-          "-m", "schemathesis.cli", "--config-file", Self.folder + "/schemathesis.toml", "run",
+          "-m", "schemathesis.cli", "--config-file", Self.directory + "/schemathesis.toml", "run",
           servers.url + "/openapi.yaml", "--header", "Authorization: Bearer \(servers.token)", "--max-examples", "20",
           "--seed", "1", "--no-color",
-        ], servers, more: ["PYTHONPATH": Self.folder, "SCHEMATHESIS_HOOKS": "hooks"])
+        ], servers, more: ["PYTHONPATH": Self.directory, "SCHEMATHESIS_HOOKS": "hooks"])
       #expect(kill(servers.pid, 0) == 0)
       _ = await servers.stop()
     }
@@ -40,7 +40,7 @@ extension Integration {
     @Test("OpenAI's own client is content with /v1, heartbeats included")
     func sdk() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "30ms", "SLUICE_HEARTBEAT": "10ms"])
-      try await run([Self.folder + "/sdk.py"], servers)
+      try await run([Self.directory + "/sdk.py"], servers)
       #expect(await servers.outcomes(3) == ["completed", "completed", "disconnected"])
       #expect(servers.storedLines.isEmpty)
       _ = await servers.stop()

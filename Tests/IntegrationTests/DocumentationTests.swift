@@ -24,16 +24,16 @@ extension Integration {
 
     @Test("has a comment for every public symbol, and builds without a warning")
     func builds() async throws {
-      let folder = TemporaryFolder()
+      let directory = TemporaryDirectory()
       let extracted = try await run(
         "swift",
         ["symbolgraph-extract", "-module-name", "Sluice", "-target", "x86_64-unknown-linux-gnu"] + Self.importing + [
           "-minimum-access-level", "public", "-skip-synthesized-members",
-          "-experimental-allowed-reexported-modules=FastCGI,JSON,Upstream", "-output-dir", folder.path,
+          "-experimental-allowed-reexported-modules=FastCGI,JSON,Upstream", "-output-dir", directory.path,
         ])
       try #require(extracted.code == 0, "\(extracted)")
       let graph = try JSONDecoder().decode(
-        Graph.self, from: Data(contentsOf: URL(filePath: folder.path + "/Sluice.symbols.json")))
+        Graph.self, from: Data(contentsOf: URL(filePath: directory.path + "/Sluice.symbols.json")))
       let names = graph.symbols.map { $0.pathComponents.joined(separator: ".") }
       #expect(names.contains("Application") && names.contains("Generator") && names.contains("JSON"))
       let bare = graph.symbols.filter { $0.docComment == nil }.map { $0.pathComponents.joined(separator: ".") }
@@ -41,8 +41,9 @@ extension Integration {
       let converted = try await run(
         "docc",
         [
-          "convert", Self.catalogue, "--additional-symbol-graph-dir", folder.path, "--fallback-display-name", "Sluice",
-          "--fallback-bundle-identifier", "sluice", "--output-path", folder.path + "/docs", "--warnings-as-errors",
+          "convert", Self.catalogue, "--additional-symbol-graph-dir", directory.path, "--fallback-display-name",
+          "Sluice",
+          "--fallback-bundle-identifier", "sluice", "--output-path", directory.path + "/docs", "--warnings-as-errors",
         ])
       #expect(converted.code == 0 && !converted.output.contains("warning:"), "\(converted)")
     }
@@ -59,13 +60,13 @@ extension Integration {
     @Test("has code that compiles, as an embedder would write it")
     func code() async throws {
       var files: [String] = []
-      let folder = TemporaryFolder()
+      let directory = TemporaryDirectory()
       for name in try FileManager.default.contentsOfDirectory(atPath: Self.catalogue).sorted()
       where name.hasSuffix(".md") {
         let text = try String(contentsOfFile: Self.catalogue + "/" + name, encoding: .utf8)
         for (index, part) in text.components(separatedBy: "```swift\n").dropFirst().enumerated() {
           let code = part.components(separatedBy: "```")[0]
-          let path = folder.path + "/\(name.dropLast(3))\(index).swift"
+          let path = directory.path + "/\(name.dropLast(3))\(index).swift"
           try Self.program(code).write(toFile: path, atomically: true, encoding: .utf8)
           files.append(path)
         }

@@ -105,10 +105,10 @@ extension Integration {
       // A shell writes the byte; a Swift string cannot hold it.
       let script = "REMOTE_USER=$(printf 'm\\374ller') exec \"$0\""
       let program = try Program(
-        "/bin/sh", ["-c", script, releaseFolder + "/sluice"],
+        "/bin/sh", ["-c", script, releaseDirectory + "/sluice"],
         environment: [
           "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET", "REQUEST_URI": "/api/sessions",
-          "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_STATE": sluice.folder + "/state",
+          "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_STATE": sluice.directory + "/state",
         ])
       _ = await program.exitCode()
       #expect(program.output.hasPrefix("Status: 403"), "\(program.output) \(program.errors)")
@@ -121,7 +121,7 @@ extension Integration {
       let site = try await Site(
         ["SLUICE_LOG": "error", "SLUICE_CORS_ORIGINS": "https://a.example"],
         location: "    fastcgi_param SLUICE_TRUST_REMOTE_USER on;")
-      let user = site.sluice.folder + "/state/users/anonymous"
+      let user = site.sluice.directory + "/state/users/anonymous"
       try FileManager.default.createDirectory(atPath: user, withIntermediateDirectories: true)
       try "x".write(toFile: user + "/reports", atomically: true, encoding: .utf8)
       let output = try await site.ask("/api/reports", nil, ["-H", "Origin: https://a.example"])

@@ -142,8 +142,8 @@ extension Integration {
     func internalFailures() async throws {
       let servers = try await Servers(["SLUICE_HEARTBEAT": "50ms"])
       let sessions = servers.state + "/users/demo/sessions"
-      try FileManager.default.createDirectory(atPath: sessions + "/folder.jsonl", withIntermediateDirectories: true)
-      let before = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"folder"}"#)
+      try FileManager.default.createDirectory(atPath: sessions + "/directory.jsonl", withIntermediateDirectories: true)
+      let before = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"directory"}"#)
       #expect(before.status == 500 && before.errorCode == "internal", "\(before)")
       // A pipe in the state's place: opening it takes until someone writes, and what comes is none.
       let pipe = servers.state + "/users/demo/onboarding.json"

@@ -64,14 +64,15 @@ extension Integration {
       #expect(await eventually { site.sluice.program.errors.contains("STREAMING_BACKEND must be sse") })
       await site.stop()
       let check = try Program(
-        releaseFolder + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "STREAMING_BACKEND": "websocket"])
+        releaseDirectory + "/sluice", ["--check"],
+        environment: ["SLUICE_AUTH": "none", "STREAMING_BACKEND": "websocket"])
       #expect(await check.exitCode() == 1)
       #expect(
         check.errors.contains("STREAMING_BACKEND must be sse") && check.errors.contains("WebSocket"), "\(check.errors)")
     }
 
     @Test(
-      "that authenticates says who asks; a name that no folder can have is forbidden, and no header takes its place")
+      "that authenticates says who asks; a name that no directory can have is forbidden, and no header takes its place")
     func remoteUser() async throws {
       let long = String(repeating: "é", count: 50)
       let site = try await Site(
@@ -91,8 +92,8 @@ extension Integration {
       }
       #expect(
         try await site.ask("/api/sessions", nil, ["-u", "ada:a", "-H", "Sec-Fetch-Site: same-origin"]).status == 200)
-      #expect(FileManager.default.fileExists(atPath: site.sluice.folder + "/state/users/ada/sessions"))
-      #expect(!FileManager.default.fileExists(atPath: site.sluice.folder + "/state/users/eve"))
+      #expect(FileManager.default.fileExists(atPath: site.sluice.directory + "/state/users/ada/sessions"))
+      #expect(!FileManager.default.fileExists(atPath: site.sluice.directory + "/state/users/eve"))
       let forbidden = try await site.ask("/api/sessions", nil, ["-u", "\(long):b"])
       #expect(forbidden.status == 403 && forbidden.errorCode == "forbidden", "\(forbidden)")
       await site.stop()

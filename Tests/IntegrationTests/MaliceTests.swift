@@ -34,7 +34,8 @@ extension Integration {
         }
       }
       #expect(await eventually(within: .seconds(20)) { sluice.descriptors <= open + 1 })
-      #expect(sluice.program.isRunning && !FileManager.default.fileExists(atPath: sluice.folder + "/state/users/root"))
+      #expect(
+        sluice.program.isRunning && !FileManager.default.fileExists(atPath: sluice.directory + "/state/users/root"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -61,21 +62,21 @@ extension Integration {
 
     @Test("of more connections than there are descriptors is survived and logged")
     func exhaustion() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       let program = try Program(
-        "/bin/sh", ["-c", "ulimit -n 40; exec \"$0\"", releaseFolder + "/sluice"],
+        "/bin/sh", ["-c", "ulimit -n 40; exec \"$0\"", releaseDirectory + "/sluice"],
         environment: Self.calm.merging([
-          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
+          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(directory)/s", "SLUICE_STATE": directory + "/state",
         ]) { $1 })
       #expect(await eventually { !program.log("ready").isEmpty })
-      var clients = try (0..<200).map { _ in try FastCGIClient(path: folder + "/s") }
+      var clients = try (0..<200).map { _ in try FastCGIClient(path: directory + "/s") }
       #expect(await eventually { !program.log("a connection could not be accepted").isEmpty })
       #expect(program.log("a connection could not be accepted").count < 50)
       #expect(clients.count == 200)
       clients = []
-      let client = try FastCGIClient(path: folder + "/s")
+      let client = try FastCGIClient(path: directory + "/s")
       client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
       #expect(client.answer().text.contains("\"ok\""))
       program.signal(SIGTERM)
@@ -130,7 +131,7 @@ extension Integration {
         exchange.waitForClose(within: .seconds(60))
       }
       let sluice = try await Sluice(Self.calm.merging(["SLUICE_UPSTREAM_URL": upstream.baseURL]) { $1 })
-      let sessions = sluice.folder + "/state/users/anonymous/sessions"
+      let sessions = sluice.directory + "/state/users/anonymous/sessions"
       try FileManager.default.createDirectory(atPath: sessions, withIntermediateDirectories: true)
       let words = String(repeating: "word ", count: 2000)
       let turns = (0..<25).map {
@@ -178,20 +179,20 @@ extension Integration {
         // The end of the body is not the end of the connection.
         if way == "held open" { exchange.waitForClose(within: .seconds(10)) }
       }
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       let program = try Program(
-        "/bin/sh", ["-c", "ulimit -n \(limit); exec \"$0\"", releaseFolder + "/sluice"],
+        "/bin/sh", ["-c", "ulimit -n \(limit); exec \"$0\"", releaseDirectory + "/sluice"],
         environment: Self.calm.merging([
-          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
+          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(directory)/s", "SLUICE_STATE": directory + "/state",
           "SLUICE_UPSTREAM_URL": upstream.baseURL,
         ]) { $1 })
       #expect(await eventually { !program.log("ready").isEmpty })
       var texts: [String] = []
       for round in 0..<(way == "held open" ? 5 : 1) {
         let clients = try (0..<count).map { index in
-          try Sluice.chat("x", key: way == "keyed" ? "\(round)-\(index)" : nil, at: folder + "/s")
+          try Sluice.chat("x", key: way == "keyed" ? "\(round)-\(index)" : nil, at: directory + "/s")
         }
         texts += clients.map { $0.answer(timeout: .seconds(20)).text }
       }
@@ -200,36 +201,36 @@ extension Integration {
         done.count + refused.count == texts.count && done.count >= count / 3,
         "\(texts.filter { !$0.contains("event: done") })")
       #expect(refused.allSatisfy { $0.hasPrefix("Status: 503 ") && $0.contains("Retry-After: ") }, "\(refused)")
-      let stored = FileManager.default.enumerator(atPath: folder + "/state")?.compactMap { $0 as? String } ?? []
+      let stored = FileManager.default.enumerator(atPath: directory + "/state")?.compactMap { $0 as? String } ?? []
       #expect(stored.count { $0.hasSuffix(".jsonl") } == done.count)
       #expect(program.log("a connection could not be accepted").count < 40)
       // A client that comes later finds everything as it was.
-      #expect(try Sluice.chat("y", at: folder + "/s").answer().text.contains("event: done"))
+      #expect(try Sluice.chat("y", at: directory + "/s").answer().text.contains("event: done"))
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)
     }
 
     @Test("of kept connections that hold all descriptors is over when another needs one")
     func keptConnections() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       let program = try Program(
-        "/bin/sh", ["-c", "ulimit -n 64; exec \"$0\"", releaseFolder + "/sluice"],
+        "/bin/sh", ["-c", "ulimit -n 64; exec \"$0\"", releaseDirectory + "/sluice"],
         environment: Self.calm.merging([
-          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state",
+          "SLUICE_AUTH": "none", "SLUICE_LISTEN": "unix:\(directory)/s", "SLUICE_STATE": directory + "/state",
         ]) { $1 })
       #expect(await eventually { !program.log("ready").isEmpty })
       let health = FastCGIClient.request(
         [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")], keepsConnection: true)
       var kept: [FastCGIClient] = []
       for _ in 0..<60 {
-        let client = try FastCGIClient(path: folder + "/s")
+        let client = try FastCGIClient(path: directory + "/s")
         client.send(health)
         #expect(client.answer().text.contains("\"ok\""))
         kept.append(client)
       }
-      for _ in 0..<5 { #expect(try Sluice.chat("x", at: folder + "/s").answer().text.contains("event: done")) }
+      for _ in 0..<5 { #expect(try Sluice.chat("x", at: directory + "/s").answer().text.contains("event: done")) }
       withExtendedLifetime(kept) {}
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)

@@ -9,12 +9,12 @@ extension Integration {
   struct OnboardingTests {
     @Test("goes on with each completed stream, in the order of the prompt file, and tells the model where it is")
     func steps() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-prompts-\(UUID().uuidString)"
-      try FileManager.default.createDirectory(atPath: folder + "/blocks", withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-prompts-\(UUID().uuidString)"
+      try FileManager.default.createDirectory(atPath: directory + "/blocks", withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       try "Be kind.\n# name\nAsk the name.\n\n# goal\nAsk the goal.\n".write(
-        toFile: folder + "/onboarding.txt", atomically: true, encoding: .utf8)
-      try "Sing about it.".write(toFile: folder + "/blocks/song.txt", atomically: true, encoding: .utf8)
+        toFile: directory + "/onboarding.txt", atomically: true, encoding: .utf8)
+      try "Sing about it.".write(toFile: directory + "/blocks/song.txt", atomically: true, encoding: .utf8)
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains(#""content":"cut"}"#) {
           exchange.head()
@@ -22,7 +22,7 @@ extension Integration {
         }
         exchange.stream(["So", "?"])
       }
-      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_PROMPTS": folder])
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_PROMPTS": directory])
       func say(_ message: String) async throws -> JSON {
         try await servers.got("/chat/onboarding-stream?message=\(message)").events.last?.json ?? .null
       }

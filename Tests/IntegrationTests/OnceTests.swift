@@ -8,12 +8,12 @@ import Testing
 /// The C library's calls that make a file durable, under a test's control: each looks at a file of the test's before it
 /// goes on, and at the path that it is about.
 private final class DiskControl: Sendable {
-  let folder: String
-  var library: String { folder + "/control.so" }
+  let directory: String
+  var library: String { directory + "/control.so" }
 
   init() async throws {
-    folder = FileManager.default.temporaryDirectory.path + "/sluice-control-\(UUID().uuidString.prefix(8))"
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    directory = FileManager.default.temporaryDirectory.path + "/sluice-control-\(UUID().uuidString.prefix(8))"
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
     try """
     #define _GNU_SOURCE
     #include <errno.h>
@@ -26,7 +26,7 @@ private final class DiskControl: Sendable {
     /* Whether the control file `name` names a call and a part of the path that `file` has. */
     static int matches(const char *name, const char *call, int file) {
       char control[256], link[64], path[512], words[2][64];
-      snprintf(control, sizeof control, "\(folder)/%s", name);
+      snprintf(control, sizeof control, "\(directory)/%s", name);
       FILE *stream = fopen(control, "r");
       if (!stream) return 0;
       int count = fscanf(stream, "%63s %63s", words[0], words[1]);
@@ -40,7 +40,7 @@ private final class DiskControl: Sendable {
     static int controlled(const char *call, int file) {
       if (matches("kill", call, file)) kill(getpid(), SIGKILL);
       if (matches("hold", call, file)) {
-        close(open("\(folder)/held", O_CREAT | O_WRONLY, 0600));
+        close(open("\(directory)/held", O_CREAT | O_WRONLY, 0600));
         while (matches("hold", call, file)) usleep(1000);
       }
       if (matches("break", call, file)) { errno = EIO; return -1; }
@@ -50,22 +50,22 @@ private final class DiskControl: Sendable {
     int flock(int file, int operation) {
       return controlled("lock", file) ? -1 : syscall(SYS_flock, file, operation);
     }
-    """.write(toFile: folder + "/control.c", atomically: true, encoding: .utf8)
-    let compiler = try Program("/usr/bin/env", ["clang", "-shared", "-fPIC", "-o", library, folder + "/control.c"])
+    """.write(toFile: directory + "/control.c", atomically: true, encoding: .utf8)
+    let compiler = try Program("/usr/bin/env", ["clang", "-shared", "-fPIC", "-o", library, directory + "/control.c"])
     #expect(await compiler.exitCode() == 0, "\(compiler.errors)")
   }
 
   /// Has the next `call` on a path with `part` in it do `what`.
   func set(_ what: String, _ call: String, _ part: String) throws {
-    try "\(call) \(part)".write(toFile: folder + "/" + what, atomically: true, encoding: .utf8)
+    try "\(call) \(part)".write(toFile: directory + "/" + what, atomically: true, encoding: .utf8)
   }
 
-  func clear(_ what: String) { unsafe unlink(folder + "/" + what) }
+  func clear(_ what: String) { unsafe unlink(directory + "/" + what) }
 
   /// Waits until a call is held.
-  func isHeld() async -> Bool { await eventually { FileManager.default.fileExists(atPath: self.folder + "/held") } }
+  func isHeld() async -> Bool { await eventually { FileManager.default.fileExists(atPath: self.directory + "/held") } }
 
-  deinit { try? FileManager.default.removeItem(atPath: folder) }
+  deinit { try? FileManager.default.removeItem(atPath: directory) }
 }
 
 extension Integration {
@@ -95,7 +95,7 @@ extension Integration {
     }
 
     private func stored(_ sluice: Sluice, _ ending: String) -> [String] {
-      let state = sluice.folder + "/state"
+      let state = sluice.directory + "/state"
       let files = FileManager.default.enumerator(atPath: state)?.compactMap { $0 as? String } ?? []
       return files.filter { $0.hasSuffix(ending) }.flatMap { file in
         ((try? String(contentsOfFile: state + "/" + file, encoding: .utf8)) ?? "").split(separator: "\n").map(
@@ -156,7 +156,7 @@ extension Integration {
       disk.clear("kill")
       if wasKilled { #expect(await first.program.exitCode() == 128 + SIGKILL) } else { first.program.signal(SIGTERM) }
       _ = await first.program.exitCode()
-      let second = try await Sluice(environment.merging(["SLUICE_STATE": first.folder + "/state"]) { $1 })
+      let second = try await Sluice(environment.merging(["SLUICE_STATE": first.directory + "/state"]) { $1 })
       for _ in 0..<2 {
         let again = try post(second, what.path, what.body).answer().text
         #expect(again.contains("event: done"), "\(again)")
@@ -257,17 +257,17 @@ extension Integration {
         let isReport = exchange.request.body.contains("assessment")
         exchange.stream(isReport ? [#"{"say":"the SEC"#, #"RET","n":1}"#] : ["the SEC", "RET word"])
       }
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-later-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
-      try "other  OTHER\n".write(toFile: folder + "/patterns", atomically: true, encoding: .utf8)
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-later-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
+      try "other  OTHER\n".write(toFile: directory + "/patterns", atomically: true, encoding: .utf8)
       let sluice = try await Sluice([
-        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": folder + "/patterns",
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": directory + "/patterns",
       ])
       let first = try post(sluice, Self.chat.0, Self.chat.1).answer().text
       let report = try post(sluice, Self.report.0, Self.report.1, key: "r").answer().text
       #expect(first.contains("RET word") && report.contains("SECRET"), "\(first)\(report)")
-      try "secret  SECRET\n".write(toFile: folder + "/patterns", atomically: true, encoding: .utf8)
+      try "secret  SECRET\n".write(toFile: directory + "/patterns", atomically: true, encoding: .utf8)
       let id = report.components(separatedBy: "\"reportId\":\"").dropFirst().first?.prefix { $0 != "\"" } ?? ""
       for text in [
         try post(sluice, Self.chat.0, Self.chat.1).answer().text,
@@ -287,13 +287,13 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         exchange.stream((0..<64).map { "\($0) " + String(repeating: "word é ", count: 6_000) })
       }
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-large-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-large-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       try "mail  [a-z]{1,60}@[a-z]{1,60}\nkey  sk-[a-z]{10,40}\n".write(
-        toFile: folder + "/patterns", atomically: true, encoding: .utf8)
+        toFile: directory + "/patterns", atomically: true, encoding: .utf8)
       let sluice = try await Sluice([
-        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": folder + "/patterns",
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": directory + "/patterns",
       ])
       let first = try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text
       let again = try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text

@@ -4,12 +4,12 @@ import SluiceTesting
 import Synchronization
 import Testing
 
-/// The package's folder.
+/// The package's directory.
 let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .deletingLastPathComponent().path
 
 /// Where release builds are: what the tests run is what an admin runs.
-let releaseFolder = packageRoot + "/.build/release"
+let releaseDirectory = packageRoot + "/.build/release"
 
 /// All integration tests, one after the other: two cores are few for a web server, its backend and its clients.
 @Suite("Integration", .serialized)

@@ -113,7 +113,7 @@ extension Integration {
       let refused = try await servers.posted("/api/chat", #"{"message":"x"}"#)
       #expect(refused.status == 500 && refused.errorCode == "internal" && !refused.contains(file), "\(refused)")
       let check = try Program(
-        releaseFolder + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "SLUICE_REDACT_FILE": file])
+        releaseDirectory + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "SLUICE_REDACT_FILE": file])
       #expect(await check.exitCode() == 1)
       #expect(
         check.errors.contains("SLUICE_REDACT_FILE has a mistake in line 1: missing closing parenthesis"),
@@ -148,9 +148,10 @@ extension Integration {
         let text = client.answer().text
         let done = text.components(separatedBy: "event: done\n").last ?? ""
         #expect(done.contains("[redacted]") && !done.contains("example.org"), "\(text)")
-        let files = FileManager.default.enumerator(atPath: sluice.folder + "/state")?.compactMap { $0 as? String } ?? []
+        let files =
+          FileManager.default.enumerator(atPath: sluice.directory + "/state")?.compactMap { $0 as? String } ?? []
         for name in files where name.contains("/reports/") && name.hasSuffix(".json") {
-          let report = try String(contentsOfFile: sluice.folder + "/state/" + name, encoding: .utf8)
+          let report = try String(contentsOfFile: sluice.directory + "/state/" + name, encoding: .utf8)
           #expect(report.contains("[redacted]") && !report.contains("example.org"), "\(report)")
         }
         // Whoever asks for it again gets nothing, rather than what today's patterns cannot be tried on.
@@ -172,7 +173,7 @@ extension Integration {
         location: "    fastcgi_read_timeout 1s;\n    fastcgi_param SLUICE_HEARTBEAT 0;",
         server: "location = /api/chat { deny all; } location ^~ /api/auth/ { return 200 other; }",
         replacing: [("    fastcgi_read_timeout 620s;\n", "")])
-      let body = site.sluice.folder + "/large"
+      let body = site.sluice.directory + "/large"
       try String(repeating: "x", count: 3_000_000).write(toFile: body, atomically: true, encoding: .utf8)
       let large = ["-H", "Content-Type: application/json", "-d", "@\(body)"]
       for query in ["?token=TOKEN1", "?a=b&%74o%6Ben=TOKEN1", "?TOKEN=TOKEN1&token=TOKEN1"] {

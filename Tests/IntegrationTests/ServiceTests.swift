@@ -45,9 +45,9 @@ extension Integration {
 
     @Test("ends when it is told to though nobody reads its log")
     func unreadLog() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       // A pipe that is full before it starts: its own lines wait for ever.
       let program = try Program(
         "/usr/bin/env",
@@ -61,14 +61,14 @@ extension Integration {
           child = subprocess.Popen([sys.argv[1]], stderr=write)
           print(child.pid, flush=True)
           sys.exit(child.wait())
-          """, releaseFolder + "/sluice",
+          """, releaseDirectory + "/sluice",
         ],
         environment: [
-          "SLUICE_LISTEN": "unix:\(folder)/s", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
+          "SLUICE_LISTEN": "unix:\(directory)/s", "SLUICE_STATE": directory + "/state", "SLUICE_AUTH": "none",
           "SLUICE_ECHO_GAP": "0", "SLUICE_LOG": "debug",
         ])
-      #expect(await eventually { (try? FastCGIClient(path: folder + "/s")) != nil })
-      for _ in 0..<20 { #expect(try Sluice.chat("a b", at: folder + "/s").answer().text.contains("event: done")) }
+      #expect(await eventually { (try? FastCGIClient(path: directory + "/s")) != nil })
+      for _ in 0..<20 { #expect(try Sluice.chat("a b", at: directory + "/s").answer().text.contains("event: done")) }
       let pid = try #require(Int32(program.output.trimmingCharacters(in: .whitespacesAndNewlines)))
       kill(pid, SIGTERM)
       let code = await program.exitCode(within: .seconds(10))
@@ -138,19 +138,19 @@ extension Integration {
         "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "\(body.utf8.count)", "SLUICE_AUTH": "none",
         "SLUICE_STATE": state, "SLUICE_ECHO_GAP": "50ms",
       ]
-      let program = try Program(releaseFolder + "/sluice", environment: environment, input: body)
+      let program = try Program(releaseDirectory + "/sluice", environment: environment, input: body)
       #expect(await program.exitCode() == 0)
       #expect(
         program.output.hasPrefix("Status: 200 OK\r\n") && program.output.contains("event: done"), "\(program.output)")
       #expect(program.pieces.count >= 3)
       #expect(program.log("stream ended").first?["outcome"] as? String == "completed")
       let refused = try Program(
-        releaseFolder + "/sluice", environment: environment.merging(["REQUEST_METHOD": "GET"]) { $1 }, input: body)
+        releaseDirectory + "/sluice", environment: environment.merging(["REQUEST_METHOD": "GET"]) { $1 }, input: body)
       #expect(await refused.exitCode() == 0)
       #expect(refused.output.hasPrefix("Status: 405 "), "\(refused.output)")
       // The web server is gone in mid-stream.
       let left = try Program(
-        "/bin/sh", ["-c", "\"$0\" | head -c 300 >/dev/null", releaseFolder + "/sluice"],
+        "/bin/sh", ["-c", "\"$0\" | head -c 300 >/dev/null", releaseDirectory + "/sluice"],
         environment: environment.merging(["CONTENT_LENGTH": "\(manyWords.utf8.count + 14)", "SLUICE_ECHO_GAP": "5ms"]) {
           $1
         },
@@ -161,17 +161,17 @@ extension Integration {
 
     @Test("takes its socket from systemd, and its units are valid")
     func systemd() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       let activator = try Program(
         "/usr/bin/systemd-socket-activate",
         [
-          "-l", folder + "/s", "-E", "SLUICE_AUTH=none", "-E", "SLUICE_STATE=\(folder)/state",
-          releaseFolder + "/sluice",
+          "-l", directory + "/s", "-E", "SLUICE_AUTH=none", "-E", "SLUICE_STATE=\(directory)/state",
+          releaseDirectory + "/sluice",
         ])
-      #expect(await eventually { FileManager.default.fileExists(atPath: folder + "/s") })
-      let client = try FastCGIClient(path: folder + "/s")
+      #expect(await eventually { FileManager.default.fileExists(atPath: directory + "/s") })
+      let client = try FastCGIClient(path: directory + "/s")
       client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
       #expect(client.answer().text.contains("\"status\":\"ok\""), "\(activator.errors)")
       activator.signal(SIGTERM)
@@ -264,7 +264,7 @@ extension Integration {
     private func run(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> (
       Int32?, String, String
     ) {
-      let program = try Program(releaseFolder + "/sluice", arguments, environment: environment)
+      let program = try Program(releaseDirectory + "/sluice", arguments, environment: environment)
       let code = await program.exitCode()
       return (code, program.output, program.errors)
     }

@@ -7,16 +7,16 @@ import Testing
 final class Sluice: Sendable {
   let program: Program
   let socket: String
-  let folder: String
+  let directory: String
 
   init(_ environment: [String: String] = [:], executable: String = "sluice", arguments: [String] = []) async throws {
-    folder = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-    socket = folder + "/s"
+    directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    socket = directory + "/s"
     program = try Program(
-      releaseFolder + "/" + executable, arguments,
+      releaseDirectory + "/" + executable, arguments,
       environment: [
-        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": folder + "/state", "SLUICE_AUTH": "none",
+        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": directory + "/state", "SLUICE_AUTH": "none",
         "SLUICE_ECHO_GAP": "10ms",
       ].merging(environment) { $1 })
     let program = program
@@ -54,7 +54,7 @@ final class Sluice: Sendable {
     return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
   }
 
-  deinit { try? FileManager.default.removeItem(atPath: folder) }
+  deinit { try? FileManager.default.removeItem(atPath: directory) }
 }
 
 /// nginx with the shipped configuration and a test's own lines in it, and sluice behind it.
@@ -65,16 +65,16 @@ final class Site: Sendable {
 
   /// - Parameters:
   ///   - location: lines for the location of sluice.conf.
-  ///   - server: lines for the server around it; FOLDER in it is a folder of the site's own.
-  ///   - files: to be there, in that folder.
+  ///   - server: lines for the server around it; FOLDER in it is a directory of the site's own.
+  ///   - files: to be there, in that directory.
   ///   - replacing: what else of the shipped configuration is replaced.
   init(
     _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:],
     replacing: [(String, String)] = []
   ) async throws {
     sluice = try await Sluice(environment)
-    let folder = sluice.folder
-    for (name, text) in files { try text.write(toFile: "\(folder)/\(name)", atomically: true, encoding: .utf8) }
+    let directory = sluice.directory
+    for (name, text) in files { try text.write(toFile: "\(directory)/\(name)", atomically: true, encoding: .utf8) }
     var shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
       .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:\(sluice.socket)")
       .replacingOccurrences(of: "    # Where sluice listens", with: location + "\n    # Where sluice listens")
@@ -84,23 +84,23 @@ final class Site: Sendable {
     do { _ = consume socket }
     url = "http://127.0.0.1:\(port)"
     let configuration = """
-      daemon off; pid \(folder)/pid; error_log stderr; events {}
+      daemon off; pid \(directory)/pid; error_log stderr; events {}
       \(getuid() == 0 ? "user root;" : "")
       http {
         access_log off;
-        client_body_temp_path \(folder)/a; proxy_temp_path \(folder)/b; fastcgi_temp_path \(folder)/c;
-        uwsgi_temp_path \(folder)/d; scgi_temp_path \(folder)/e;
+        client_body_temp_path \(directory)/a; proxy_temp_path \(directory)/b; fastcgi_temp_path \(directory)/c;
+        uwsgi_temp_path \(directory)/d; scgi_temp_path \(directory)/e;
         server {
           listen 127.0.0.1:\(port);
-          \(server.replacingOccurrences(of: "FOLDER", with: folder))
-          \(shipped.replacingOccurrences(of: "FOLDER", with: folder))
+          \(server.replacingOccurrences(of: "FOLDER", with: directory))
+          \(shipped.replacingOccurrences(of: "FOLDER", with: directory))
         }
       }
       """
-    try configuration.write(toFile: folder + "/nginx.conf", atomically: true, encoding: .utf8)
-    nginx = try Program("/usr/sbin/nginx", ["-p", folder, "-c", folder + "/nginx.conf", "-e", "stderr"])
+    try configuration.write(toFile: directory + "/nginx.conf", atomically: true, encoding: .utf8)
+    nginx = try Program("/usr/sbin/nginx", ["-p", directory, "-c", directory + "/nginx.conf", "-e", "stderr"])
     let nginx = nginx
-    let isUp = await eventually { FileManager.default.fileExists(atPath: folder + "/pid") || !nginx.isRunning }
+    let isUp = await eventually { FileManager.default.fileExists(atPath: directory + "/pid") || !nginx.isRunning }
     try #require(isUp && nginx.isRunning, "\(nginx.errors)")
   }
 

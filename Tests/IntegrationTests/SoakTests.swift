@@ -48,7 +48,7 @@ extension Integration {
           var clients: [(way: String, client: FastCGIClient)] = []
           for _ in 0..<20 {
             let way = ways.randomElement(using: &random) ?? "whole"
-            // A session each hour or so: a folder of a hundred thousand files is not what is looked at here.
+            // A session each hour or so: a directory of a hundred thousand files is not what is looked at here.
             clients.append((way, try sluice.chat(way, session: "s\(Int.random(in: 0..<50, using: &random))")))
           }
           for (way, client) in clients {

@@ -45,7 +45,7 @@ private final class SmallDisk: Sendable {
 extension Integration {
   @Suite("The store under faults")
   struct StoreFaultTests {
-    /// The turns in a state folder, of all sessions.
+    /// The turns in a state directory, of all sessions.
     private func turns(_ state: String) -> [JSON] {
       let files = FileManager.default.enumerator(atPath: state)?.compactMap { $0 as? String } ?? []
       return files.filter { $0.hasSuffix(".jsonl") }.flatMap { file -> [JSON] in
@@ -82,7 +82,8 @@ extension Integration {
     }
 
     @Test(
-      "what a read-only disk did not take waits in the runtime folder for the next start", .enabled(if: getuid() == 0))
+      "what a read-only disk did not take waits in the runtime directory for the next start",
+      .enabled(if: getuid() == 0))
     func readOnly() async throws {
       let disk = try await SmallDisk(size: "1m")
       // The messages of an hour are counted here, where the store cannot: two more.
@@ -103,7 +104,7 @@ extension Integration {
       #expect(mode as? Int == 0o600)
       // As long as the disk is as it is, the file stays.
       let second = try Program(
-        releaseFolder + "/sluice",
+        releaseDirectory + "/sluice",
         environment: environment.merging(["RUNTIME_DIRECTORY": runtime, "SLUICE_AUTH": "none"]) { $1 })
       #expect(await second.exitCode() == 1)
       #expect(
@@ -126,7 +127,7 @@ extension Integration {
       func ask(_ message: String) async throws -> String {
         let body = "{\"message\":\"\(message)\"}"
         let program = try Program(
-          releaseFolder + "/sluice",
+          releaseDirectory + "/sluice",
           environment: [
             "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "SLUICE_AUTH": "none",
             "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "\(body.utf8.count)", "SLUICE_STATE": disk.path,
@@ -138,7 +139,7 @@ extension Integration {
         return program.output
       }
       #expect(try await ask("one").contains("event: done"))
-      // The store's folder is still there; nothing can be written into it.
+      // The store's directory is still there; nothing can be written into it.
       let sessions = disk.path + "/users/anonymous/sessions"
       try FileManager.default.moveItem(atPath: sessions, toPath: sessions + "-away")
       try FileManager.default.createSymbolicLink(atPath: sessions, withDestinationPath: "/nowhere/at/all")
@@ -151,30 +152,30 @@ extension Integration {
 
     @Test("a sync that fails is told by store_failed, and the turn is there once when it works again")
     func failedSync() async throws {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-sync-\(UUID().uuidString)"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-sync-\(UUID().uuidString)"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       // The C library's fdatasync, failing as long as a file is there.
       try """
       #include <errno.h>
       #include <unistd.h>
       #include <sys/syscall.h>
       int fdatasync(int file) {
-        if (access("\(folder)/broken", F_OK) == 0) { errno = EIO; return -1; }
+        if (access("\(directory)/broken", F_OK) == 0) { errno = EIO; return -1; }
         return syscall(SYS_fdatasync, file);
       }
-      """.write(toFile: folder + "/sync.c", atomically: true, encoding: .utf8)
+      """.write(toFile: directory + "/sync.c", atomically: true, encoding: .utf8)
       let compiler = try Program(
-        "/usr/bin/env", ["clang", "-shared", "-fPIC", "-o", folder + "/sync.so", folder + "/sync.c"])
+        "/usr/bin/env", ["clang", "-shared", "-fPIC", "-o", directory + "/sync.so", directory + "/sync.c"])
       #expect(await compiler.exitCode() == 0, "\(compiler.errors)")
-      let sluice = try await Sluice(["LD_PRELOAD": folder + "/sync.so", "SLUICE_ECHO_GAP": "0"])
-      try "".write(toFile: folder + "/broken", atomically: true, encoding: .utf8)
+      let sluice = try await Sluice(["LD_PRELOAD": directory + "/sync.so", "SLUICE_ECHO_GAP": "0"])
+      try "".write(toFile: directory + "/broken", atomically: true, encoding: .utf8)
       #expect(try sluice.chat("one", session: "s").answer().text.contains("store_failed"))
-      #expect(contents(sluice.folder + "/state").isEmpty)
-      try FileManager.default.removeItem(atPath: folder + "/broken")
-      #expect(await eventually(within: .seconds(30)) { contents(sluice.folder + "/state") == ["one"] })
+      #expect(contents(sluice.directory + "/state").isEmpty)
+      try FileManager.default.removeItem(atPath: directory + "/broken")
+      #expect(await eventually(within: .seconds(30)) { contents(sluice.directory + "/state") == ["one"] })
       #expect(try sluice.chat("two", session: "s").answer().text.contains("event: done"))
-      #expect(contents(sluice.folder + "/state") == ["one", "two"])
+      #expect(contents(sluice.directory + "/state") == ["one", "two"])
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -237,7 +238,7 @@ extension Integration {
       func ask(_ words: Int) throws -> Program {
         let body = "{\"message\":\"\(String(repeating: "word ", count: words))\"}"
         return try Program(
-          releaseFolder + "/sluice",
+          releaseDirectory + "/sluice",
           environment: [
             "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "SLUICE_AUTH": "none",
             "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "\(body.utf8.count)", "SLUICE_STATE": state,

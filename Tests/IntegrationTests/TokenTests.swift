@@ -6,14 +6,14 @@ import Testing
 extension Integration {
   @Suite("Who asks")
   struct WhoAsksTests {
-    /// A folder with keys and tokens that another library has made.
+    /// A directory with keys and tokens that another library has made.
     private func makeTokens() async throws -> String {
-      let folder = FileManager.default.temporaryDirectory.path + "/sluice-jwt-\(UUID().uuidString)"
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      let directory = FileManager.default.temporaryDirectory.path + "/sluice-jwt-\(UUID().uuidString)"
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
       let python = try Program(
-        packageRoot + "/.build/python/bin/python", [packageRoot + "/Tests/Contract/tokens.py", folder])
+        packageRoot + "/.build/python/bin/python", [packageRoot + "/Tests/Contract/tokens.py", directory])
       #expect(await python.exitCode() == 0, "\(python.errors)")
-      return folder
+      return directory
     }
 
     private func cases(_ path: String) throws -> [JSON] {
@@ -25,15 +25,15 @@ extension Integration {
 
     @Test("is the sub of a JSON Web Token that is right in every way, and nobody's otherwise")
     func jwt() async throws {
-      let folder = try await makeTokens()
-      defer { try? FileManager.default.removeItem(atPath: folder) }
+      let directory = try await makeTokens()
+      defer { try? FileManager.default.removeItem(atPath: directory) }
       let servers = try await Servers([
-        "SLUICE_JWT_KEYS_FILE": folder + "/keys.json", "SLUICE_JWT_ISSUER": "https://id.example",
+        "SLUICE_JWT_KEYS_FILE": directory + "/keys.json", "SLUICE_JWT_ISSUER": "https://id.example",
         "SLUICE_JWT_AUDIENCE": "sluice", "SLUICE_ECHO_GAP": "0",
       ])
       // Tokens of the file go on beside them.
       #expect(try await servers.got("/api/sessions").status == 200)
-      let cases = try cases(folder + "/cases.json")
+      let cases = try cases(directory + "/cases.json")
       #expect(cases.count > 30)
       for index in cases.indices {
         let name = cases[index][0]?.string ?? ""
@@ -50,8 +50,8 @@ extension Integration {
       #expect(!FileManager.default.fileExists(atPath: servers.state + "/users/root"))
       _ = await servers.stop()
 
-      let bare = try await Servers(["SLUICE_JWT_KEYS_FILE": folder + "/secret"])
-      for value in try self.cases(folder + "/bare.json") {
+      let bare = try await Servers(["SLUICE_JWT_KEYS_FILE": directory + "/secret"])
+      for value in try self.cases(directory + "/bare.json") {
         let output = try await bare.got("/api/sessions", token: value[1]?.string ?? "")
         #expect(output.status == (value[2]?.string == nil ? 401 : 200), "\(value[0]?.string ?? "")")
       }

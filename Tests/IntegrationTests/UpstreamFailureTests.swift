@@ -78,7 +78,7 @@ extension Integration {
         let output = await trusting.finished(curl)
         #expect(output.contains("event: done"), "\(output)")
       }
-      let protocols = try String(contentsOfFile: front.folder + "/protocol", encoding: .utf8)
+      let protocols = try String(contentsOfFile: front.directory + "/protocol", encoding: .utf8)
       #expect(protocols.split(separator: "\n").allSatisfy { $0 == "HTTP/2.0" }, "\(protocols)")
       _ = await trusting.stop()
       let wary = try await Servers(["SLUICE_UPSTREAM_URL": front.url])
@@ -143,20 +143,20 @@ extension Integration {
 
 /// nginx in front of an upstream, with TLS and a certificate of its own.
 private final class TLSFront: Sendable {
-  let folder: String
+  let directory: String
   let certificate: String
   let url: String
   let nginx: Program
 
   init(of upstream: ScriptedUpstream, http2: Bool = true) async throws {
-    folder = FileManager.default.temporaryDirectory.path + "/sluice-tls-\(UUID().uuidString)"
-    certificate = folder + "/cert"
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    directory = FileManager.default.temporaryDirectory.path + "/sluice-tls-\(UUID().uuidString)"
+    certificate = directory + "/cert"
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
     let openssl = try Program(
       "/usr/bin/openssl",
       [
         "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-        "subjectAltName=IP:127.0.0.1", "-keyout", folder + "/key", "-out", certificate,
+        "subjectAltName=IP:127.0.0.1", "-keyout", directory + "/key", "-out", certificate,
       ])
     #expect(await openssl.exitCode() == 0, "\(openssl.errors)")
     let socket = try Loopback.listen()
@@ -164,24 +164,24 @@ private final class TLSFront: Sendable {
     do { _ = consume socket }
     url = "https://127.0.0.1:\(port)/v1"
     let configuration = """
-      daemon off; pid \(folder)/pid; error_log stderr; events {}
+      daemon off; pid \(directory)/pid; error_log stderr; events {}
       http {
         log_format x '$server_protocol';
-        access_log \(folder)/protocol x;
-        client_body_temp_path \(folder)/a; proxy_temp_path \(folder)/b; fastcgi_temp_path \(folder)/c;
-        uwsgi_temp_path \(folder)/d; scgi_temp_path \(folder)/e;
+        access_log \(directory)/protocol x;
+        client_body_temp_path \(directory)/a; proxy_temp_path \(directory)/b; fastcgi_temp_path \(directory)/c;
+        uwsgi_temp_path \(directory)/d; scgi_temp_path \(directory)/e;
         server {
           listen 127.0.0.1:\(port) ssl\(http2 ? " http2" : "");
-          ssl_certificate \(certificate); ssl_certificate_key \(folder)/key;
+          ssl_certificate \(certificate); ssl_certificate_key \(directory)/key;
           location / { proxy_pass http://127.0.0.1:\(upstream.port); proxy_buffering off; proxy_http_version 1.1; }
         }
       }
       """
-    try configuration.write(toFile: folder + "/nginx.conf", atomically: true, encoding: .utf8)
-    nginx = try Program("/usr/sbin/nginx", ["-p", folder, "-c", folder + "/nginx.conf", "-e", "stderr"])
-    let pid = folder + "/pid"
+    try configuration.write(toFile: directory + "/nginx.conf", atomically: true, encoding: .utf8)
+    nginx = try Program("/usr/sbin/nginx", ["-p", directory, "-c", directory + "/nginx.conf", "-e", "stderr"])
+    let pid = directory + "/pid"
     #expect(await eventually { FileManager.default.fileExists(atPath: pid) })
   }
 
-  deinit { try? FileManager.default.removeItem(atPath: folder) }
+  deinit { try? FileManager.default.removeItem(atPath: directory) }
 }

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("The configuration")
 struct ConfigurationTests {
-  private let folder = TemporaryFolder()
+  private let directory = TemporaryDirectory()
 
   private func mistakes(_ environment: [String: String]) -> [String] {
     do throws(ConfigurationError) {
@@ -51,7 +51,7 @@ struct ConfigurationTests {
 
   @Test("points to the line of a tokens file that is wrong, and to files that cannot be read")
   func files() {
-    let tokens = folder.file("tokens", "# who\nalice:\(Digest(of: "t").hex)\nbob:12\n\ncarol\n")
+    let tokens = directory.file("tokens", "# who\nalice:\(Digest(of: "t").hex)\nbob:12\n\ncarol\n")
     let found = mistakes(["SLUICE_TOKENS_FILE": tokens, "SLUICE_SYSTEM_PROMPT_FILE": "/nowhere"])
     #expect(found.count == 3, "\(found)")
     #expect(found.contains { $0.contains("line 3") } && found.contains { $0.contains("line 5") })
@@ -73,20 +73,20 @@ struct ConfigurationTests {
 
   @Test("names a key for the model's server that is there but cannot be read, is empty, or is no line of a header")
   func upstreamKey() throws {
-    let folder = TemporaryFolder()
+    let directory = TemporaryDirectory()
     func mistakes(_ environment: [String: String]) -> [String] {
       do {
         _ = try Configuration(environment: environment.merging(["SLUICE_AUTH": "none"]) { $1 })
         return []
       } catch { return error.issues.map(\.description) }
     }
-    // A credential that systemd has not passed is none; one that is a folder is a mistake.
-    #expect(mistakes(["CREDENTIALS_DIRECTORY": folder.path]).isEmpty)
-    try FileManager.default.createDirectory(atPath: folder.path + "/upstream-key", withIntermediateDirectories: true)
-    let unreadable = mistakes(["CREDENTIALS_DIRECTORY": folder.path])
+    // A credential that systemd has not passed is none; one that is a directory is a mistake.
+    #expect(mistakes(["CREDENTIALS_DIRECTORY": directory.path]).isEmpty)
+    try FileManager.default.createDirectory(atPath: directory.path + "/upstream-key", withIntermediateDirectories: true)
+    let unreadable = mistakes(["CREDENTIALS_DIRECTORY": directory.path])
     #expect(unreadable.count == 1 && unreadable[0].contains("SLUICE_UPSTREAM_KEY_FILE cannot be read"), "\(unreadable)")
     for (text, isRight) in [("sk-1\n", true), (" \n", false), ("sk-1\nsk-2\n", false)] {
-      #expect(mistakes(["SLUICE_UPSTREAM_KEY_FILE": folder.file("key", text)]).isEmpty == isRight, "\(text)")
+      #expect(mistakes(["SLUICE_UPSTREAM_KEY_FILE": directory.file("key", text)]).isEmpty == isRight, "\(text)")
     }
   }
 
@@ -116,7 +116,7 @@ struct ConfigurationTests {
 
 @Suite("Tokens")
 struct TokensTests {
-  private let folder = TemporaryFolder()
+  private let directory = TemporaryDirectory()
 
   @Test("let in whom they belong to, until they expire")
   func users() throws {
@@ -136,7 +136,7 @@ struct TokensTests {
 
   @Test("are added to the file by their digest only, after a last line without its end too")
   func adding() throws {
-    let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)")
+    let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)")
     let token = try Tokens.add(user: "bob", toFile: path)
     let text = try String(contentsOfFile: path, encoding: .utf8)
     #expect(!text.contains(token))
@@ -147,10 +147,10 @@ struct TokensTests {
 
   @Test("are read again when the file has changed, and let nobody in when it is gone")
   func watching() throws {
-    let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
+    let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let file = WatchedFile(path) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
     #expect(try file.content().user(of: "a")?.name == "alice")
-    _ = folder.file("tokens", "bob:\(Digest(of: "a").hex)\n")
+    _ = directory.file("tokens", "bob:\(Digest(of: "a").hex)\n")
     #expect(try file.content().user(of: "a")?.name == "bob")
     try FileManager.default.removeItem(atPath: path)
     #expect(throws: (any Error).self) { try file.content() }
@@ -159,7 +159,7 @@ struct TokensTests {
   @Test("of a hundred thousand are parsed once, beside the loop, and looked up in no time")
   func many() async throws {
     let lines = (0..<100_000).map { "user\($0):\(String(repeating: "0", count: 59))\(String($0 + 0x10000, radix: 16))" }
-    let path = folder.file("many", (lines + ["alice:\(Digest(of: "a").hex)"]).joined(separator: "\n"))
+    let path = directory.file("many", (lines + ["alice:\(Digest(of: "a").hex)"]).joined(separator: "\n"))
     let file = WatchedFile(path) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
     let pool = BlockingPool()
     let (longest, found) = try await onLoop { reactor -> (Duration, Int) in
@@ -235,7 +235,7 @@ struct TokensTests {
 
   @Test("come from the header, else from the query; REMOTE_USER counts only where the web server is trusted with it")
   func sources() async throws {
-    let path = folder.file("tokens", "alice:\(Digest(of: "a").hex)\n")
+    let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])
     let authenticator = BuiltInAuthenticator(configuration, log: Log(level: .error), pool: BlockingPool())
     func user(_ parameters: Parameters, trusting: Bool = false) async -> String? {

@@ -203,10 +203,10 @@ struct EmbeddingTests {
   @Test("relays with the location's model, limit of tokens and system prompt, which its prompt can narrow")
   func configured() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["a"]) }
-    let folder = TemporaryFolder()
+    let directory = TemporaryDirectory()
     let fixture = try InMemory([
       "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MODEL": "m", "SLUICE_MAX_TOKENS": "7",
-      "SLUICE_SYSTEM_PROMPT_FILE": folder.file("s.txt", "Be kind."),
+      "SLUICE_SYSTEM_PROMPT_FILE": directory.file("s.txt", "Be kind."),
     ])
     fixture.application.stream("GET", "/plain") { _, stream in
       try await stream.relay(Prompt(messages: [Message(.user, "q")]))
@@ -366,7 +366,7 @@ struct EmbeddingTests {
     #expect(try await client.send("GET", "/api/sessions").json?["sessions"] != .array([]))
     let session = try await client.send("GET", "/api/sessions/s")
     #expect(session.body.contains("\"content\":\"one\"") && session.body.contains("\"content\":\"yes\""), "\(session)")
-    #expect(!FileManager.default.fileExists(atPath: fixture.folder.path + "/state/users/anonymous/sessions"))
+    #expect(!FileManager.default.fileExists(atPath: fixture.directory.path + "/state/users/anonymous/sessions"))
     store.failures.store(1, ordering: .relaxed)
     let failed = try await ask("two")
     #expect(failed.events.last?.json?["code"] == "store_failed", "\(failed)")
@@ -392,7 +392,7 @@ struct EmbeddingTests {
       texts.append(response.events.first?.json?["t"]?.string ?? "\(response)")
     }
     #expect(texts == (isSupported ? ["1", "1"] : ["1", "2"]))
-    let replays = fixture.folder.path + "/state/users/anonymous/replays"
+    let replays = fixture.directory.path + "/state/users/anonymous/replays"
     #expect(FileManager.default.fileExists(atPath: replays) == isSupported)
   }
 
@@ -439,10 +439,10 @@ struct EmbeddingTests {
     "stops an application by cancelling its task: running streams finish first, and it returns", .timeLimit(.minutes(1))
   )
   func cancellation() async throws {
-    let folder = TemporaryFolder()
-    let socket = folder.path + "/s"
+    let directory = TemporaryDirectory()
+    let socket = directory.path + "/s"
     let application = try Application(environment: [
-      "SLUICE_AUTH": "none", "SLUICE_STATE": folder.path, "SLUICE_LISTEN": "unix:" + socket, "SLUICE_LOG": "error",
+      "SLUICE_AUTH": "none", "SLUICE_STATE": directory.path, "SLUICE_LISTEN": "unix:" + socket, "SLUICE_LOG": "error",
     ])
     let gate = Gate()
     application.stream("GET", "/wait") { _, stream in
@@ -465,9 +465,9 @@ struct EmbeddingTests {
 
   @Test("whose task was cancelled before it ran returns at once", .timeLimit(.minutes(1)))
   func cancelledBefore() async throws {
-    let folder = TemporaryFolder()
+    let directory = TemporaryDirectory()
     let application = try Application(environment: [
-      "SLUICE_AUTH": "none", "SLUICE_STATE": folder.path, "SLUICE_LISTEN": "unix:" + folder.path + "/s",
+      "SLUICE_AUTH": "none", "SLUICE_STATE": directory.path, "SLUICE_LISTEN": "unix:" + directory.path + "/s",
       "SLUICE_LOG": "error",
     ])
     let running = Task {

@@ -5,7 +5,7 @@ import SluiceTesting
 
 /// An application in memory, with a store of its own.
 struct InMemory {
-  let folder = TemporaryFolder()
+  let directory = TemporaryDirectory()
   let application: Application
   let client: TestClient
 
@@ -13,7 +13,7 @@ struct InMemory {
     generator: (any Generator)? = nil, authenticator: (any Authenticator)? = nil, turnStore: (any TurnStore)? = nil,
     _ environment: [String: String] = [:]
   ) throws {
-    var all = ["SLUICE_STATE": folder.path + "/state", "SLUICE_LOG": "error"]
+    var all = ["SLUICE_STATE": directory.path + "/state", "SLUICE_LOG": "error"]
     if authenticator == nil { all["SLUICE_AUTH"] = "none" }
     application = try Application(
       generator: generator, authenticator: authenticator, turnStore: turnStore,

@@ -12,7 +12,7 @@ import Testing
 private final class Fixture {
   let services: Services
   let reactor: Reactor
-  private let folder = TemporaryFolder()
+  private let directory = TemporaryDirectory()
   private let upstream: ScriptedUpstream
   private let handler: RequestDispatcher
 
@@ -28,7 +28,7 @@ private final class Fixture {
       exchange.delta("lo", finish: "stop")
       exchange.done()
     }
-    services = Services(asking: upstream.baseURL, in: folder)
+    services = Services(asking: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 
@@ -102,16 +102,16 @@ struct LimitTests {
 
   @Test("the window of messages slides, outlives the store's owner, and says when there is room")
   func window() async throws {
-    let folder = TemporaryFolder()
+    let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
-    let store = Store(root: folder.path, pool: BlockingPool())
+    let store = Store(root: directory.path, pool: BlockingPool())
     let start = 1_000_000_000_000
     for index in 0..<5 {
       #expect(
         try await store.countMessage(of: user, limit: 5, clock: { start + index * 1000 })
           == .counted(at: start + index * 1000))
     }
-    let other = Store(root: folder.path, pool: BlockingPool())
+    let other = Store(root: directory.path, pool: BlockingPool())
     #expect(
       try await other.countMessage(of: user, limit: 5, clock: { start + 10_000 }) == .full(.milliseconds(3_590_000)))
     #expect(
@@ -130,9 +130,9 @@ struct LimitTests {
 
   @Test("slots of processes are taken and given back one by one, and no two get the same", arguments: [1, 3, 50])
   func lockedSlots(limit: Int) async throws {
-    let folder = TemporaryFolder()
+    let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
-    let store = Store(root: folder.path, pool: BlockingPool())
+    let store = Store(root: directory.path, pool: BlockingPool())
     var slots: [LockedSlot] = []
     for _ in 0..<limit { slots.append(try #require(try await store.takeSlot(of: user, limit: limit))) }
     #expect(try await store.takeSlot(of: user, limit: limit) == nil)
@@ -148,9 +148,9 @@ struct LimitTests {
   }
 
   private static func claimsOnLoop() async throws {
-    let folder = TemporaryFolder()
+    let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
-    let store = Store(root: folder.path, pool: BlockingPool())
+    let store = Store(root: directory.path, pool: BlockingPool())
     func claim() async throws -> ReplayState { try await store.claimReplay(of: "k", request: "r", by: "s1", user) }
     var held: ReplayClaim?
     if case .free(let claim) = try await claim() { held = claim }
@@ -183,14 +183,16 @@ struct LimitTests {
     #expect(kept == replay)
     // After an hour it is asked anew.
     let name = try #require(
-      try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays").first { $0 != "swept" })
+      try FileManager.default.contentsOfDirectory(atPath: directory.path + "/users/ada/replays").first { $0 != "swept" }
+    )
     try FileManager.default.setAttributes(
-      [.modificationDate: Date(timeIntervalSinceNow: -3700)], ofItemAtPath: folder.path + "/users/ada/replays/" + name)
+      [.modificationDate: Date(timeIntervalSinceNow: -3700)],
+      ofItemAtPath: directory.path + "/users/ada/replays/" + name)
     guard case .free(let late) = try await claim() else {
       Issue.record("not free after an hour")
       return
     }
     await store.abandon(late)
-    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path + "/users/ada/replays") == ["swept"])
+    #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path + "/users/ada/replays") == ["swept"])
   }
 }

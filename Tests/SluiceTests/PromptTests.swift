@@ -9,14 +9,14 @@ import Upstream
 struct PromptTests {
   @Test("come with the program, and a file takes a built-in one's place as soon as it is there")
   func files() throws {
-    let folder = TemporaryFolder()
-    let prompts = Prompts(folder: folder.path)
+    let directory = TemporaryDirectory()
+    let prompts = Prompts(directory: directory.path)
     #expect(try prompts.text("report")?.hasPrefix("You write assessment reports.") == true)
     #expect(try prompts.text("chat") == nil)
     #expect(prompts.blocks == ["ask-question", "diagram", "explain-like-i-am-10", "quiz"])
-    _ = folder.file("report.txt", "  Mine.\n")
+    _ = directory.file("report.txt", "  Mine.\n")
     #expect(try prompts.text("report") == "Mine.")
-    _ = folder.file("report.txt", "Another.")
+    _ = directory.file("report.txt", "Another.")
     #expect(try prompts.text("report") == "Another.")
     for name in ["report", "onboarding"] + prompts.blocks.map({ "blocks/" + $0 }) {
       #expect((Prompts.builtIn[name]?.count ?? 0) > 200, "\(name)")
@@ -34,7 +34,7 @@ struct PromptTests {
     #expect(first.contains("step 1 of 3") && first.contains("Then go on to step 2") && !first.contains("so far"))
     let done = script.instructions(after: (0..<5).map { .init(step: "\($0)", answer: "a") })
     #expect(done.contains("All 3 steps are done"))
-    #expect(OnboardingScript(parsing: try Prompts(folder: nil).text("onboarding") ?? "")?.steps.count == 4)
+    #expect(OnboardingScript(parsing: try Prompts(directory: nil).text("onboarding") ?? "")?.steps.count == 4)
   }
 
   @Test("a report is the first object in what was said, and nothing in it is mended")

@@ -1,9 +1,9 @@
 import Foundation
 import Testing
 
-/// The folders of Sources/Sluice, and what of each other they speak of, read from the sources.
+/// The directories of Sources/Sluice, and what of each other they speak of, read from the sources.
 private struct Rooms {
-  /// By a folder's name the folders that it needs, each with an example: a name and the file that has it.
+  /// By a directory's name the directories that it needs, each with an example: a name and the file that has it.
   private(set) var needs: [String: [String: String]] = [:]
 
   init(_ sources: String) throws {
@@ -34,7 +34,7 @@ private struct Rooms {
     text.replacing(/\/\/[^\n]*/, with: "").replacing(/"(?:[^"\\\n]|\\[^(\n])*"/, with: "\"\"")
   }
 
-  /// All that a folder needs, at first or at second hand.
+  /// All that a directory needs, at first or at second hand.
   func reach(_ room: String) -> Set<String> {
     var found: Set<String> = []
     var next = [room]
@@ -45,7 +45,7 @@ private struct Rooms {
   }
 }
 
-@Suite("The folders of the library")
+@Suite("The directories of the library")
 struct RoomsTests {
   @Test("need each other one way only")
   func oneWay() throws {

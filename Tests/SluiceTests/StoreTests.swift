@@ -27,8 +27,8 @@ struct StoreReadingTests {
 
   @Test("has an end in bytes, whatever its limit of turns is, and one turn at least")
   func bytes() throws {
-    let folder = TemporaryFolder()
-    let file = SessionFile(path: folder.path + "/s.jsonl")
+    let directory = TemporaryDirectory()
+    let file = SessionFile(path: directory.path + "/s.jsonl")
     for number in 0..<10 { try file.append(turn(number, bytes: 200_000)) }
     #expect(try file.turns(.history(turns: 50))?.map(\.id) == ["id-8", "id-9"])
     var page = Page(limit: 3, before: "id-5")
@@ -40,8 +40,8 @@ struct StoreReadingTests {
 
   @Test("of a report is only its beginning, where only that is asked for")
   func summaries() async throws {
-    let folder = TemporaryFolder()
-    let store = Store(root: folder.path, pool: BlockingPool())
+    let directory = TemporaryDirectory()
+    let store = Store(root: directory.path, pool: BlockingPool())
     let user = try #require(User("ada"))
     let title = String(repeating: "\u{1},\"report\":\u{1F3A7}", count: 10)
     let report = StoredReport(
@@ -55,9 +55,9 @@ struct StoreReadingTests {
 
 @Suite("A session's file")
 struct SessionFileTests {
-  private let folder = TemporaryFolder()
-  private var file: SessionFile { SessionFile(path: folder.path + "/s.jsonl") }
-  private var text: String { (try? String(contentsOfFile: folder.path + "/s.jsonl", encoding: .utf8)) ?? "" }
+  private let directory = TemporaryDirectory()
+  private var file: SessionFile { SessionFile(path: directory.path + "/s.jsonl") }
+  private var text: String { (try? String(contentsOfFile: directory.path + "/s.jsonl", encoding: .utf8)) ?? "" }
 
   @Test("holds a line a turn, gives them back as they were, and is for its owner only")
   func roundTrip() throws {
@@ -148,37 +148,37 @@ struct SessionFileTests {
   }
 }
 
-@Suite("The store's folders")
-struct FolderTests {
-  private let folder = TemporaryFolder()
+@Suite("The store's directories")
+struct DirectoryTests {
+  private let directory = TemporaryDirectory()
 
   @Test("are made with those above them, for their owner only")
   func made() throws {
-    try makeFolders(folder.path + "/a/b/c")
-    let mode = try FileManager.default.attributesOfItem(atPath: folder.path + "/a/b/c")[.posixPermissions] as? Int
+    try createDirectories(directory.path + "/a/b/c")
+    let mode = try FileManager.default.attributesOfItem(atPath: directory.path + "/a/b/c")[.posixPermissions] as? Int
     #expect(mode == 0o700)
-    try makeFolders(folder.path + "/a/b/c")
+    try createDirectories(directory.path + "/a/b/c")
   }
 
   @Test("that cannot be made are an error: below a file, below a link to nothing")
   func impossible() throws {
-    let file = folder.file("file", "")
+    let file = directory.file("file", "")
     try FileManager.default.createSymbolicLink(
-      atPath: folder.path + "/link", withDestinationPath: folder.path + "/nothing/here")
-    for path in [file + "/a", folder.path + "/link/a/b"] {
-      #expect(throws: SystemError.self, "\(path)") { try makeFolders(path) }
+      atPath: directory.path + "/link", withDestinationPath: directory.path + "/nothing/here")
+    for path in [file + "/a", directory.path + "/link/a/b"] {
+      #expect(throws: SystemError.self, "\(path)") { try createDirectories(path) }
     }
   }
 }
 
 @Suite("Names")
 struct NameTests {
-  @Test("of users become folders without dots and slashes, each its own")
+  @Test("of users become directories without dots and slashes, each its own")
   func users() throws {
-    #expect(User("alice@example.com")?.folder == "alice%40example%2Ecom")
-    #expect(User("..")?.folder == "%2E%2E")
-    #expect(User("a/b")?.folder == "a%2Fb")
-    #expect(User("é%")?.folder == "%C3%A9%25")
+    #expect(User("alice@example.com")?.directory == "alice%40example%2Ecom")
+    #expect(User("..")?.directory == "%2E%2E")
+    #expect(User("a/b")?.directory == "a%2Fb")
+    #expect(User("é%")?.directory == "%C3%A9%25")
     #expect(User("") == nil)
     #expect(User(String(repeating: "a", count: 255)) != nil)
     #expect(User(String(repeating: "a", count: 256)) == nil)
@@ -217,23 +217,23 @@ struct NameTests {
 
 @Suite("Turns that the store would not take")
 struct UnsavedTurnsTests {
-  private let folder = TemporaryFolder()
+  private let directory = TemporaryDirectory()
 
   private func turn(_ id: String) -> Turn {
     Turn(id: id, at: "t", user: "u", assistant: id, completion: .init(), model: nil)
   }
 
   private func unsaved(_ store: Store) -> UnsavedTurns {
-    UnsavedTurns(store, folder: folder.path + "/unsaved", log: Log(level: .error, descriptor: -1))
+    UnsavedTurns(store, directory: directory.path + "/unsaved", log: Log(level: .error, descriptor: -1))
   }
 
   @Test("do not keep each other waiting, are stored once, and not at all when they are forgotten")
   func retrying() async throws {
-    let store = Store(root: folder.path + "/state", pool: BlockingPool())
+    let store = Store(root: directory.path + "/state", pool: BlockingPool())
     let (ada, eve) = (try #require(User("ada")), try #require(User("eve")))
     let unsaved = unsaved(store)
-    // A folder where a session's file would be.
-    let blocked = folder.path + "/state/users/ada/sessions/s1.jsonl"
+    // A directory where a session's file would be.
+    let blocked = directory.path + "/state/users/ada/sessions/s1.jsonl"
     try FileManager.default.createDirectory(atPath: blocked, withIntermediateDirectories: true)
     unsaved.add(.turn(turn("a"), session: "s1"), of: ada)
     unsaved.add(.turn(turn("b"), session: "s2"), of: ada)
@@ -249,7 +249,7 @@ struct UnsavedTurnsTests {
     unsaved.writeOut()
     let next = self.unsaved(store)
     next.takeUp()
-    let files = { try FileManager.default.contentsOfDirectory(atPath: folder.path + "/unsaved") }
+    let files = { try FileManager.default.contentsOfDirectory(atPath: directory.path + "/unsaved") }
     #expect(try next.count == 1 && files().count == 1)
     next.writeOut()
     #expect(try files().count == 1)
@@ -268,7 +268,7 @@ struct UnsavedTurnsTests {
 
   @Test("are the answer to their Idempotency-Key as soon as they are stored, by the next process too")
   func keys() async throws {
-    let store = Store(root: folder.path + "/state", pool: BlockingPool())
+    let store = Store(root: directory.path + "/state", pool: BlockingPool())
     let ada = try #require(User("ada"))
     for isRestarted in [false, true] {
       let key = "key-\(isRestarted)"
@@ -292,9 +292,9 @@ struct UnsavedTurnsTests {
       }
       #expect(unsaved.store(key: "other", of: ada))
       if isRestarted {
-        let blocked = folder.path + "/state/users/ada/sessions"
+        let blocked = directory.path + "/state/users/ada/sessions"
         try FileManager.default.moveItem(atPath: blocked, toPath: blocked + "2")
-        _ = folder.file("state/users/ada/sessions", "no folder")
+        _ = directory.file("state/users/ada/sessions", "no directory")
         #expect(!unsaved.store(key: key, of: ada))
         unsaved.writeOut()
         try FileManager.default.removeItem(atPath: blocked)

@@ -56,7 +56,7 @@ private struct Speech {
 /// All that a server has, with a model that says what the last word of the message is the seed of.
 private final class Fixture {
   let services: Services
-  let folder = TemporaryFolder()
+  let directory = TemporaryDirectory()
   private let upstream: ScriptedUpstream
   private let handler: RequestDispatcher
   private let reactor: Reactor
@@ -83,7 +83,7 @@ private final class Fixture {
         bytes.removeFirst(count)
       }
     }
-    services = Services(asking: upstream.baseURL, in: folder)
+    services = Services(asking: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 

@@ -4,9 +4,9 @@ import SluiceTesting
 @testable import Sluice
 
 extension Services {
-  /// All that a server has, its model at `url`, its store in `folder`, and no limit of messages. Nobody is asked who asks.
-  convenience init(asking url: String, in folder: TemporaryFolder) {
-    var configuration = Configuration(state: folder.path + "/state")
+  /// All that a server has, its model at `url`, its store in `directory`, and no limit of messages. Nobody is asked who asks.
+  convenience init(asking url: String, in directory: TemporaryDirectory) {
+    var configuration = Configuration(state: directory.path + "/state")
     configuration.isAuthenticationDisabled = true
     configuration[UpstreamSettings.self].url = url
     configuration.messagesPerHour = 0

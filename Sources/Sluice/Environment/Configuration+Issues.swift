@@ -32,7 +32,7 @@ extension Configuration {
         check("SLUICE_SYSTEM_PROMPT_FILE", false, "cannot be read: \(error)")
       }
     }
-    do throws(SystemError) { try checkFolder(state) } catch {
+    do throws(SystemError) { try checkDirectory(state) } catch {
       check("SLUICE_STATE", false, "cannot be the store: \(error)")
     }
     if let prompts {
@@ -63,10 +63,10 @@ extension Configuration {
     return issues
   }
 
-  /// Looks whether the folder of prompts is there, and everything in it can be read.
-  private func checkPrompts(_ folder: String) throws(SystemError) {
-    guard unsafe access(folder, R_OK | X_OK) == 0 else { throw SystemError("open \(folder)") }
-    for part in [folder, folder + "/blocks"] {
+  /// Looks whether the directory of prompts is there, and everything in it can be read.
+  private func checkPrompts(_ directory: String) throws(SystemError) {
+    guard unsafe access(directory, R_OK | X_OK) == 0 else { throw SystemError("open \(directory)") }
+    for part in [directory, directory + "/blocks"] {
       for name in try fileNames(in: part) where name.hasSuffix(".txt") { _ = try readFile("\(part)/\(name)") }
     }
   }

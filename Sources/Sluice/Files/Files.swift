@@ -1,11 +1,11 @@
 import EventLoop
 import Glibc
 
-/// The names in a folder, without `.` and `..` (readdir(3)). None when it is not there. Blocks.
-func fileNames(in folder: String) throws(SystemError) -> [String] {
-  guard let stream = unsafe opendir(folder) else {
+/// The names in a directory, without `.` and `..` (readdir(3)). None when it is not there. Blocks.
+func fileNames(in directory: String) throws(SystemError) -> [String] {
+  guard let stream = unsafe opendir(directory) else {
     if errno == ENOENT { return [] }
-    throw SystemError("open \(folder)")
+    throw SystemError("open \(directory)")
   }
   defer { unsafe closedir(stream) }
   var names: [String] = []
@@ -35,61 +35,61 @@ func replaceFile(_ path: String, with content: [UInt8]) throws(SystemError) {
     unsafe unlink(temporary)
     throw error
   }
-  try syncFolder(above: path)
+  try syncDirectory(above: path)
 }
 
 /// Opens a file of the store for reading and writing, making it when it is not there; never what a link points to.
 /// Blocks.
-func openOrMake(_ path: String, _ flags: CInt = 0) throws(SystemError) -> Descriptor {
+func openOrCreate(_ path: String, _ flags: CInt = 0) throws(SystemError) -> Descriptor {
   try Descriptor(unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0o600), from: "open \(path)")
 }
 
 /// Opens a file that may be missing: nil then. Blocks.
-func openIfThere(_ path: String, _ flags: CInt) throws(SystemError) -> Descriptor? {
+func openIfExists(_ path: String, _ flags: CInt) throws(SystemError) -> Descriptor? {
   let number = unsafe open(path, flags | O_CLOEXEC)
   if number < 0, errno == ENOENT { return nil }
   return try Descriptor(number, from: "open \(path)")
 }
 
-/// Locks an open file or folder for this process alone (flock(2)), until the descriptor is closed. Blocks.
+/// Locks an open file or directory for this process alone (flock(2)), until the descriptor is closed. Blocks.
 func lock(_ descriptor: borrowing Descriptor, _ path: String) throws(SystemError) {
   while flock(descriptor.number, LOCK_EX) != 0 {
     guard errno == EINTR else { throw SystemError("lock \(path)") }
   }
 }
 
-/// Looks whether `path` is a folder in which files can be made, or could be made one, without making anything. Blocks.
-func checkFolder(_ path: String) throws(SystemError) {
+/// Looks whether `path` is a directory in which files can be made, or could be made one, without making anything. Blocks.
+func checkDirectory(_ path: String) throws(SystemError) {
   var status = stat()
   guard unsafe stat(path, &status) != 0 else {
     guard status.st_mode & S_IFMT == S_IFDIR else { throw SystemError("use \(path)", code: ENOTDIR) }
     guard unsafe access(path, W_OK | X_OK) == 0 else { throw SystemError("write to \(path)") }
     return
   }
-  // A link to nothing is there, and yet no folder can be made under its name.
+  // A link to nothing is there, and yet no directory can be made under its name.
   guard errno == ENOENT, unsafe lstat(path, &status) != 0 else { throw SystemError("use \(path)", code: ENOENT) }
-  guard let slash = path.lastIndex(of: "/") else { return try checkFolder(".") }
-  try checkFolder(slash == path.startIndex ? "/" : String(path[..<slash]))
+  guard let slash = path.lastIndex(of: "/") else { return try checkDirectory(".") }
+  try checkDirectory(slash == path.startIndex ? "/" : String(path[..<slash]))
 }
 
-/// Makes a folder and those above it, for the owner only (mkdir(2)). Blocks.
-func makeFolders(_ path: String) throws(SystemError) {
-  if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
+/// Makes a directory and those above it, for the owner only (mkdir(2)). Blocks.
+func createDirectories(_ path: String) throws(SystemError) {
+  if unsafe mkdir(path, 0o700) == 0 { return try syncDirectory(above: path) }
   if errno == EEXIST { return }
   guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
-    throw SystemError("make the folder \(path)")
+    throw SystemError("make the directory \(path)")
   }
-  try makeFolders(String(path[..<slash]))
-  // Once more and no oftener: a link to nothing is there and yet holds no folder.
-  if unsafe mkdir(path, 0o700) == 0 { return try syncFolder(above: path) }
-  guard errno == EEXIST else { throw SystemError("make the folder \(path)") }
+  try createDirectories(String(path[..<slash]))
+  // Once more and no oftener: a link to nothing is there and yet holds no directory.
+  if unsafe mkdir(path, 0o700) == 0 { return try syncDirectory(above: path) }
+  guard errno == EEXIST else { throw SystemError("make the directory \(path)") }
 }
 
-/// Makes the name of a new file or folder durable (fsync(2) of the folder that it is in). Blocks.
-func syncFolder(above path: String) throws(SystemError) {
-  let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
-  let descriptor = try Descriptor(unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(folder)")
-  guard fsync(descriptor.number) == 0 else { throw SystemError("sync \(folder)") }
+/// Makes the name of a new file or directory durable (fsync(2) of the directory that it is in). Blocks.
+func syncDirectory(above path: String) throws(SystemError) {
+  let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+  let descriptor = try Descriptor(unsafe open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(directory)")
+  guard fsync(descriptor.number) == 0 else { throw SystemError("sync \(directory)") }
 }
 
 /// All of a file, or its beginning. Blocks.

@@ -46,7 +46,7 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
       try refuseCrossSiteRequests(request, callsModel: callsModel)
       if let user = User(name) { return user }
-      throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no folder can be named after it.")
+      throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no directory can be named after it.")
     }
     if let token = bearerToken(request) ?? request.query("token") {
       if let user = try await user(of: token) { return user }

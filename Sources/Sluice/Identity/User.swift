@@ -4,24 +4,26 @@ import Bytes
 public struct User: Sendable, Hashable, CustomStringConvertible {
   /// As it was given.
   public let name: String
-  /// The name as a folder's: all but `[A-Za-z0-9_-]` percent-encoded. It has no dot and no slash.
-  package let folder: String
+  /// The name as a directoryName's: all but `[A-Za-z0-9_-]` percent-encoded. It has no dot and no slash.
+  package let directoryName: String
 
   public var description: String { name }
 
-  /// Nil when the name is empty, was not UTF-8, so that two could be the same, or its folder's name would be longer than
+  /// Nil when the name is empty, was not UTF-8, so that two could be the same, or its directoryName's name would be longer than
   /// a file system allows (255 bytes).
   public init?(_ name: String) {
-    var folder = ""
+    var directoryName = ""
     for byte in name.utf8 {
       if Identifier.isValid(byte) {
-        folder.unicodeScalars.append(Unicode.Scalar(byte))
+        directoryName.unicodeScalars.append(Unicode.Scalar(byte))
       } else {
-        folder += "%" + CollectionOfOne(byte).hex.uppercased()
+        directoryName += "%" + CollectionOfOne(byte).hex.uppercased()
       }
     }
-    guard !folder.isEmpty, !name.unicodeScalars.contains("\u{FFFD}"), folder.utf8.count <= 255 else { return nil }
+    guard !directoryName.isEmpty, !name.unicodeScalars.contains("\u{FFFD}"), directoryName.utf8.count <= 255 else {
+      return nil
+    }
     self.name = name
-    self.folder = folder
+    self.directoryName = directoryName
   }
 }

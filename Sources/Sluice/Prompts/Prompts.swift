@@ -7,13 +7,13 @@ import Glibc
 ///
 /// A file is read again when it has changed; looking costs a stat(2).
 final class Prompts: Sendable {
-  private let folder: String?
+  private let directory: String?
   /// Each without white space at its ends.
   private let files = WatchedFiles { String(String(decoding: $0, as: UTF8.self).trimmed) }
 
-  /// - Parameter folder: `SLUICE_PROMPTS`, where `chat.txt`, `report.txt`, `onboarding.txt` and `blocks/NAME.txt` may
+  /// - Parameter directory: `SLUICE_PROMPTS`, where `chat.txt`, `report.txt`, `onboarding.txt` and `blocks/NAME.txt` may
   ///   be.
-  init(folder: String?) { self.folder = folder }
+  init(directory: String?) { self.directory = directory }
 
   /// The texts that come with the program, by the name of the file that takes their place, without its ending.
   static let builtIn: [String: String] = [
@@ -39,13 +39,13 @@ final class Prompts: Sendable {
   /// The names of the blocks that there are, the admin's among them.
   var blocks: [String] {
     var names = Set(Self.builtIn.keys.filter { $0.hasPrefix("blocks/") }.map { String($0.dropFirst(7)) })
-    if let folder {
-      for file in (try? fileNames(in: folder + "/blocks")) ?? [] where file.hasSuffix(".txt") {
+    if let directory {
+      for file in (try? fileNames(in: directory + "/blocks")) ?? [] where file.hasSuffix(".txt") {
         names.insert(String(file.dropLast(4)))
       }
     }
     return names.filter(Identifier.isValid).sorted()
   }
 
-  private func path(_ name: String) -> String? { folder.map { "\($0)/\(name).txt" } }
+  private func path(_ name: String) -> String? { directory.map { "\($0)/\(name).txt" } }
 }

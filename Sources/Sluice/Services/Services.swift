@@ -58,10 +58,10 @@ final class Services: Sendable {
     store = Store(root: configuration.state, pool: pool)
     turns = custom.turnStore ?? store
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
-    unsaved = UnsavedTurns(store, turns: turns, folder: runtime.map { $0 + "/unsaved" }, log: log)
+    unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)
     requestLimiter = Limiter(store, countsProcesses: false, log: log)
     streamLimiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment), log: log)
-    prompts = Prompts(folder: configuration.prompts)
+    prompts = Prompts(directory: configuration.prompts)
     cors = CORS(origins: configuration.corsOrigins)
     customGenerator = custom.generator.map(TaskGenerator.init)
     let resources = GeneratorKind.Resources(

@@ -37,7 +37,7 @@ struct Setting: Sendable {
       guard text == "none" else { throw SettingError(reason: "must be none, or not be set") }
       c.isAuthenticationDisabled = true
     },
-    global("SLUICE_PROMPTS", "folder of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
+    global("SLUICE_PROMPTS", "directory of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
       (c, text) throws(SettingError) in c.prompts = text
     },
     perLocation("SLUICE_REDACT_FILE", "file of patterns to take out of answers: a name, a regex, a replacement a line")
@@ -91,7 +91,7 @@ struct Setting: Sendable {
     global("SLUICE_DRAIN_TIMEOUT", "how long running streams have at shutdown; default 120s") {
       (c, text) throws(SettingError) in c.drainTimeout = try SettingValue.duration(text)
     },
-    global("SLUICE_STATE", "folder of the store; default $STATE_DIRECTORY, else ./state") {
+    global("SLUICE_STATE", "directory of the store; default $STATE_DIRECTORY, else ./state") {
       (c, text) throws(SettingError) in c.state = text
     },
     global("SLUICE_LISTEN", "unix:PATH or HOST:PORT; default: descriptor 0 or systemd's socket") {

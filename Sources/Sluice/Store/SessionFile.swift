@@ -38,7 +38,7 @@ struct SessionFile: Sendable {
     if !isThere, ifAbsent { isThere = try contains(turn, descriptor, size: size) }
     if isThere {
       try sync(descriptor)
-      try syncFolder(above: path)
+      try syncDirectory(above: path)
       return true
     }
     let line = turn.line(number: try count(descriptor, size: size) + 1)
@@ -54,7 +54,7 @@ struct SessionFile: Sendable {
       try? truncate(descriptor, to: size)
       throw error
     }
-    if size == 0 { try syncFolder(above: path) }
+    if size == 0 { try syncDirectory(above: path) }
     return true
   }
 
@@ -79,7 +79,7 @@ struct SessionFile: Sendable {
   /// The newest turns of a page, oldest first, as many as its bytes allow, one at least. A line that is no turn is
   /// passed over. Nil when there is no file, an empty page when the turn that it is to come before is not there.
   func turns(_ page: Page) throws(SystemError) -> [Turn]? {
-    guard let descriptor = try openIfThere(path, O_RDONLY) else { return nil }
+    guard let descriptor = try openIfExists(path, O_RDONLY) else { return nil }
     var turns: [Turn] = []
     // With a turn named that they are to come before: not until it was met, on the way from the end.
     var isInPage = page.before == nil
@@ -100,7 +100,7 @@ struct SessionFile: Sendable {
 
   /// How many turns there are. 0 when there is no file.
   func count() throws(SystemError) -> Int {
-    guard let descriptor = try openIfThere(path, O_RDONLY) else { return 0 }
+    guard let descriptor = try openIfExists(path, O_RDONLY) else { return 0 }
     return try count(descriptor, size: try size(descriptor))
   }
 
@@ -123,13 +123,13 @@ struct SessionFile: Sendable {
   /// Removes the file. False when there is none.
   func remove() throws(SystemError) -> Bool {
     // Under the lock, so that an append that has begun is not lost in a file without a name.
-    guard let descriptor = try openIfThere(path, O_RDWR) else { return false }
+    guard let descriptor = try openIfExists(path, O_RDWR) else { return false }
     try lock(descriptor, path)
     guard unsafe unlink(path) == 0 else {
       if errno == ENOENT { return false }
       throw SystemError("remove \(path)")
     }
-    try syncFolder(above: path)
+    try syncDirectory(above: path)
     return true
   }
 
@@ -148,8 +148,8 @@ struct SessionFile: Sendable {
   }
 
   private func open(creates: Bool) throws(SystemError) -> Descriptor? {
-    if creates { return try openOrMake(path, O_APPEND) }
-    return try openIfThere(path, O_RDWR | O_APPEND | O_NOFOLLOW)
+    if creates { return try openOrCreate(path, O_APPEND) }
+    return try openIfExists(path, O_RDWR | O_APPEND | O_NOFOLLOW)
   }
 
   private func size(_ descriptor: borrowing Descriptor) throws(SystemError) -> Int {

@@ -14,11 +14,11 @@ extension Store {
   ///
   /// - Returns: nil when all are taken.
   func takeSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> LockedSlot? {
-    let folder = user.map(folder(of:)) ?? root
+    let directory = user.map(directory(of:)) ?? root
     return try await pool.run { () throws(SystemError) in
-      try makeFolders(folder)
-      let path = folder + "/slots"
-      let descriptor = try openOrMake(path)
+      try createDirectories(directory)
+      let path = directory + "/slots"
+      let descriptor = try openOrCreate(path)
       var index = 0
       while limit == 0 || index < limit {
         if descriptor.lockByte(at: index) { return LockedSlot(descriptor) }
@@ -43,10 +43,10 @@ extension Store {
   func countMessage(
     of user: User, limit: Int, clock: @escaping @Sendable () -> Int = Timestamp.milliseconds
   ) async throws(SystemError) -> MessageCount {
-    let folder = folder(of: user)
+    let directory = directory(of: user)
     return try await pool.run { () throws(SystemError) in
-      try makeFolders(folder)
-      return try Self.changingMessages(folder + "/messages") { times in
+      try createDirectories(directory)
+      return try Self.changingMessages(directory + "/messages") { times in
         // Asked under the lock: whoever had it before has noted an earlier time.
         let now = clock()
         // A clock that was set back must not lock anybody out.
@@ -60,7 +60,7 @@ extension Store {
 
   /// Takes a message that was counted at `time` out of the count.
   func uncountMessage(of user: User, at time: Int) async throws(SystemError) {
-    let path = folder(of: user) + "/messages"
+    let path = directory(of: user) + "/messages"
     try await pool.run { () throws(SystemError) in
       try Self.changingMessages(path) { times in
         if let index = times.lastIndex(of: time) { times.remove(at: index) }
@@ -72,7 +72,7 @@ extension Store {
   private static func changingMessages<Result>(
     _ path: String, _ change: (inout [Int]) -> Result
   ) throws(SystemError) -> Result {
-    let descriptor = try openOrMake(path)
+    let descriptor = try openOrCreate(path)
     try lock(descriptor, path)
     let before = String(decoding: try readFile(path), as: UTF8.self).split(separator: "\n").compactMap { Int($0) }
     var times = before

@@ -36,7 +36,7 @@ struct OnboardingState: Sendable, Equatable {
 extension Store {
   /// The user's state; that of a new user when there is none.
   func onboarding(of user: User) async throws(SystemError) -> OnboardingState {
-    let path = folder(of: user) + "/onboarding.json"
+    let path = directory(of: user) + "/onboarding.json"
     return try await pool.run { () throws(SystemError) in try Self.read(path) }
   }
 
@@ -46,14 +46,15 @@ extension Store {
   func advanceOnboarding(
     of user: User, from before: OnboardingState, with answer: OnboardingState.Answer
   ) async throws(SystemError) -> OnboardingState {
-    let folder = folder(of: user)
-    let path = folder + "/onboarding.json"
+    let directory = directory(of: user)
+    let path = directory + "/onboarding.json"
     let after = OnboardingState(answers: before.answers + [answer])
     return try await retrying { () throws(SystemError) in
-      try makeFolders(folder)
-      // The folder is what is locked: the file is another one after each change.
-      let descriptor = try Descriptor(unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(folder)")
-      try lock(descriptor, folder)
+      try createDirectories(directory)
+      // The directory is what is locked: the file is another one after each change.
+      let descriptor = try Descriptor(
+        unsafe open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(directory)")
+      try lock(descriptor, directory)
       let now = try Self.read(path)
       guard now == before else { return now }
       try replaceFile(path, with: after.file)

@@ -10,7 +10,7 @@ extension Store {
   func runningStream(of key: String, _ user: User) async -> String? {
     let path = replay(under: Digest(of: key).hex, of: user)
     return await pool.run {
-      guard let descriptor = try? openIfThere(path, O_RDWR), flock(descriptor.number, LOCK_SH | LOCK_NB) != 0 else {
+      guard let descriptor = try? openIfExists(path, O_RDWR), flock(descriptor.number, LOCK_SH | LOCK_NB) != 0 else {
         return nil
       }
       return Self.runningStream(path)
@@ -25,17 +25,17 @@ extension Store {
   func claimReplay(
     of key: String, request: String, by stream: String, _ user: User, unit: DescriptorUnit? = nil
   ) async throws(SystemError) -> ReplayState {
-    let folder = replays(of: user)
+    let directory = replays(of: user)
     let digest = Digest(of: key).hex
     let path = replay(under: digest, of: user)
     return try await pool.run { () throws(SystemError) in
-      try makeFolders(folder)
-      Self.sweep(folder)
+      try createDirectories(directory)
+      Self.sweep(directory)
       var isLocked = false
       while true {
         // Once it is complete it changes no more, and any number may read it.
         if let replay = Self.complete(path) { return .complete(replay) }
-        let descriptor = try openOrMake(path)
+        let descriptor = try openOrCreate(path)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
           guard errno == EWOULDBLOCK else { throw SystemError("lock \(path)") }
           // Not at once: another may only look whether it is locked, and the name be that of a stream that was killed.
@@ -70,7 +70,7 @@ extension Store {
 
   /// Keeps a complete answer under the digest of its key. Blocks.
   func keep(_ replay: Replay, under key: String, of user: User) throws(SystemError) {
-    try makeFolders(replays(of: user))
+    try createDirectories(replays(of: user))
     try replaceFile(self.replay(under: key, of: user), with: replay.file)
   }
 
@@ -94,12 +94,12 @@ extension Store {
     _ turn: Turn, in session: String, key: String, _ user: User
   ) async throws(SystemError) -> Bool {
     let path = replay(under: key, of: user)
-    let (folder, file) = (sessions(of: user), file(of: session, user))
+    let (directory, file) = (sessions(of: user), file(of: session, user))
     return try await retrying { () throws(SystemError) in
       // Asked under the lock once more: deleting a session removes the answers before the session.
       let isKept = { unsafe access(path, F_OK) == 0 }
       guard isKept() else { return false }
-      try makeFolders(folder)
+      try createDirectories(directory)
       return try file.append(turn, ifAbsent: true, while: isKept)
     }
   }
@@ -110,7 +110,7 @@ extension Store {
     return await pool.run { unsafe access(path, F_OK) == 0 }
   }
 
-  private func replays(of user: User) -> String { folder(of: user) + "/replays" }
+  private func replays(of user: User) -> String { directory(of: user) + "/replays" }
 
   /// The file of a complete answer, by the digest of its key.
   private func replay(under key: String, of user: User) -> String { "\(replays(of: user))/\(key).json" }
@@ -138,17 +138,17 @@ extension Store {
   /// Removes what is older than an hour, of all users. Blocks.
   func removeOldReplays() {
     for user in (try? fileNames(in: root + "/users")) ?? [] {
-      let folder = "\(root)/users/\(user)/replays"
-      if unsafe access(folder, F_OK) == 0 { Self.removeOld(in: folder) }
+      let directory = "\(root)/users/\(user)/replays"
+      if unsafe access(directory, F_OK) == 0 { Self.removeOld(in: directory) }
     }
   }
 
   /// Removes the answers that belong to a session.
   func removeReplays(of session: String, _ user: User) async {
-    let folder = replays(of: user)
+    let directory = replays(of: user)
     await pool.run {
-      for name in (try? fileNames(in: folder)) ?? [] where name != Self.sweepMarker {
-        let path = "\(folder)/\(name)"
+      for name in (try? fileNames(in: directory)) ?? [] where name != Self.sweepMarker {
+        let path = "\(directory)/\(name)"
         if let beginning = try? readFile(path, maximumBytes: 128), Replay.isOf(session: session, beginning) {
           unsafe unlink(path)
         }
@@ -157,21 +157,21 @@ extension Store {
   }
 
   /// Removes what is old, if that was not done in the last ten minutes: a CGI program has nobody else to do it.
-  private static func sweep(_ folder: String) {
-    let marker = folder + "/" + sweepMarker
+  private static func sweep(_ directory: String) {
+    let marker = directory + "/" + sweepMarker
     var status = stat()
     if unsafe stat(marker, &status) == 0, status.st_mtim.tv_sec > time(nil) - sweepSeconds { return }
-    removeOld(in: folder)
+    removeOld(in: directory)
   }
 
   private static let sweepMarker = "swept"
   private static let sweepSeconds = 600
 
-  private static func removeOld(in folder: String) {
-    if let marker = try? openOrMake(folder + "/" + sweepMarker, O_TRUNC) { futimens(marker.number, nil) }
+  private static func removeOld(in directory: String) {
+    if let marker = try? openOrCreate(directory + "/" + sweepMarker, O_TRUNC) { futimens(marker.number, nil) }
     let oldest = time(nil) - replaySeconds
-    for name in (try? fileNames(in: folder)) ?? [] where name != sweepMarker {
-      let path = "\(folder)/\(name)"
+    for name in (try? fileNames(in: directory)) ?? [] where name != sweepMarker {
+      let path = "\(directory)/\(name)"
       var status = stat()
       guard let descriptor = try? Descriptor(unsafe open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW), from: "open \(path)"),
         unsafe fstat(descriptor.number, &status) == 0, status.st_mtim.tv_sec < oldest,

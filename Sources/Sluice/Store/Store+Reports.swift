@@ -72,9 +72,9 @@ extension Store {
 
   /// Saves a report. Blocks.
   func saveNow(_ report: StoredReport, of user: User) throws(SystemError) {
-    let folder = reports(of: user)
-    try makeFolders(folder)
-    try replaceFile("\(folder)/\(report.id).json", with: report.file)
+    let directory = reports(of: user)
+    try createDirectories(directory)
+    try replaceFile("\(directory)/\(report.id).json", with: report.file)
   }
 
   /// Saves a report, unless it is there.
@@ -97,19 +97,19 @@ extension Store {
 
   /// The user's reports, newest first. A page goes on after the report named in it.
   func reports(of user: User, _ page: Page) async throws(SystemError) -> [JSON] {
-    let folder = reports(of: user)
+    let directory = reports(of: user)
     return try await pool.run { () throws(SystemError) in
       // Their ids begin with the time.
-      let names = try fileNames(in: folder).filter { $0.hasSuffix(".json") }.sorted(by: >)
+      let names = try fileNames(in: directory).filter { $0.hasSuffix(".json") }.sorted(by: >)
       var reports: [JSON] = []
       for name in names where page.before.map({ name < $0 + ".json" }) ?? true {
         if reports.count == page.limit { break }
-        let beginning = try readFile("\(folder)/\(name)", maximumBytes: StoredReport.maximumHeadBytes)
+        let beginning = try readFile("\(directory)/\(name)", maximumBytes: StoredReport.maximumHeadBytes)
         if let summary = StoredReport.summary(of: beginning) { reports.append(summary) }
       }
       return reports
     }
   }
 
-  private func reports(of user: User) -> String { folder(of: user) + "/reports" }
+  private func reports(of user: User) -> String { directory(of: user) + "/reports" }
 }

@@ -18,29 +18,29 @@ extension Store: TurnStore {
   func append(
     _ turn: Turn, to session: String, of user: User, createsSession creates: Bool, mayExist: Bool
   ) async throws(SystemError) -> Bool {
-    let (folder, file) = (sessions(of: user), file(of: session, user))
+    let (directory, file) = (sessions(of: user), file(of: session, user))
     return try await retrying { () throws(SystemError) in
-      if creates { try makeFolders(folder) }
+      if creates { try createDirectories(directory) }
       return try file.append(turn, creates: creates, ifAbsent: mayExist)
     }
   }
 
   /// Appends a turn that may be there already. Blocks.
   func appendIfAbsent(_ turn: Turn, to session: String, user: User) throws(SystemError) {
-    try makeFolders(sessions(of: user))
+    try createDirectories(sessions(of: user))
     try file(of: session, user).append(turn, ifAbsent: true)
   }
 
   /// The user's sessions, that with the newest turn first. A page goes on after the session named in it; nil when that
   /// is not there any more.
   func sessions(of user: User, _ page: Page) async throws(SystemError) -> [SessionSummary]? {
-    let folder = sessions(of: user)
+    let directory = sessions(of: user)
     return try await pool.run { () throws(SystemError) in
       var found: [(id: String, time: timespec)] = []
-      for name in try fileNames(in: folder) where name.hasSuffix(".jsonl") {
+      for name in try fileNames(in: directory) where name.hasSuffix(".jsonl") {
         var status = stat()
         // One that has gone since is none.
-        guard unsafe stat("\(folder)/\(name)", &status) == 0 else { continue }
+        guard unsafe stat("\(directory)/\(name)", &status) == 0 else { continue }
         found.append((String(name.dropLast(6)), status.st_mtim))
       }
       found.sort {
@@ -53,7 +53,7 @@ extension Store: TurnStore {
       return try found.prefix(page.limit).map { (session) throws(SystemError) in
         SessionSummary(
           id: session.id, updatedAt: Timestamp.text(session.time),
-          turns: try SessionFile(path: "\(folder)/\(session.id).jsonl").count())
+          turns: try SessionFile(path: "\(directory)/\(session.id).jsonl").count())
       }
     }
   }
@@ -63,7 +63,7 @@ extension Store: TurnStore {
     return try await pool.run { () throws(SystemError) in try file.remove() }
   }
 
-  func sessions(of user: User) -> String { folder(of: user) + "/sessions" }
+  func sessions(of user: User) -> String { directory(of: user) + "/sessions" }
 
   func file(of session: String, _ user: User) -> SessionFile {
     SessionFile(path: "\(sessions(of: user))/\(session).jsonl")

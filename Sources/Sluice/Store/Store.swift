@@ -1,7 +1,7 @@
 import EventLoop
 import Glibc
 
-/// Finished messages in plain files, a folder a user. Methods wait for the disk on a thread of the pool, and may be
+/// Finished messages in plain files, a directory a user. Methods wait for the disk on a thread of the pool, and may be
 /// called from any loop.
 struct Store: Sendable {
   let root: String
@@ -26,6 +26,6 @@ struct Store: Sendable {
     }
   }
 
-  /// The user's own folder: ownership is where a file lies.
-  func folder(of user: User) -> String { "\(root)/users/\(user.folder)" }
+  /// The user's own directory: ownership is where a file lies.
+  func directory(of user: User) -> String { "\(root)/users/\(user.directoryName)" }
 }

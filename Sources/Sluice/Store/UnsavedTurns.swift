@@ -83,7 +83,7 @@ final class UnsavedTurns: Sendable {
 
   private let store: Store
   private let turns: any TurnStore
-  private let folder: String?
+  private let directory: String?
   private let log: Log
   private let state = Locked(State())
   /// Held while an entry is being stored: one that is to be forgotten must not be stored behind that.
@@ -96,11 +96,11 @@ final class UnsavedTurns: Sendable {
 
   /// - Parameters:
   ///   - turns: where turns are stored; `store` unless given.
-  ///   - folder: where files are kept between two processes; nil keeps none.
-  init(_ store: Store, turns: (any TurnStore)? = nil, folder: String?, log: Log) {
+  ///   - directory: where files are kept between two processes; nil keeps none.
+  init(_ store: Store, turns: (any TurnStore)? = nil, directory: String?, log: Log) {
     self.store = store
     self.turns = turns ?? store
-    self.folder = folder
+    self.directory = directory
     self.log = log
   }
 
@@ -200,9 +200,9 @@ final class UnsavedTurns: Sendable {
 
   /// Takes up what an earlier process has left, and removes each file once its item is stored. Blocks.
   func takeUp() {
-    guard let folder else { return }
-    for name in (try? fileNames(in: folder)) ?? [] where name.hasSuffix(".json") {
-      let path = "\(folder)/\(name)"
+    guard let directory else { return }
+    for name in (try? fileNames(in: directory)) ?? [] where name.hasSuffix(".json") {
+      let path = "\(directory)/\(name)"
       guard let content = try? readFile(path), var entry = Entry(file: content) else {
         log.error("a file of unsaved turns cannot be understood and stays where it is", ["path": .string(path)])
         continue
@@ -218,9 +218,9 @@ final class UnsavedTurns: Sendable {
     guard retry(within: Self.patience) > 0 else { return }
     for entry in state.withLock({ $0.entries }) where entry.path == nil {
       do {
-        guard let folder else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
-        try makeFolders(folder)
-        try replaceFile("\(folder)/\(entry.id).json", with: entry.file)
+        guard let directory else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
+        try createDirectories(directory)
+        try replaceFile("\(directory)/\(entry.id).json", with: entry.file)
         log.error("a turn that could not be stored waits for the next start", ["messageId": .string(entry.id)])
       } catch {
         log.error(

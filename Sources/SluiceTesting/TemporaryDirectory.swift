@@ -1,7 +1,7 @@
 import Foundation
 
-/// A folder that is gone after the test.
-package final class TemporaryFolder: Sendable {
+/// A directory that is gone after the test.
+package final class TemporaryDirectory: Sendable {
   package let path: String
 
   package init() {
