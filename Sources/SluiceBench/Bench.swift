@@ -66,7 +66,7 @@ struct Options: Sendable {
     var words = arguments.dropFirst()
     while let name = words.popFirst() {
       guard let value = words.popFirst(), let number = Double(value), number > 0 else {
-        throw Mistake(description: "\(name) needs a number above 0")
+        throw Issue(description: "\(name) needs a number above 0")
       }
       switch name {
       case "--streams": streams = Int(number)
@@ -75,13 +75,13 @@ struct Options: Sendable {
       case "--upstream-port": upstreamPort = UInt16(clamping: Int(number))
       case "--patterns": patterns = Int(number)
       default:
-        throw Mistake(
+        throw Issue(
           description: "--streams N, --rate TOKENS_A_SECOND, --seconds S, --upstream-port N, --patterns N")
       }
     }
   }
 
-  struct Mistake: Error, CustomStringConvertible {
+  struct Issue: Error, CustomStringConvertible {
     let description: String
   }
 }
@@ -102,7 +102,7 @@ struct Run {
       let token = environment["SLUICE_TOKEN"], let sluice = environment["SLUICE_PID"].flatMap({ Int($0) }),
       let master = environment["SLUICE_NGINX_PID"].flatMap({ Int($0) }),
       let worker = ProcessUsage.children(of: master).first
-    else { throw Options.Mistake(description: "SLUICE_URL and the rest must come from nginx/demo") }
+    else { throw Options.Issue(description: "SLUICE_URL and the rest must come from nginx/demo") }
     self.port = port
     self.token = token
     self.sluice = sluice

@@ -8,7 +8,7 @@ struct Command {
     exit(run(Array(CommandLine.arguments.dropFirst())))
   }
 
-  /// - Returns: the exit status: 0, 1 for a failure, 2 for a mistake in the arguments.
+  /// - Returns: the exit status: 0, 1 for a failure, 2 for a issue in the arguments.
   static func run(_ arguments: [String]) -> CInt {
     switch arguments {
     case []: return serve()
@@ -89,7 +89,7 @@ struct Command {
     sluice \(Application.version): streams answers of language models behind nginx.
 
     sluice               serves FastCGI (systemd's socket, SLUICE_LISTEN, or descriptor 0), or one CGI request
-    sluice --check       reads the configuration, says every mistake, and exits 0 or 1
+    sluice --check       reads the configuration, says every issue, and exits 0 or 1
     sluice token USER    makes a token for USER, prints it once, and adds its digest to SLUICE_TOKENS_FILE
     sluice --version     says the version
     sluice --help        says this

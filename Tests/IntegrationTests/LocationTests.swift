@@ -56,8 +56,8 @@ extension Integration {
       await site.stop()
     }
 
-    @Test("whose setting is a mistake refuses and says which in the log; STREAMING_BACKEND=websocket is one")
-    func mistake() async throws {
+    @Test("whose setting is a issue refuses and says which in the log; STREAMING_BACKEND=websocket is one")
+    func issue() async throws {
       let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND websocket;")
       let output = try await site.ask("/api/chat", #"{"message":"a"}"#)
       #expect(output.status == 500 && output.errorCode == "internal" && !output.contains("websocket"), "\(output)")

@@ -11,7 +11,7 @@ import Testing
 struct ConfigurationTests {
   private let directory = TemporaryDirectory()
 
-  private func mistakes(_ environment: [String: String]) -> [String] {
+  private func issues(_ environment: [String: String]) -> [String] {
     do throws(ConfigurationError) {
       _ = try Configuration(environment: environment)
       return []
@@ -29,13 +29,13 @@ struct ConfigurationTests {
 
   @Test("does not start without a decision on who may ask")
   func decision() {
-    #expect(mistakes([:]).count == 1 && mistakes([:])[0].contains("who may ask"))
-    #expect(mistakes(["SLUICE_TRUST_REMOTE_USER": "on"]).isEmpty)
+    #expect(issues([:]).count == 1 && issues([:])[0].contains("who may ask"))
+    #expect(issues(["SLUICE_TRUST_REMOTE_USER": "on"]).isEmpty)
   }
 
-  @Test("says every mistake at once, each with its variable and what would be right")
-  func everyMistake() {
-    let found = mistakes([
+  @Test("says every issue at once, each with its variable and what would be right")
+  func everyIssue() {
+    let found = issues([
       "SLUICE_AUTH": "nobody", "SLUICE_IDLE_TIMEOUT": "30", "SLUICE_MAX_BODY": "1X", "SLUICE_LOOPS": "0",
       "SLUICE_LISTEN": "nowhere", "SLUICE_GENERATOR": "upstream", "SLUICE_LOG": "loud", "SLUICE_HEARTBEAT": "",
     ])
@@ -52,7 +52,7 @@ struct ConfigurationTests {
   @Test("points to the line of a tokens file that is wrong, and to files that cannot be read")
   func files() {
     let tokens = directory.file("tokens", "# who\nalice:\(Digest(of: "t").hex)\nbob:12\n\ncarol\n")
-    let found = mistakes(["SLUICE_TOKENS_FILE": tokens, "SLUICE_SYSTEM_PROMPT_FILE": "/nowhere"])
+    let found = issues(["SLUICE_TOKENS_FILE": tokens, "SLUICE_SYSTEM_PROMPT_FILE": "/nowhere"])
     #expect(found.count == 3, "\(found)")
     #expect(found.contains { $0.contains("line 3") } && found.contains { $0.contains("line 5") })
     #expect(found.contains { $0.contains("/nowhere: No such file or directory") })
@@ -74,19 +74,19 @@ struct ConfigurationTests {
   @Test("names a key for the model's server that is there but cannot be read, is empty, or is no line of a header")
   func upstreamKey() throws {
     let directory = TemporaryDirectory()
-    func mistakes(_ environment: [String: String]) -> [String] {
+    func issues(_ environment: [String: String]) -> [String] {
       do {
         _ = try Configuration(environment: environment.merging(["SLUICE_AUTH": "none"]) { $1 })
         return []
       } catch { return error.issues.map(\.description) }
     }
-    // A credential that systemd has not passed is none; one that is a directory is a mistake.
-    #expect(mistakes(["CREDENTIALS_DIRECTORY": directory.path]).isEmpty)
+    // A credential that systemd has not passed is none; one that is a directory is a issue.
+    #expect(issues(["CREDENTIALS_DIRECTORY": directory.path]).isEmpty)
     try FileManager.default.createDirectory(atPath: directory.path + "/upstream-key", withIntermediateDirectories: true)
-    let unreadable = mistakes(["CREDENTIALS_DIRECTORY": directory.path])
+    let unreadable = issues(["CREDENTIALS_DIRECTORY": directory.path])
     #expect(unreadable.count == 1 && unreadable[0].contains("SLUICE_UPSTREAM_KEY_FILE cannot be read"), "\(unreadable)")
     for (text, isRight) in [("sk-1\n", true), (" \n", false), ("sk-1\nsk-2\n", false)] {
-      #expect(mistakes(["SLUICE_UPSTREAM_KEY_FILE": directory.file("key", text)]).isEmpty == isRight, "\(text)")
+      #expect(issues(["SLUICE_UPSTREAM_KEY_FILE": directory.file("key", text)]).isEmpty == isRight, "\(text)")
     }
   }
 
@@ -125,10 +125,10 @@ struct TokensTests {
       parsing:
         "alice:\(digest)\r\nbob:\(Digest(of: "b").hex):2026-01-01\n  # x\ncarol:\(Digest(of: "c").hex):2026-01-01T10:00:00Z"
     )
-    #expect(file.mistakes.isEmpty, "\(file.mistakes)")
+    #expect(file.issues.isEmpty, "\(file.issues)")
     let new2026 = try Date("2026-01-01T00:00:00Z", strategy: .iso8601)
     #expect(file.user(of: "secret")?.name == "alice")
-    #expect(TokensFile(parsing: "d:\(digest):2020-01-01T00:00:00Zjunk").mistakes.count == 1)
+    #expect(TokensFile(parsing: "d:\(digest):2020-01-01T00:00:00Zjunk").issues.count == 1)
     #expect(file.user(of: "Secret") == nil && file.user(of: "") == nil && file.user(of: digest) == nil)
     #expect(file.user(of: "b", now: new2026 - 1)?.name == "bob" && file.user(of: "b", now: new2026) == nil)
     #expect(file.user(of: "c", now: new2026 + 3600)?.name == "carol" && file.user(of: "c", now: new2026 + 36000) == nil)
@@ -141,7 +141,7 @@ struct TokensTests {
     let text = try String(contentsOfFile: path, encoding: .utf8)
     #expect(!text.contains(token))
     let file = TokensFile(parsing: text)
-    #expect(file.mistakes.isEmpty && file.user(of: token)?.name == "bob" && file.user(of: "a")?.name == "alice")
+    #expect(file.issues.isEmpty && file.user(of: token)?.name == "bob" && file.user(of: "a")?.name == "alice")
     #expect(throws: StartError.self) { try Tokens.add(user: "a:b", toFile: path) }
   }
 

@@ -54,7 +54,7 @@ struct FuzzTests {
     let token =
       "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     let keys = JWTKeys(parsing: Array(key.utf8))
-    #expect(keys.mistakes.isEmpty && keys.keys[0].payload(of: token)?.isEmpty == false)
+    #expect(keys.issues.isEmpty && keys.keys[0].payload(of: token)?.isEmpty == false)
     var random = SeededGenerator(seed: UInt64(seed))
     let changed = String(decoding: Array(token.utf8).mutated(&random), as: UTF8.self)
     // What stands behind the last dot has spare bits in its last character.
@@ -66,7 +66,7 @@ struct FuzzTests {
     _ = JWTKeys(parsing: Array(key.utf8).mutated(&random))
   }
 
-  @Test("as a pattern is a mistake or a pattern, and matching it ends", arguments: 0..<300)
+  @Test("as a pattern is a issue or a pattern, and matching it ends", arguments: 0..<300)
   func patterns(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let file = Array("a  (?:[a-z]+|\\d{2,5})*x(?=é)\\b\t#\nb  (?<n>a)\\k<n>(?i:B)+?[^\\s]{3}\n".utf8).mutated(&random)
@@ -77,7 +77,7 @@ struct FuzzTests {
     _ = try? redactor.finish()
   }
 
-  @Test("in files that an admin edits is a mistake with its line, or nothing at all", arguments: 0..<200)
+  @Test("in files that an admin edits is a issue with its line, or nothing at all", arguments: 0..<200)
   func files(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let tokens = Array("alice:\(Digest(of: "a").hex):2027-01-01\n# x\nbob:\(Digest(of: "b").hex)\r\n".utf8)

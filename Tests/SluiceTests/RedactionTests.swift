@@ -43,7 +43,7 @@ struct RedactionTests {
   @Test("takes out what spans any number of pieces, and lets go at once what can be no match")
   func spanning() throws {
     let rules = Self.usual.rules
-    #expect(Self.usual.mistakes.isEmpty && rules.map(\.replacement) == ["[redacted]", "[key]", "[card number]"])
+    #expect(Self.usual.issues.isEmpty && rules.map(\.replacement) == ["[redacted]", "[key]", "[card number]"])
     let text = "Write to ada@example.org, key sk-abcdefghijklmnopqrstuvwx, card 4111 1111 1111 1111."
     let expected = "Write to [redacted], key [key], card [card number]."
     #expect(try whole(rules, text) == expected)
@@ -85,12 +85,12 @@ struct RedactionTests {
   }
 
   @Test("names the line and the reason of what it cannot use")
-  func mistakes() {
+  func issues() {
     let found = RedactionRules(
       parsing: "a  (b\n\n# c\nonly\nd  x*\ne  a\\Kb\nf  (*COMMIT)a\ng  a  b  c\r\nh  [a-\nok  a b  c d")
-    #expect(found.mistakes.map(\.line) == [1, 4, 5, 6, 7, 8, 9])
-    #expect(found.mistakes[0].reason.contains("missing closing parenthesis"))
-    #expect(found.mistakes[2].reason.contains("empty"))
+    #expect(found.issues.map(\.line) == [1, 4, 5, 6, 7, 8, 9])
+    #expect(found.issues[0].reason.contains("missing closing parenthesis"))
+    #expect(found.issues[2].reason.contains("empty"))
     #expect(found.rules.map(\.replacement) == ["c d"])
   }
 
@@ -132,9 +132,9 @@ struct RedactionTests {
   @Test("takes a file with a byte order mark, parentheses and backslashes that are escaped; none without a pattern")
   func fileForms() {
     #expect(RedactionRules(parsing: Array("\u{FEFF}# name  pattern\na  b\n".utf8)).rules.count == 1)
-    #expect(RedactionRules(parsing: "a  \\(*x\nb  y\\\\Kz\n").mistakes.isEmpty)
-    for empty in ["", "# nothing\n", "\n"] { #expect(RedactionRules(parsing: empty).mistakes.count == 1, "\(empty)") }
-    #expect(RedactionRules(parsing: [0x61, 0x20, 0x20, 0xFC]).mistakes.first?.reason.contains("UTF-8") == true)
+    #expect(RedactionRules(parsing: "a  \\(*x\nb  y\\\\Kz\n").issues.isEmpty)
+    for empty in ["", "# nothing\n", "\n"] { #expect(RedactionRules(parsing: empty).issues.count == 1, "\(empty)") }
+    #expect(RedactionRules(parsing: [0x61, 0x20, 0x20, 0xFC]).issues.first?.reason.contains("UTF-8") == true)
   }
 
   @Test("keeps no more of a long text than it has to look back on")

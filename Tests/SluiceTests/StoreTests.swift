@@ -326,14 +326,14 @@ struct JWTKeysTests {
     let others =
       #"{"kty":"OKP","crv":"Ed25519","x":"x"},{"kty":"RSA","alg":"RS512","n":"x","e":"AQAB"},{"kty":"oct","k":"YQ"}"#
     let mixed = JWTKeys(parsing: Array("{\"keys\":[\(others),\(secret)]}".utf8))
-    #expect(mixed.keys.count == 1 && mixed.mistakes.isEmpty && mixed.warnings.count == 3, "\(mixed)")
+    #expect(mixed.keys.count == 1 && mixed.issues.isEmpty && mixed.warnings.count == 3, "\(mixed)")
     for useless in [
       "{\"keys\":[\(others)]}", "{\"keys\":[]}", "{\"keys\":5}", "{", "{}", #"{"kty":"EC","crv":"P-521"}"#,
     ] {
-      #expect(!JWTKeys(parsing: Array(useless.utf8)).mistakes.isEmpty, "\(useless)")
+      #expect(!JWTKeys(parsing: Array(useless.utf8)).issues.isEmpty, "\(useless)")
     }
     let encrypting = secret.replacing("{", with: "{\"use\":\"enc\",")
-    #expect(!JWTKeys(parsing: Array("{\"keys\":[\(encrypting)]}".utf8)).mistakes.isEmpty)
+    #expect(!JWTKeys(parsing: Array("{\"keys\":[\(encrypting)]}".utf8)).issues.isEmpty)
   }
 
   @Test("that are a bare secret are its bytes, whatever they are, and at least 32 of them")
@@ -341,6 +341,6 @@ struct JWTKeysTests {
     let bytes = Array(UInt8(0x80)...0x9F)
     #expect(JWTKeys(parsing: bytes).keys.count == 1)
     #expect(JWTKeys(parsing: bytes + [0x0A]).keys.count == 1)
-    #expect(!JWTKeys(parsing: Array(repeating: 0xFF, count: 31) + [0x0A]).mistakes.isEmpty)
+    #expect(!JWTKeys(parsing: Array(repeating: 0xFF, count: 31) + [0x0A]).issues.isEmpty)
   }
 }

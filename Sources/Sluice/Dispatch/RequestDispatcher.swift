@@ -74,7 +74,7 @@ final class RequestDispatcher {
     let configuration: Configuration
     do { configuration = try services.configuration.applying(request.parameters) } catch {
       throw Failure(
-        .internalError, "The web server's configuration for this location has a mistake.", detail: "\(error)")
+        .internalError, "The web server's configuration for this location has a issue.", detail: "\(error)")
     }
     var user = User("anonymous")
     if !route.isPublic {

@@ -22,8 +22,8 @@ extension Configuration {
     }
     if let jwtKeysFile {
       do {
-        for mistake in JWTKeys(parsing: try readFile(jwtKeysFile)).mistakes {
-          check("SLUICE_JWT_KEYS_FILE", false, "has a mistake: \(mistake)")
+        for issue in JWTKeys(parsing: try readFile(jwtKeysFile)).issues {
+          check("SLUICE_JWT_KEYS_FILE", false, "has a issue: \(issue)")
         }
       } catch { check("SLUICE_JWT_KEYS_FILE", false, "cannot be read: \(error)") }
     }
@@ -47,16 +47,16 @@ extension Configuration {
     }
     if let redactFile {
       do {
-        for mistake in RedactionRules(parsing: try readFile(redactFile)).mistakes {
-          check("SLUICE_REDACT_FILE", false, "has a mistake in \(mistake)")
+        for issue in RedactionRules(parsing: try readFile(redactFile)).issues {
+          check("SLUICE_REDACT_FILE", false, "has a issue in \(issue)")
         }
       } catch { check("SLUICE_REDACT_FILE", false, "cannot be read: \(error)") }
     }
     if let tokensFile {
       do {
         let text = String(decoding: try readFile(tokensFile), as: UTF8.self)
-        for mistake in TokensFile(parsing: text).mistakes {
-          check("SLUICE_TOKENS_FILE", false, "has a mistake in \(mistake)")
+        for issue in TokensFile(parsing: text).issues {
+          check("SLUICE_TOKENS_FILE", false, "has a issue in \(issue)")
         }
       } catch { check("SLUICE_TOKENS_FILE", false, "cannot be read: \(error)") }
     }

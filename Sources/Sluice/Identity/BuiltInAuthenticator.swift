@@ -16,8 +16,8 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     tokens = configuration.tokensFile.map { path in
       WatchedFile(path) {
         let file = TokensFile(parsing: String(decoding: $0, as: UTF8.self))
-        for mistake in file.mistakes {
-          log.error("the tokens file has a mistake", ["error": .string(mistake.description)])
+        for issue in file.issues {
+          log.error("the tokens file has a issue", ["error": .string(issue.description)])
         }
         return file
       }
@@ -25,7 +25,7 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     jwt = configuration.jwtKeysFile.map { path in
       let keys = WatchedFile(path) {
         let keys = JWTKeys(parsing: $0)
-        for mistake in keys.mistakes { log.error("the file of JWT keys has a mistake", ["error": .string(mistake)]) }
+        for issue in keys.issues { log.error("the file of JWT keys has a issue", ["error": .string(issue)]) }
         for warning in keys.warnings { log.warning("a JWT key is not used", ["reason": .string(warning)]) }
         return keys
       }

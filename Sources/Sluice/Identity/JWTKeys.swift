@@ -12,7 +12,7 @@ struct JWTKeys: Sendable {
   }
 
   private(set) var keys: [JWTKey] = []
-  private(set) var mistakes: [String] = []
+  private(set) var issues: [String] = []
   /// Keys of a set that were passed over.
   private(set) var warnings: [String] = []
 
@@ -24,7 +24,7 @@ struct JWTKeys: Sendable {
       return
     }
     guard let json = try? JSON(parsing: file) else {
-      mistakes.append("is not valid JSON")
+      issues.append("is not valid JSON")
       return
     }
     guard case .array(let values)? = json["keys"] else {
@@ -33,14 +33,14 @@ struct JWTKeys: Sendable {
     }
     for (index, value) in values.enumerated() { add(value, "key \(index + 1)") }
     // Keys that are not understood are for others (RFC 7517, 5), as long as there is one of use.
-    warnings = keys.isEmpty ? [] : mistakes
-    mistakes = keys.isEmpty ? ["has no key of use here"] + mistakes : []
+    warnings = keys.isEmpty ? [] : issues
+    issues = keys.isEmpty ? ["has no key of use here"] + issues : []
   }
 
   private mutating func addSecret(_ secret: [UInt8]) {
     // A shorter one can be found by trying (RFC 7518, 3.2).
     guard secret.count >= 32 else {
-      mistakes.append("must be a JWK set, or a secret of at least 32 bytes")
+      issues.append("must be a JWK set, or a secret of at least 32 bytes")
       return
     }
     if let key = unsafe cjose_jwk_create_oct_spec(secret, secret.count, nil) {
@@ -56,11 +56,11 @@ struct JWTKeys: Sendable {
     case ("RSA"?, _): algorithm = .rs256
     case ("EC"?, "P-256"?): algorithm = .es256
     default:
-      mistakes.append("\(name) must be of kty oct, RSA, or EC with crv P-256")
+      issues.append("\(name) must be of kty oct, RSA, or EC with crv P-256")
       return
     }
     if let alg = json["alg"], alg.string != algorithm.rawValue {
-      mistakes.append("\(name) is for another algorithm than \(algorithm.rawValue)")
+      issues.append("\(name) is for another algorithm than \(algorithm.rawValue)")
       return
     }
     let text = json.encoded
@@ -68,13 +68,13 @@ struct JWTKeys: Sendable {
       unsafe cjose_jwk_import(bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count, nil)
     }
     guard let key = unsafe key else {
-      mistakes.append("\(name) is not a valid JWK")
+      issues.append("\(name) is not a valid JWK")
       return
     }
     let owner = unsafe JWTKey(key, id: json["kid"]?.string, algorithm)
     let bits = owner.bits
     guard algorithm == .es256 || bits >= (algorithm == .rs256 ? 2048 : 256) else {
-      mistakes.append("\(name) has \(bits) bits, which are too few for \(algorithm.rawValue)")
+      issues.append("\(name) has \(bits) bits, which are too few for \(algorithm.rawValue)")
       return
     }
     keys.append(owner)

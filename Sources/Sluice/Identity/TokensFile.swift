@@ -16,7 +16,7 @@ struct TokensFile: Sendable {
   private(set) var entries: [Entry] = []
   /// The places of each digest in ``entries``: nearly always one.
   private var places: [Digest: [Int]] = [:]
-  private(set) var mistakes: [LineIssue] = []
+  private(set) var issues: [LineIssue] = []
 
   init(parsing text: String) {
     let text = text.first == "\u{FEFF}" ? text.dropFirst() : text[...]
@@ -28,7 +28,7 @@ struct TokensFile: Sendable {
       case .success(let entry):
         places[entry.digest, default: []].append(entries.count)
         entries.append(entry)
-      case .failure(let problem): mistakes.append(LineIssue(line: index + 1, reason: problem.reason))
+      case .failure(let issue): issues.append(LineIssue(line: index + 1, reason: issue.reason))
       }
     }
   }
@@ -42,20 +42,20 @@ struct TokensFile: Sendable {
     return place.flatMap { entries[$0].digest == digest ? entries[$0].user : nil }
   }
 
-  private struct Problem: Error { let reason: String }
+  private struct Issue: Error { let reason: String }
 
-  private static func entry(_ line: Substring) -> Result<Entry, Problem> {
+  private static func entry(_ line: Substring) -> Result<Entry, Issue> {
     let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
     guard parts.count >= 2, let user = User(String(parts[0])) else {
-      return .failure(Problem(reason: "must be user:sha256hex or user:sha256hex:expiry"))
+      return .failure(Issue(reason: "must be user:sha256hex or user:sha256hex:expiry"))
     }
     guard let digest = Digest(hex: parts[1]) else {
-      return .failure(Problem(reason: "the digest of \(user) must be the 64 hexadecimal digits of a SHA-256"))
+      return .failure(Issue(reason: "the digest of \(user) must be the 64 hexadecimal digits of a SHA-256"))
     }
     guard parts.count == 3 else { return .success(Entry(user: user, digest: digest, expiry: nil)) }
     guard let expiry = date(parts[2]) else {
       return .failure(
-        Problem(reason: "the expiry of \(user) must be a date, as 2027-01-31 or 2027-01-31T12:00:00Z"))
+        Issue(reason: "the expiry of \(user) must be a date, as 2027-01-31 or 2027-01-31T12:00:00Z"))
     }
     return .success(Entry(user: user, digest: digest, expiry: expiry))
   }

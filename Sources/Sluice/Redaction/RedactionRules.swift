@@ -15,12 +15,12 @@ struct RedactionRules: Sendable {
   }
 
   private(set) var rules: [Rule] = []
-  private(set) var mistakes: [LineIssue] = []
+  private(set) var issues: [LineIssue] = []
 
   init(parsing file: [UInt8]) {
     let text = String(validating: file, as: UTF8.self)
     self.init(parsing: text?.first == "\u{FEFF}" ? String(text?.dropFirst() ?? "") : text ?? "")
-    if text == nil { mistakes = [LineIssue(line: 1, reason: "the file must be UTF-8")] }
+    if text == nil { issues = [LineIssue(line: 1, reason: "the file must be UTF-8")] }
   }
 
   init(parsing text: String) {
@@ -28,11 +28,11 @@ struct RedactionRules: Sendable {
       let line = line.trimmed
       if line.isEmpty || line.first == "#" { continue }
       do throws(PatternError) { rules.append(try Self.rule(line)) } catch {
-        mistakes.append(LineIssue(line: index + 1, reason: error.reason))
+        issues.append(LineIssue(line: index + 1, reason: error.reason))
       }
     }
-    // A file that was emptied by mistake must not let everything out.
-    if rules.isEmpty, mistakes.isEmpty { mistakes = [LineIssue(line: 1, reason: "there is no pattern in the file")] }
+    // A file that was emptied by issue must not let everything out.
+    if rules.isEmpty, issues.isEmpty { issues = [LineIssue(line: 1, reason: "there is no pattern in the file")] }
   }
 
   private static func rule(_ line: Substring) throws(PatternError) -> Rule {

@@ -5,8 +5,8 @@ extension Services {
   func redactionRules(for configuration: Configuration) async throws(Failure) -> [RedactionRules.Rule] {
     guard let path = configuration.redactFile else { return [] }
     let redactions = try await redactionFiles.content(path, on: pool)
-    if let mistake = redactions.mistakes.first {
-      throw Failure.incompleteConfiguration("\(path) has a mistake in \(mistake)")
+    if let issue = redactions.issues.first {
+      throw Failure.incompleteConfiguration("\(path) has a issue in \(issue)")
     }
     return redactions.rules
   }
