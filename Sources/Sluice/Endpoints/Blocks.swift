@@ -8,7 +8,7 @@ extension Services {
     }
     let limit = context.configuration.maximumMessageBytes
     let input = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
-      try fields.text("input", limit: limit)
+      try fields.string("input", limit: limit)
     }
     return GenerationRequest(
       message: input, model: context.configuration.model, retainsText: false,

@@ -75,11 +75,11 @@ private struct CompletionRequest: Sendable {
       }
       messages.append(message)
     }
-    isStreamed = try fields.flag("stream", default: false)
+    isStreamed = try fields.bool("stream", default: false)
     includesUsage = try Self.includesUsage(fields["stream_options"])
     try Self.refuseWhatWouldBeLost(fields)
     var prompt = Prompt(messages: messages, model: configuration.model)
-    if let model = try fields.optionalText("model", limit: 1000), prompt.model == nil { prompt.model = model }
+    if let model = try fields.optionalString("model", limit: 1000), prompt.model == nil { prompt.model = model }
     // In one pass: there may be many.
     prompt.parameters = JSON.Members(
       fields.members.all.filter { !Self.known.contains($0.name) && $0.value != .null })

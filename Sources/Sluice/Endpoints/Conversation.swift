@@ -50,8 +50,8 @@ extension Services {
       let limit = context.configuration.maximumMessageBytes
       let asked = try await RequestFields.parse(context, on: self.parsing) { (fields) throws(Failure) in
         (
-          message: try fields.text(names.message, limit: limit), session: try fields.identifier(names.session),
-          wantsJSON: names.hasStreamField ? try !fields.flag("stream", default: true) : false
+          message: try fields.string(names.message, limit: limit), session: try fields.identifier(names.session),
+          wantsJSON: names.hasStreamField ? try !fields.bool("stream", default: true) : false
         )
       }
       guard asked.session != nil || !names.needsSession else {

@@ -7,7 +7,7 @@ extension Services {
   nonisolated(nonsending) func streamOnboarding(_ context: RequestContext) async throws -> GenerationRequest {
     let limit = context.configuration.maximumMessageBytes
     let message = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
-      try fields.text("message", limit: limit)
+      try fields.string("message", limit: limit)
     }
     guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
       throw Failure.incompleteConfiguration("onboarding.txt has no step: a line that begins with #")

@@ -9,8 +9,8 @@ extension Services {
     let limit = context.configuration.maximumMessageBytes
     let asked = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       (
-        input: try fields.text("input", limit: limit), title: try fields.title(),
-        isSaved: try fields.flag("save", default: false)
+        input: try fields.string("input", limit: limit), title: try fields.title(),
+        isSaved: try fields.bool("save", default: false)
       )
     }
     return GenerationRequest(

@@ -59,15 +59,15 @@ struct RequestFields: Sendable {
   }
 
   /// A text that must be there and not be empty.
-  func text(_ name: String, limit: Int) throws(Failure) -> String {
-    guard let text = try optionalText(name, limit: limit), !text.isEmpty else {
+  func string(_ name: String, limit: Int) throws(Failure) -> String {
+    guard let text = try optionalString(name, limit: limit), !text.isEmpty else {
       throw Failure(.badRequest, "\"\(name)\" must be a text that is not empty.")
     }
     return text
   }
 
   /// A text that may be missing.
-  func optionalText(_ name: String, limit: Int) throws(Failure) -> String? {
+  func optionalString(_ name: String, limit: Int) throws(Failure) -> String? {
     guard let value = self[name] else { return nil }
     guard case .string(let text) = value else { throw Failure(.badRequest, "\"\(name)\" must be a text.") }
     guard text.utf8.count <= limit else {
@@ -78,7 +78,7 @@ struct RequestFields: Sendable {
 
   /// A title that may be missing.
   func title() throws(Failure) -> String? {
-    let title = try optionalText("title", limit: .max)
+    let title = try optionalString("title", limit: .max)
     guard title.map({ $0.unicodeScalars.count <= 200 }) ?? true else {
       throw Failure(.badRequest, "\"title\" must not be longer than 200 characters.")
     }
@@ -102,7 +102,7 @@ struct RequestFields: Sendable {
   }
 
   /// A boolean that may be missing.
-  func flag(_ name: String, default value: Bool) throws(Failure) -> Bool {
+  func bool(_ name: String, default value: Bool) throws(Failure) -> Bool {
     switch self[name] {
     case nil: return value
     case .bool(let value)?: return value
