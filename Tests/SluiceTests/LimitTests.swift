@@ -143,27 +143,29 @@ struct LimitTests {
   }
 
   @Test("a claim on an Idempotency-Key is one's alone, ends with its owner, and its answer is kept")
-  func claims() async throws {
-    try await onLoop { _ in try await Self.claimsOnLoop() }
+  func locks() async throws {
+    try await onLoop { _ in try await Self.locksOnLoop() }
   }
 
-  private static func claimsOnLoop() async throws {
+  private static func locksOnLoop() async throws {
     let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
     let store = Store(root: directory.path, pool: BlockingPool())
-    func claim() async throws -> ReplayState { try await store.claimReplay(of: "k", request: "r", by: "s1", user) }
-    var held: ReplayClaim?
-    if case .free(let claim) = try await claim() { held = claim }
+    func acquire() async throws -> IdempotencyState {
+      try await store.acquireIdempotencyKey(of: "k", request: "r", by: "s1", user)
+    }
+    var held: IdempotencyLock?
+    if case .acquired(let lock) = try await acquire() { held = lock }
     #expect(held != nil)
-    guard case .running(stream: "s1") = try await claim() else {
+    guard case .inProgress(stream: "s1") = try await acquire() else {
       Issue.record("not running")
       return
     }
     // Whoever is killed gives it back by that. A program that another test is just starting has it for a moment.
     held = nil
-    var taken: ReplayClaim?
+    var taken: IdempotencyLock?
     _ = try await eventually {
-      if case .free(let claim) = try await claim() { taken = claim }
+      if case .acquired(let lock) = try await acquire() { taken = lock }
       return taken != nil
     }
     let again = try #require(taken)
@@ -176,7 +178,7 @@ struct LimitTests {
     #expect(await store.runningStream(of: "k", user) == "s1")
     #expect(await store.runningStream(of: "other", user) == nil)
     try await store.complete(again, with: replay)
-    guard case .complete(let kept) = try await claim() else {
+    guard case .completed(let kept) = try await acquire() else {
       Issue.record("not complete")
       return
     }
@@ -188,11 +190,11 @@ struct LimitTests {
     try FileManager.default.setAttributes(
       [.modificationDate: Date(timeIntervalSinceNow: -3700)],
       ofItemAtPath: directory.path + "/users/ada/replays/" + name)
-    guard case .free(let late) = try await claim() else {
+    guard case .acquired(let late) = try await acquire() else {
       Issue.record("not free after an hour")
       return
     }
-    await store.abandon(late)
+    await store.release(late)
     #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path + "/users/ada/replays") == ["swept"])
   }
 }

@@ -175,10 +175,10 @@ struct DirectoryTests {
 struct NameTests {
   @Test("of users become directories without dots and slashes, each its own")
   func users() throws {
-    #expect(User("alice@example.com")?.directory == "alice%40example%2Ecom")
-    #expect(User("..")?.directory == "%2E%2E")
-    #expect(User("a/b")?.directory == "a%2Fb")
-    #expect(User("é%")?.directory == "%C3%A9%25")
+    #expect(User("alice@example.com")?.directoryName == "alice%40example%2Ecom")
+    #expect(User("..")?.directoryName == "%2E%2E")
+    #expect(User("a/b")?.directoryName == "a%2Fb")
+    #expect(User("é%")?.directoryName == "%C3%A9%25")
     #expect(User("") == nil)
     #expect(User(String(repeating: "a", count: 255)) != nil)
     #expect(User(String(repeating: "a", count: 256)) == nil)
@@ -273,7 +273,8 @@ struct UnsavedTurnsTests {
     for isRestarted in [false, true] {
       let key = "key-\(isRestarted)"
       var unsaved = unsaved(store)
-      guard case .free(let claim) = try await store.claimReplay(of: key, request: "r", by: "s", ada) else {
+      guard case .acquired(let lock) = try await store.acquireIdempotencyKey(of: key, request: "r", by: "s", ada)
+      else {
         Issue.record("not free")
         return
       }
@@ -282,11 +283,11 @@ struct UnsavedTurnsTests {
         request: "r", messageID: turn.id, text: turn.assistant.content,
         result: GenerationResult(messageID: turn.id, sessionID: "s", completedAt: turn.at, completion: turn.completion),
         user: turn.user.content)
-      unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, claim: claim)
+      unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, idempotencyLock: lock)
       #expect(unsaved.holds(key: key, of: ada) && !unsaved.holds(key: "other", of: ada))
       // Nobody else gets the key, and giving it up does not.
-      await store.abandon(claim)
-      guard case .running = try await store.claimReplay(of: key, request: "r", by: "s2", ada) else {
+      await store.release(lock)
+      guard case .inProgress = try await store.acquireIdempotencyKey(of: key, request: "r", by: "s2", ada) else {
         Issue.record("not running")
         return
       }
@@ -305,12 +306,13 @@ struct UnsavedTurnsTests {
         #expect(unsaved.store(key: key, of: ada))
       }
       #expect(unsaved.count == 0)
-      guard case .complete(let kept) = try await store.claimReplay(of: key, request: "r", by: "s", ada) else {
+      guard case .completed(let kept) = try await store.acquireIdempotencyKey(of: key, request: "r", by: "s", ada)
+      else {
         Issue.record("not complete")
         return
       }
       #expect(kept.turn == turn && kept.request == "r")
-      _ = claim
+      _ = lock
     }
     #expect(try await store.turns(of: "s", of: ada, Page())?.map(\.id) == ["t-false", "t-true"])
   }

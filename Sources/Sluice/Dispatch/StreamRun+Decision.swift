@@ -38,7 +38,7 @@ extension StreamRun {
     let message = try await countMessage()
     do {
       let request = try await endpoint.validate(context)
-      var options = Generation.Options(retainsText: request.retainsText || claim != nil)
+      var options = Generation.Options(retainsText: request.retainsText || idempotencyLock != nil)
       options.redactor = try await services.redactor(for: context.configuration)
       return .generate(
         request.produce, session: request.session, options,

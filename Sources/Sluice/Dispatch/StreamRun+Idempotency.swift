@@ -29,16 +29,17 @@ extension StreamRun {
     guard let unit = services.descriptors.unit() else {
       throw Failure(.overloaded, "The server has no descriptor left for another stream.", retryAfter: .seconds(5))
     }
-    let state: ReplayState
+    let state: IdempotencyState
     do {
-      state = try await services.store.claimReplay(of: key, request: requestDigest, by: id, context.user, unit: unit)
+      state = try await services.store.acquireIdempotencyKey(
+        of: key, request: requestDigest, by: id, context.user, unit: unit)
     } catch {
       throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
     }
     switch state {
-    case .free(let claim): self.claim = claim
-    case .running(let stream): throw Self.conflict(stream)
-    case .complete(let replay): return (replay, Digest(of: key).hex)
+    case .acquired(let idempotencyLock): self.idempotencyLock = idempotencyLock
+    case .inProgress(let stream): throw Self.conflict(stream)
+    case .completed(let replay): return (replay, Digest(of: key).hex)
     }
     return nil
   }

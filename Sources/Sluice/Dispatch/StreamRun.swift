@@ -14,7 +14,7 @@ final class StreamRun {
   /// The right to stream, which this run has as long as it lives.
   private var slot: StreamSlot?
   /// The right to answer the requests with its Idempotency-Key, where it has one.
-  var claim: ReplayClaim?
+  var idempotencyLock: IdempotencyLock?
   /// Two requests with one key must be the same. Empty without a key.
   var requestDigest = ""
 
@@ -34,7 +34,7 @@ final class StreamRun {
     do { decision = try await decide() } catch {
       let failure = Failure(cause: error)
       services.recordRefusal(failure, fields: fields)
-      await releaseClaim()
+      await releaseIdempotencyLock()
       await writer.respond(failure.response(to: context.head))
       return
     }
@@ -57,9 +57,9 @@ final class StreamRun {
   }
 
   /// The next request with the key generates again, unless a response to this one is stored.
-  private func releaseClaim() async {
-    if let claim { await services.store.abandon(claim) }
-    claim = nil
+  private func releaseIdempotencyLock() async {
+    if let idempotencyLock { await services.store.release(idempotencyLock) }
+    idempotencyLock = nil
   }
 
   // MARK: The stream
@@ -84,14 +84,14 @@ final class StreamRun {
   private func stream(_ generation: Generation, _ produce: GenerationRequest.Producer) async {
     var termination: Termination
     do {
-      let result = try await produce(generation, claim)
+      let result = try await produce(generation, idempotencyLock)
       try await generation.finishText()
       await storeReplay(of: generation, result)
       termination = .completed(result)
     } catch {
       termination = .failed(Failure(cause: error))
     }
-    await releaseClaim()
+    await releaseIdempotencyLock()
     termination = await generation.close(termination)
     services.generations.remove(id)
     report(generation, termination)
@@ -100,10 +100,10 @@ final class StreamRun {
   /// Stores the response for the same request sent again, where storing its turn has not done that. That it cannot be
   /// stored is no reason to fail it.
   private func storeReplay(of generation: Generation, _ result: GenerationResult) async {
-    guard let claim, generation.isTextComplete else { return }
+    guard let idempotencyLock, generation.isTextComplete else { return }
     let replay = Replay(
-      request: claim.request, messageID: generation.messageID, text: generation.text, result: result)
-    do { try await services.store.complete(claim, with: replay) } catch {
+      request: idempotencyLock.request, messageID: generation.messageID, text: generation.text, result: result)
+    do { try await services.store.complete(idempotencyLock, with: replay) } catch {
       services.log.warning("an answer could not be kept for its Idempotency-Key", ["error": .string("\(error)")])
     }
   }

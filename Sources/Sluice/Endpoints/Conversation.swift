@@ -60,13 +60,13 @@ extension Services {
       let session = asked.session ?? Identifier.make()
       return GenerationRequest(
         message: asked.message, model: context.configuration.model, session: session, wantsJSON: asked.wantsJSON,
-        produce: { generation, claim in
+        produce: { generation, idempotencyLock in
           let (output, isNew) = try await self.startGeneration(
             asked.message, in: asked.session, instructions: try self.prompts.text("chat"), context,
             on: generation.reactor)
           let completion = try await generation.relay(output, isLast: true)
           return try await self.storeTurn(
-            of: generation, asked.message, in: session, isNew: isNew, completion, claim, context)
+            of: generation, asked.message, in: session, isNew: isNew, completion, idempotencyLock, context)
         }, jsonBody: names.jsonBody)
     }
   }

@@ -14,7 +14,7 @@ extension Services {
     }
     return GenerationRequest(
       message: message, model: context.configuration.model, session: Self.onboardingSession,
-      produce: { generation, claim in
+      produce: { generation, idempotencyLock in
         let before: OnboardingState
         do { before = try await self.store.onboarding(of: context.user) } catch {
           throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
@@ -24,7 +24,7 @@ extension Services {
           on: generation.reactor)
         let completion = try await generation.relay(output, isLast: true)
         let result = try await self.storeTurn(
-          of: generation, message, in: Self.onboardingSession, isNew: isNew, completion, claim, context)
+          of: generation, message, in: Self.onboardingSession, isNew: isNew, completion, idempotencyLock, context)
         let state = try await self.advance(from: before, message, script, context)
         return result.with(extraMembers: state.progress(of: script))
       })

@@ -15,7 +15,7 @@ extension Services {
     }
     return GenerationRequest(
       message: asked.input, model: context.configuration.model,
-      produce: { generation, claim in
+      produce: { generation, idempotencyLock in
         let output = try self.startGeneration(
           asked.input, instructions: try self.prompts.text("report"), context, on: generation.reactor)
         let completion = try await generation.relay(output, isLast: true)
@@ -24,7 +24,7 @@ extension Services {
           try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)
         }
         guard asked.isSaved else { return GenerationResult(completion: completion, extraMembers: ["report": report]) }
-        return try await self.save(report, title: asked.title, generation, completion, claim, context)
+        return try await self.save(report, title: asked.title, generation, completion, idempotencyLock, context)
       },
       jsonBody: { result, _ in
         var members: JSON.Members = ["report": result.extraMembers["report"] ?? .null]
@@ -74,22 +74,22 @@ extension Services {
   /// Saves the report of a stream under the stream's id, so that the same request sent again saves it once.
   private nonisolated(nonsending) func save(
     _ report: JSON, title: String?, _ generation: Generation, _ completion: Completion,
-    _ claim: ReplayClaim?, _ context: RequestContext
+    _ idempotencyLock: IdempotencyLock?, _ context: RequestContext
   ) async throws -> GenerationResult {
     let stored = StoredReport(id: generation.messageID, title: title, at: Timestamp.now, report: report)
     let result = GenerationResult(
       messageID: nil, sessionID: nil, completedAt: stored.at, completion: completion,
       extraMembers: ["report": report, "reportId": .string(stored.id)])
-    let replay = claim.map {
+    let replay = idempotencyLock.map {
       Replay(request: $0.request, messageID: generation.messageID, text: generation.text, result: result, title: title)
     }
     do throws(Failure) {
       try await storing("The report could not be stored.") {
-        if let claim, let replay { try await store.complete(claim, with: replay) }
+        if let idempotencyLock, let replay { try await store.complete(idempotencyLock, with: replay) }
         try await store.save(stored, of: context.user)
       }
     } catch {
-      unsaved.add(.report(stored), of: context.user, replay: replay, claim: claim)
+      unsaved.add(.report(stored), of: context.user, replay: replay, idempotencyLock: idempotencyLock)
       throw error
     }
     return result

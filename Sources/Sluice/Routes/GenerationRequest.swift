@@ -2,7 +2,7 @@ import JSON
 
 /// What a request asks, once it is known to be valid, and how it is answered.
 final class GenerationRequest: Sendable {
-  typealias Producer = nonisolated(nonsending) @Sendable (Generation, ReplayClaim?) async throws -> GenerationResult
+  typealias Producer = nonisolated(nonsending) @Sendable (Generation, IdempotencyLock?) async throws -> GenerationResult
 
   /// What the user says.
   let message: String

@@ -177,7 +177,7 @@ final class Server {
   /// Takes away, at the start and every ten minutes, what was kept for an hour.
   private func tidyUp() {
     let services = services
-    services.pool.submit { services.store.removeOldReplays() }
+    services.pool.submit { services.store.removeExpiredReplays() }
     tidyTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in tidyUp() }
   }
 

@@ -12,13 +12,13 @@ extension Services {
   /// - Parameter isNew: whether the session may be begun by it. One that was there and is not any more was deleted.
   @inline(never) nonisolated(nonsending) func storeTurn(
     of generation: Generation, _ message: String, in session: String, isNew: Bool, _ completion: Completion,
-    _ claim: ReplayClaim?, _ context: RequestContext
+    _ idempotencyLock: IdempotencyLock?, _ context: RequestContext
   ) async throws -> GenerationResult {
     let turn = Turn(
       id: generation.messageID, at: Timestamp.now, user: message, assistant: generation.text, completion: completion,
       model: context.configuration.model)
     let result = GenerationResult(messageID: turn.id, sessionID: session, completedAt: turn.at, completion: completion)
-    let replay = claim.map {
+    let replay = idempotencyLock.map {
       Replay(
         request: $0.request, messageID: turn.id, text: turn.assistant.content, result: result, user: message,
         model: turn.model)
@@ -31,17 +31,17 @@ extension Services {
     let isStored: Bool
     do throws(Failure) {
       isStored = try await storing("The answer is complete, but it could not be stored.") {
-        if let claim, let replay { try await store.complete(claim, with: replay) }
+        if let idempotencyLock, let replay { try await store.complete(idempotencyLock, with: replay) }
         return try await turns.appendUncancelled(
-          turn, to: session, of: context.user, createsSession: isNew, mayExist: claim != nil)
+          turn, to: session, of: context.user, createsSession: isNew, mayExist: idempotencyLock != nil)
       }
     } catch {
       // The client is told; what it has seen is kept all the same, as soon as that can be.
-      unsaved.add(.turn(turn, session: session), of: context.user, replay: replay, claim: claim)
+      unsaved.add(.turn(turn, session: session), of: context.user, replay: replay, idempotencyLock: idempotencyLock)
       throw error
     }
     guard isStored else {
-      if let claim { await store.discard(claim) }
+      if let idempotencyLock { await store.discard(idempotencyLock) }
       generation.terminate(.stopped)
       throw StreamClosedError()
     }
@@ -60,7 +60,7 @@ extension Services {
       if let report { try await store.saveIfAbsent(report, of: user) }
       guard let turn, let session = replay.result.sessionID else { return true }
       if turns is Store { return try await store.finish(turn, in: session, key: key, user) }
-      guard await store.isReplayKept(under: key, of: user) else { return false }
+      guard await store.hasReplay(under: key, of: user) else { return false }
       return try await turns.appendUncancelled(turn, to: session, of: user, createsSession: true, mayExist: true)
     }
     guard isKept else {

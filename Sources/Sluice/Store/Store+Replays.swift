@@ -21,10 +21,10 @@ extension Store {
   ///
   /// - Parameters:
   ///   - request: the digest of the request.
-  ///   - unit: for the descriptor that a claim keeps open.
-  func claimReplay(
+  ///   - unit: for the descriptor that a idempotencyLock keeps open.
+  func acquireIdempotencyKey(
     of key: String, request: String, by stream: String, _ user: User, unit: DescriptorUnit? = nil
-  ) async throws(SystemError) -> ReplayState {
+  ) async throws(SystemError) -> IdempotencyState {
     let directory = replays(of: user)
     let digest = Digest(of: key).hex
     let path = replay(under: digest, of: user)
@@ -34,12 +34,12 @@ extension Store {
       var isLocked = false
       while true {
         // Once it is complete it changes no more, and any number may read it.
-        if let replay = Self.complete(path) { return .complete(replay) }
+        if let replay = Self.complete(path) { return .completed(replay) }
         let descriptor = try openOrCreate(path)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
           guard errno == EWOULDBLOCK else { throw SystemError("lock \(path)") }
           // Not at once: another may only look whether it is locked, and the name be that of a stream that was killed.
-          if isLocked, let running = Self.runningStream(path) { return .running(stream: running) }
+          if isLocked, let running = Self.runningStream(path) { return .inProgress(stream: running) }
           // Whoever has it has not said so yet, or is about to be done.
           isLocked = true
           usleep(2000)
@@ -51,39 +51,43 @@ extension Store {
         guard ftruncate(descriptor.number, 0) == 0,
           unsafe pwrite(descriptor.number, line, line.count, 0) == line.count
         else { throw SystemError("write \(path)") }
-        return .free(ReplayClaim(path, key: digest, request: request, descriptor, unit))
+        return .acquired(IdempotencyLock(path, key: digest, request: request, descriptor, unit))
       }
     }
   }
 
-  /// Keeps a complete answer. The claim is given back when its last user lets it go.
-  func complete(_ claim: ReplayClaim, with replay: Replay) async throws(SystemError) {
-    if claim.isSettled.withLock({ $0 }) { return }
-    try await retrying { () throws(SystemError) in try keep(replay, for: claim) }
+  /// Keeps a complete answer. The idempotencyLock is given back when its last user lets it go.
+  func complete(_ idempotencyLock: IdempotencyLock, with replay: Replay) async throws(SystemError) {
+    if idempotencyLock.isSettled.withLock({ $0 }) { return }
+    try await retrying { () throws(SystemError) in try write(replay, for: idempotencyLock) }
   }
 
-  /// Keeps a complete answer for a claim. Blocks.
-  func keep(_ replay: Replay, for claim: ReplayClaim) throws(SystemError) {
-    try replaceFile(claim.path, with: replay.file)
-    claim.settle()
+  /// Keeps a complete answer for a idempotencyLock. Blocks.
+  func write(_ replay: Replay, for idempotencyLock: IdempotencyLock) throws(SystemError) {
+    try replaceFile(idempotencyLock.path, with: replay.file)
+    idempotencyLock.settle()
   }
 
   /// Keeps a complete answer under the digest of its key. Blocks.
-  func keep(_ replay: Replay, under key: String, of user: User) throws(SystemError) {
+  func write(_ replay: Replay, under key: String, of user: User) throws(SystemError) {
     try createDirectories(replays(of: user))
     try replaceFile(self.replay(under: key, of: user), with: replay.file)
   }
 
-  /// Gives a claim up: the next request with its key is answered anew, unless a complete answer is kept.
-  func abandon(_ claim: ReplayClaim) async {
-    if claim.isSettled.withLock({ $0 }) { return }
+  /// Gives a idempotencyLock up: the next request with its key is answered anew, unless a complete answer is kept.
+  func release(_ idempotencyLock: IdempotencyLock) async {
+    if idempotencyLock.isSettled.withLock({ $0 }) { return }
     // What has its name now may be another's.
-    await pool.run { if Self.isStill(claim.path, claim.descriptor) { unsafe unlink(claim.path) } }
+    await pool.run {
+      if Self.isStill(idempotencyLock.path, idempotencyLock.descriptor) { unsafe unlink(idempotencyLock.path) }
+    }
   }
 
-  /// Removes the complete answer to a claim: what it answers with is not to be stored any more.
-  func discard(_ claim: ReplayClaim) async {
-    await pool.run { if Self.complete(claim.path)?.request == claim.request { unsafe unlink(claim.path) } }
+  /// Removes the complete answer to a idempotencyLock: what it answers with is not to be stored any more.
+  func discard(_ idempotencyLock: IdempotencyLock) async {
+    await pool.run {
+      if Self.complete(idempotencyLock.path)?.request == idempotencyLock.request { unsafe unlink(idempotencyLock.path) }
+    }
   }
 
   /// Stores the turn of a complete answer that is kept under the digest of its key, if it is not there. Blocks for the
@@ -105,7 +109,7 @@ extension Store {
   }
 
   /// Whether the complete answer to a key, by its digest, is still there.
-  func isReplayKept(under key: String, of user: User) async -> Bool {
+  func hasReplay(under key: String, of user: User) async -> Bool {
     let path = replay(under: key, of: user)
     return await pool.run { unsafe access(path, F_OK) == 0 }
   }
@@ -136,10 +140,10 @@ extension Store {
   }
 
   /// Removes what is older than an hour, of all users. Blocks.
-  func removeOldReplays() {
+  func removeExpiredReplays() {
     for user in (try? fileNames(in: root + "/users")) ?? [] {
       let directory = "\(root)/users/\(user)/replays"
-      if unsafe access(directory, F_OK) == 0 { Self.removeOld(in: directory) }
+      if unsafe access(directory, F_OK) == 0 { Self.removeExpired(in: directory) }
     }
   }
 
@@ -161,13 +165,13 @@ extension Store {
     let marker = directory + "/" + sweepMarker
     var status = stat()
     if unsafe stat(marker, &status) == 0, status.st_mtim.tv_sec > time(nil) - sweepSeconds { return }
-    removeOld(in: directory)
+    removeExpired(in: directory)
   }
 
   private static let sweepMarker = "swept"
   private static let sweepSeconds = 600
 
-  private static func removeOld(in directory: String) {
+  private static func removeExpired(in directory: String) {
     if let marker = try? openOrCreate(directory + "/" + sweepMarker, O_TRUNC) { futimens(marker.number, nil) }
     let oldest = time(nil) - replaySeconds
     for name in (try? fileNames(in: directory)) ?? [] where name != sweepMarker {

@@ -18,7 +18,7 @@ final class UnsavedTurns: Sendable {
     /// What the key is answered with as soon as the item is stored.
     var replay: Replay?
     /// The right to the key, which nobody else gets meanwhile.
-    var claim: ReplayClaim?
+    var idempotencyLock: IdempotencyLock?
     /// The file in which an earlier process has left it.
     var path: String?
 
@@ -45,12 +45,12 @@ final class UnsavedTurns: Sendable {
 
     private static func text(_ bytes: [UInt8]) -> JSON { .string(String(decoding: bytes, as: UTF8.self)) }
 
-    init(user: String, _ item: Item, replay: Replay? = nil, claim: ReplayClaim? = nil) {
+    init(user: String, _ item: Item, replay: Replay? = nil, idempotencyLock: IdempotencyLock? = nil) {
       self.user = user
       self.item = item
-      self.replay = claim == nil ? nil : replay
-      self.claim = claim
-      self.key = claim?.key
+      self.replay = idempotencyLock == nil ? nil : replay
+      self.idempotencyLock = idempotencyLock
+      self.key = idempotencyLock?.key
     }
 
     /// Nil when the file is none of ours.
@@ -106,11 +106,11 @@ final class UnsavedTurns: Sendable {
 
   var count: Int { state.withLock { $0.entries.count } }
 
-  /// Takes what could not be stored. Its claim on an Idempotency-Key, where it has one, is kept with it.
-  func add(_ item: Entry.Item, of user: User, replay: Replay? = nil, claim: ReplayClaim? = nil) {
-    let entry = Entry(user: user.name, item, replay: replay, claim: claim)
+  /// Takes what could not be stored. Its idempotencyLock on an Idempotency-Key, where it has one, is kept with it.
+  func add(_ item: Entry.Item, of user: User, replay: Replay? = nil, idempotencyLock: IdempotencyLock? = nil) {
+    let entry = Entry(user: user.name, item, replay: replay, idempotencyLock: idempotencyLock)
     if add(entry) {
-      claim?.settle()
+      idempotencyLock?.settle()
       log.error("a turn is not stored yet", ["messageId": .string(entry.id)])
     } else {
       log.error("a turn is lost: too many wait to be stored", ["messageId": .string(entry.id)])
@@ -233,10 +233,10 @@ final class UnsavedTurns: Sendable {
   private func save(_ entry: Entry) throws {
     guard let user = User(entry.user) else { throw SystemError("store the turn of \(entry.user)", code: EINVAL) }
     if let replay = entry.replay {
-      if let claim = entry.claim {
-        try store.keep(replay, for: claim)
+      if let idempotencyLock = entry.idempotencyLock {
+        try store.write(replay, for: idempotencyLock)
       } else if let key = entry.key {
-        try store.keep(replay, under: key, of: user)
+        try store.write(replay, under: key, of: user)
       }
     }
     switch entry.item {

@@ -2,7 +2,7 @@ import EventLoop
 
 /// The one right to answer the requests that carry a certain key, for as long as it is kept: a locked file, so it holds
 /// across processes, and a process that is killed gives it back.
-final class ReplayClaim: Sendable {
+final class IdempotencyLock: Sendable {
   /// The digest of the request that it was acquired for.
   let request: String
   /// The digest of the key.
@@ -27,10 +27,10 @@ final class ReplayClaim: Sendable {
   func settle() { isSettled.withLock { $0 = true } }
 }
 
-enum ReplayState: Sendable {
+enum IdempotencyState: Sendable {
   /// Nobody answers it: the caller may.
-  case free(ReplayClaim)
+  case acquired(IdempotencyLock)
   /// A stream of this id does.
-  case running(stream: String)
-  case complete(Replay)
+  case inProgress(stream: String)
+  case completed(Replay)
 }
