@@ -28,5 +28,5 @@ package final class FreedMemory: Sendable {
   }
 
   /// Does it (malloc_trim(3)). Takes milliseconds.
-  package static func giveBack() { _ = malloc_trim(0) }
+  package static func returnToSystem() { _ = malloc_trim(0) }
 }

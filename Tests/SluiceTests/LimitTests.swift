@@ -133,7 +133,7 @@ struct LimitTests {
     let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
     let store = Store(root: directory.path, pool: BlockingPool())
-    var slots: [LockedSlot] = []
+    var slots: [SharedSlot] = []
     for _ in 0..<limit { slots.append(try #require(try await store.takeSlot(of: user, limit: limit))) }
     #expect(try await store.takeSlot(of: user, limit: limit) == nil)
     #expect(try await store.takeSlot(limit: 1) != nil)

@@ -112,7 +112,7 @@ final class RequestDispatcher {
     let response: Response
     var slot: StreamSlot?
     do {
-      if isLimited { slot = try await services.requestLimiter.slot(for: context.user, context.configuration) }
+      if isLimited { slot = try await services.requestLimiter.acquireSlot(for: context.user, context.configuration) }
       response = try await handler(context)
     } catch {
       let failure = Failure(cause: error)

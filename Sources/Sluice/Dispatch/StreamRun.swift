@@ -53,7 +53,7 @@ final class StreamRun {
 
   /// A replay calls no model: it needs a slot but does not count as a message.
   func acquireSlot() async throws(Failure) {
-    slot = try await services.streamLimiter.slot(for: context.user, context.configuration)
+    slot = try await services.streamLimiter.acquireSlot(for: context.user, context.configuration)
   }
 
   /// The next request with the key generates again, unless a response to this one is stored.

@@ -2,11 +2,11 @@ import EventLoop
 
 /// The right to one stream, given back when its owner lets it go.
 final class StreamSlot: Sendable {
-  private let giveBack: @Sendable () -> Void
+  private let release: @Sendable () -> Void
 
-  init(giveBack: @escaping @Sendable () -> Void) { self.giveBack = giveBack }
+  init(release: @escaping @Sendable () -> Void) { self.release = release }
 
-  deinit { giveBack() }
+  deinit { release() }
 }
 
 /// A message that was counted, for taking it out of the count again.
@@ -27,23 +27,23 @@ final class Limiter: Sendable {
 
   private let counts = Locked(Counts())
   /// When messages were sent that the store could not count.
-  private let uncounted = Locked<[User: [ContinuousClock.Instant]]>([:])
+  private let inMemoryMessages = Locked<[User: [ContinuousClock.Instant]]>([:])
   private let log: Log
   private let store: Store
   /// Whether each stream has a process of its own, so that counting takes files.
-  private let countsProcesses: Bool
+  private let sharesSlots: Bool
 
-  init(_ store: Store, countsProcesses: Bool, log: Log) {
+  init(_ store: Store, sharesSlots: Bool, log: Log) {
     self.store = store
     self.log = log
-    self.countsProcesses = countsProcesses
+    self.sharesSlots = sharesSlots
   }
 
   /// Lets a stream in.
   ///
   /// - Throws: ``Failure/Code/overloaded``, ``Failure/Code/tooManyStreams``.
-  func slot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
-    if countsProcesses { return try await sharedSlot(for: user, configuration) }
+  func acquireSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
+    if sharesSlots { return try await acquireSharedSlot(for: user, configuration) }
     let failure: Failure? = counts.withLock { counts in
       if Self.isReached(configuration.maximumStreams, by: counts.all) { return Self.overloaded }
       let own = counts.byUser[user, default: 0]
@@ -78,7 +78,7 @@ final class Limiter: Sendable {
     } catch {
       // A disk that takes nothing is no reason to refuse, nor to let everything in: this process counts.
       log.warning("a message could not be counted in the store", ["error": .string("\(error)")])
-      guard let time = countHere(user, limit) else { return .inMemory }
+      guard let time = countInMemory(user, limit) else { return .inMemory }
       wait = time
     }
     throw Failure(.rateLimited, "No more than \(limit) messages may be sent in an hour.", retryAfter: wait)
@@ -88,7 +88,7 @@ final class Limiter: Sendable {
   func uncount(_ message: CountedMessage, of user: User) async {
     switch message {
     case .notLimited: break
-    case .inMemory: uncounted.withLock { _ = $0[user]?.popLast() }
+    case .inMemory: inMemoryMessages.withLock { _ = $0[user]?.popLast() }
     case .inStore(let time):
       do { try await store.uncountMessage(of: user, at: time) } catch {
         log.warning("a message could not be taken out of the count", ["error": .string("\(error)")])
@@ -96,11 +96,11 @@ final class Limiter: Sendable {
     }
   }
 
-  private func countHere(_ user: User, _ limit: Int) -> Duration? {
-    uncounted.withLock { uncounted in
+  private func countInMemory(_ user: User, _ limit: Int) -> Duration? {
+    inMemoryMessages.withLock { inMemoryMessages in
       let now = ContinuousClock.now
-      var recent = uncounted[user, default: []].filter { now - $0 < .seconds(3600) }
-      defer { uncounted[user] = recent }
+      var recent = inMemoryMessages[user, default: []].filter { now - $0 < .seconds(3600) }
+      defer { inMemoryMessages[user] = recent }
       if recent.count >= limit { return .seconds(3600) - (now - recent[recent.count - limit]) }
       recent.append(now)
       return nil
@@ -110,7 +110,7 @@ final class Limiter: Sendable {
   /// How many streams are in.
   var streams: Int { counts.withLock { $0.all } }
 
-  private func sharedSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
+  private func acquireSharedSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
     do {
       guard let all = try await store.takeSlot(limit: configuration.maximumStreams) else { throw Self.overloaded }
       guard let own = try await store.takeSlot(of: user, limit: configuration.streamsPerUser) else {

@@ -62,7 +62,7 @@ final class Server {
     startWatchdog()
     retryUnsaved(after: .seconds(1))
     tidyUp()
-    giveMemoryBack()
+    returnFreedMemory()
     ServiceManager.notify("READY=1")
     services.log.info(
       "ready",
@@ -181,10 +181,10 @@ final class Server {
     tidyTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in tidyUp() }
   }
 
-  private func giveMemoryBack() {
+  private func returnFreedMemory() {
     memoryTimer = reactor.schedule(after: .seconds(1)) { [unowned self] in
-      if services.freedMemory.isDue() { services.pool.submit { FreedMemory.giveBack() } }
-      giveMemoryBack()
+      if services.freedMemory.isDue() { services.pool.submit { FreedMemory.returnToSystem() } }
+      returnFreedMemory()
     }
   }
 

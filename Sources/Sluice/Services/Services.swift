@@ -59,8 +59,8 @@ final class Services: Sendable {
     turns = custom.turnStore ?? store
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)
-    requestLimiter = Limiter(store, countsProcesses: false, log: log)
-    streamLimiter = Limiter(store, countsProcesses: CGIExchange.isStarted(in: environment), log: log)
+    requestLimiter = Limiter(store, sharesSlots: false, log: log)
+    streamLimiter = Limiter(store, sharesSlots: CGIExchange.isStarted(in: environment), log: log)
     prompts = Prompts(directory: configuration.prompts)
     cors = CORS(origins: configuration.corsOrigins)
     customGenerator = custom.generator.map(TaskGenerator.init)

@@ -2,7 +2,7 @@ import EventLoop
 import Glibc
 
 /// A locked byte of a file, which its process gives back by ending, however it ends (F_OFD_SETLK, fcntl(2)).
-final class LockedSlot: Sendable {
+final class SharedSlot: Sendable {
   private let descriptor: Descriptor
 
   fileprivate init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
@@ -13,7 +13,7 @@ extension Store {
   /// Takes one of `limit` slots of all streams, or of a user's. 0 means no limit.
   ///
   /// - Returns: nil when all are taken.
-  func takeSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> LockedSlot? {
+  func takeSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> SharedSlot? {
     let directory = user.map(directory(of:)) ?? root
     return try await pool.run { () throws(SystemError) in
       try createDirectories(directory)
@@ -21,7 +21,7 @@ extension Store {
       let descriptor = try openOrCreate(path)
       var index = 0
       while limit == 0 || index < limit {
-        if descriptor.lockByte(at: index) { return LockedSlot(descriptor) }
+        if descriptor.lockByte(at: index) { return SharedSlot(descriptor) }
         guard errno == EAGAIN || errno == EACCES else { throw SystemError("lock \(path)") }
         index += 1
       }
