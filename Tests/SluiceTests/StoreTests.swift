@@ -239,19 +239,19 @@ struct UnsavedTurnsTests {
     unsaved.add(.turn(turn("b"), session: "s2"), of: ada)
     unsaved.add(.turn(turn("c"), session: "s3"), of: ada)
     unsaved.add(.turn(turn("d"), session: "s3"), of: eve)
-    unsaved.forget(session: "s3", of: ada)
+    unsaved.discard(session: "s3", of: ada)
     #expect(unsaved.retry() == 1)
     #expect(try await store.turns(of: "s2", of: ada, Page())?.map(\.id) == ["b"])
     #expect(try await store.turns(of: "s3", of: ada, Page()) == nil)
     #expect(try await store.turns(of: "s3", of: eve, Page())?.map(\.id) == ["d"])
 
     // The next process has it, until it can be stored; then its file goes.
-    unsaved.writeOut()
+    unsaved.persist()
     let next = self.unsaved(store)
-    next.takeUp()
+    next.restore()
     let files = { try FileManager.default.contentsOfDirectory(atPath: directory.path + "/unsaved") }
     #expect(try next.count == 1 && files().count == 1)
-    next.writeOut()
+    next.persist()
     #expect(try files().count == 1)
     try FileManager.default.removeItem(atPath: blocked)
     #expect(next.retry() == 0)
@@ -262,7 +262,7 @@ struct UnsavedTurnsTests {
     #expect(try await store.turns(of: "s1", of: ada, Page())?.count == 1)
 
     unsaved.add(.turn(turn("e"), session: "s4"), of: ada)
-    unsaved.forget(session: "s4", of: ada)
+    unsaved.discard(session: "s4", of: ada)
     #expect(unsaved.count == 0)
   }
 
@@ -297,11 +297,11 @@ struct UnsavedTurnsTests {
         try FileManager.default.moveItem(atPath: blocked, toPath: blocked + "2")
         _ = directory.file("state/users/ada/sessions", "no directory")
         #expect(!unsaved.store(key: key, of: ada))
-        unsaved.writeOut()
+        unsaved.persist()
         try FileManager.default.removeItem(atPath: blocked)
         try FileManager.default.moveItem(atPath: blocked + "2", toPath: blocked)
         unsaved = self.unsaved(store)
-        unsaved.takeUp()
+        unsaved.restore()
       } else {
         #expect(unsaved.store(key: key, of: ada))
       }

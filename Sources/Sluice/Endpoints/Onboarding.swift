@@ -37,7 +37,7 @@ extension Services {
     from before: OnboardingState, _ message: String, _ script: OnboardingScript, _ context: RequestContext
   ) async throws -> OnboardingState {
     guard let step = script.steps.dropFirst(before.answers.count).first else { return before }
-    return try await storing("The answer is complete, but the onboarding's state could not be stored.") {
+    return try await writingStore("The answer is complete, but the onboarding's state could not be stored.") {
       try await store.advanceOnboarding(
         of: context.user, from: before, with: OnboardingState.Answer(step: step.name, answer: message))
     }

@@ -49,21 +49,21 @@ extension Services {
       await streamLimiter.uncount(message, of: context.user)
       throw error
     }
-    try await storing("The report could not be stored.") { try await store.save(stored, of: context.user) }
+    try await writingStore("The report could not be stored.") { try await store.save(stored, of: context.user) }
     return .json(["id": .string(stored.id)], status: 201)
   }
 
   /// GET /api/reports: the user's, newest first, without the reports themselves.
   nonisolated(nonsending) func listReports(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
-    let reports = try await reading { try await store.reports(of: context.user, page) }
+    let reports = try await readingStore { try await store.reports(of: context.user, page) }
     return .json(["reports": .array(reports)])
   }
 
   /// GET /api/reports/{id}.
   nonisolated(nonsending) func readReport(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
-    guard Identifier.isValid(id), let report = try await reading({ try await store.report(id, of: context.user) })
+    guard Identifier.isValid(id), let report = try await readingStore({ try await store.report(id, of: context.user) })
     else {
       throw Failure(.notFound, "There is no such report.")
     }
@@ -84,7 +84,7 @@ extension Services {
       Replay(request: $0.request, messageID: generation.messageID, text: generation.text, result: result, title: title)
     }
     do throws(Failure) {
-      try await storing("The report could not be stored.") {
+      try await writingStore("The report could not be stored.") {
         if let idempotencyLock, let replay { try await store.complete(idempotencyLock, with: replay) }
         try await store.save(stored, of: context.user)
       }

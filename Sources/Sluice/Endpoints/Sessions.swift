@@ -7,7 +7,7 @@ extension Services {
   /// GET /api/sessions: the user's, those with the newest turns first.
   nonisolated(nonsending) func listSessions(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
-    guard let sessions = try await reading({ try await turns.sessions(of: context.user, page) }) else {
+    guard let sessions = try await readingStore({ try await turns.sessions(of: context.user, page) }) else {
       throw Failure(.notFound, "There is no session to go on after: begin again without \"before\".")
     }
     return .json([
@@ -42,8 +42,8 @@ extension Services {
     // A stream that would store its turn would begin the session again.
     let hadStreams = await generations.endSession(id, of: context.user)
     let (unsaved, user) = (unsaved, context.user)
-    await pool.run { unsaved.forget(session: id, of: user) }
-    let isDeleted = try await storing("The session could not be deleted.") {
+    await pool.run { unsaved.discard(session: id, of: user) }
+    let isDeleted = try await writingStore("The session could not be deleted.") {
       // In this order: what a replay would still have stored is then deleted with the session.
       await store.removeReplays(of: id, user)
       return try await turns.deleteSession(id, of: user)
@@ -63,7 +63,7 @@ extension Services {
     let given = try Page(context.request)
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
     // A conversation begins with its first message: before that it is empty, not missing.
-    let turns = try await reading { try await self.turns.turns(of: chat, of: context.user, page) } ?? []
+    let turns = try await readingStore { try await self.turns.turns(of: chat, of: context.user, page) } ?? []
     let rules = try await redactionRules(for: context.configuration)
     return try await pool.run { () throws(Failure) in
       var messages: [JSON] = []
@@ -83,7 +83,7 @@ extension Services {
     -> [Turn]
   {
     guard Identifier.isValid(session),
-      let turns = try await reading({ try await self.turns.turns(of: session, of: context.user, page) })
+      let turns = try await readingStore({ try await self.turns.turns(of: session, of: context.user, page) })
     else { throw Self.noSession }
     return turns
   }

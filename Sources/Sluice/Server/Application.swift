@@ -198,8 +198,8 @@ public final class Application: Sendable {
     let read = CGIExchange.readRequest(environment: environment, maximumBodyBytes: configuration.maximumBodyBytes)
     var signals: SignalWatch?
     defer { withExtendedLifetime(signals) {} }
-    services.unsaved.takeUp()
-    defer { services.unsaved.writeOut() }
+    services.unsaved.restore()
+    defer { services.unsaved.persist() }
     guard let request = read else { throw StartError(message: "the request ended before its CONTENT_LENGTH") }
     let routes = routes.withLock { $0 }
     do throws(SystemError) {

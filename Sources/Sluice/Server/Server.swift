@@ -43,7 +43,7 @@ final class Server {
   /// Starts the other loops and begins to accept.
   func start(_ sockets: [CInt], signals watched: [CInt]) throws(SystemError) {
     // Before anybody can ask for what an earlier process has left.
-    services.unsaved.takeUp()
+    services.unsaved.restore()
     addWorker(reactor.loop, thread: nil)
     for index in 1..<max(services.configuration.loops, 1) {
       let loop = try EventLoop(name: "loop \(index)")
@@ -58,7 +58,7 @@ final class Server {
           onError: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
           onAccept: { [unowned self] in distribute($0) }))
     }
-    signals = try SignalWatch(watched, on: reactor) { [unowned self] in received($0) }
+    signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
     startWatchdog()
     retryUnsaved(after: .seconds(1))
     tidyUp()
@@ -101,7 +101,7 @@ final class Server {
 
   // MARK: The end
 
-  private func received(_ signal: CInt) {
+  private func handleSignal(_ signal: CInt) {
     switch signal {
     case SIGHUP:
       // Tokens, keys and prompts are read again whenever they change; there is nothing else to reload.
@@ -170,7 +170,7 @@ final class Server {
     for listener in listeners { listener.stop() }
     services.log.info("stopped", ["streams": .integer(services.generations.count)])
     for worker in workers { worker.thread?.stop() }
-    services.unsaved.writeOut()
+    services.unsaved.persist()
     reactor.loop.stop()
   }
 

@@ -30,7 +30,7 @@ extension Services {
     defer { generations.endStoring(generation.id) }
     let isStored: Bool
     do throws(Failure) {
-      isStored = try await storing("The answer is complete, but it could not be stored.") {
+      isStored = try await writingStore("The answer is complete, but it could not be stored.") {
         if let idempotencyLock, let replay { try await store.complete(idempotencyLock, with: replay) }
         return try await turns.appendUncancelled(
           turn, to: session, of: context.user, createsSession: isNew, mayExist: idempotencyLock != nil)
@@ -56,7 +56,7 @@ extension Services {
     let turn = replay.turn
     let report = replay.report
     guard turn != nil || report != nil else { return }
-    let isKept = try await storing("The answer is complete, but it could not be stored.") {
+    let isKept = try await writingStore("The answer is complete, but it could not be stored.") {
       if let report { try await store.saveIfAbsent(report, of: user) }
       guard let turn, let session = replay.result.sessionID else { return true }
       if turns is Store { return try await store.finish(turn, in: session, key: key, user) }
@@ -69,7 +69,7 @@ extension Services {
   }
 
   /// Does what writes to the store, and counts how that went.
-  nonisolated(nonsending) func storing<Success>(
+  nonisolated(nonsending) func writingStore<Success>(
     _ message: String, _ body: () async throws -> Success
   ) async throws(Failure) -> Success {
     do {
@@ -83,7 +83,7 @@ extension Services {
   }
 
   /// Does what reads the store.
-  nonisolated(nonsending) func reading<Success>(
+  nonisolated(nonsending) func readingStore<Success>(
     _ body: () async throws -> Success
   ) async throws(Failure) -> Success {
     do { return try await body() } catch {

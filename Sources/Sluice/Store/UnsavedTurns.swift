@@ -142,7 +142,7 @@ final class UnsavedTurns: Sendable {
   }
 
   /// Drops what belongs to a session that was deleted. Blocks while it is being stored.
-  func forget(session: String, of user: User) {
+  func discard(session: String, of user: User) {
     let isMeant: (Entry) -> Bool = { entry in
       guard case .turn(_, session) = entry.item else { return false }
       return entry.user == user.name
@@ -199,7 +199,7 @@ final class UnsavedTurns: Sendable {
   }
 
   /// Takes up what an earlier process has left, and removes each file once its item is stored. Blocks.
-  func takeUp() {
+  func restore() {
     guard let directory else { return }
     for name in (try? fileNames(in: directory)) ?? [] where name.hasSuffix(".json") {
       let path = "\(directory)/\(name)"
@@ -214,7 +214,7 @@ final class UnsavedTurns: Sendable {
   }
 
   /// Keeps in files what still waits: the process ends. Blocks.
-  func writeOut() {
+  func persist() {
     guard retry(within: Self.patience) > 0 else { return }
     for entry in state.withLock({ $0.entries }) where entry.path == nil {
       do {
