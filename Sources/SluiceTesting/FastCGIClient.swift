@@ -4,7 +4,7 @@ import Foundation
 /// A FastCGI client in the web server's place, for saying things that a web server would not. Blocking.
 package final class FastCGIClient {
   private let descriptor: Descriptor
-  /// What came behind the last answer.
+  /// What came behind the last response.
   private var unread: [UInt8] = []
 
   /// Takes over a connected socket.
@@ -62,7 +62,7 @@ package final class FastCGIClient {
   package func send(_ bytes: [UInt8]) -> Bool { descriptor.sendAll(bytes) }
 
   /// What of the answer has come until its end, or until nothing comes for `timeout`.
-  package struct Answer: Sendable {
+  package struct Response: Sendable {
     package var output: [UInt8] = []
     /// Whether END_REQUEST came.
     package var isEnded = false
@@ -72,9 +72,9 @@ package final class FastCGIClient {
     package var text: String { String(decoding: output, as: UTF8.self) }
   }
 
-  /// Reads one answer.
-  package func answer(timeout: Duration = .seconds(10)) -> Answer {
-    var answer = Answer()
+  /// Reads one response.
+  package func readResponse(timeout: Duration = .seconds(10)) -> Response {
+    var response = Response()
     var bytes = exchange(&unread, with: [])
     defer { unread = bytes }
     while true {
@@ -82,18 +82,18 @@ package final class FastCGIClient {
         let length = Int(bytes[4]) << 8 | Int(bytes[5])
         let total = 8 + length + Int(bytes[6])
         guard bytes.count >= total else { break }
-        if bytes[1] == 6 { answer.output += bytes[8..<(8 + length)] }
+        if bytes[1] == 6 { response.output += bytes[8..<(8 + length)] }
         let isEnd = bytes[1] == 3
         bytes.removeFirst(total)
         if isEnd {
-          answer.isEnded = true
-          return answer
+          response.isEnded = true
+          return response
         }
       }
-      guard let more = descriptor.receive(timeout: timeout) else { return answer }
+      guard let more = descriptor.receive(timeout: timeout) else { return response }
       if more.isEmpty {
-        answer.isClosed = true
-        return answer
+        response.isClosed = true
+        return response
       }
       bytes += more
     }

@@ -143,14 +143,14 @@ public final class ScriptedUpstream: Sendable {
     }
 
     /// A whole answer of some status.
-    public func answer(_ status: String, _ body: String, more: String = "", type: String = "application/json") {
+    public func respond(_ status: String, _ body: String, more: String = "", type: String = "application/json") {
       send("HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nContent-Length: \(body.utf8.count)\r\n\(more)\r\n")
       send(body)
       keepsConnection = true
     }
 
     /// A chunk with one piece of text.
-    public func delta(_ text: String, finish: String? = nil) {
+    public func sendDelta(_ text: String, finish: String? = nil) {
       let encoded = String(decoding: (try? JSONEncoder().encode(text)) ?? Data(), as: UTF8.self)
       let reason = finish.map { "\"\($0)\"" } ?? "null"
       send(
@@ -159,17 +159,17 @@ public final class ScriptedUpstream: Sendable {
     }
 
     /// The record that ends a stream.
-    public func done() { send("data: [DONE]\n\n") }
+    public func sendDone() { send("data: [DONE]\n\n") }
 
     /// The usual answer: a head, the deltas, a finish reason, `[DONE]`.
     public func stream(_ deltas: [String], gap: Duration = .zero) {
       head()
       for text in deltas {
-        delta(text)
+        sendDelta(text)
         pause(gap)
       }
-      delta("", finish: "stop")
-      done()
+      sendDelta("", finish: "stop")
+      sendDone()
     }
 
     /// Lets time pass on this connection only.

@@ -76,7 +76,7 @@ struct ConnectionTests {
   func single() async throws {
     let (answer, _, connections) = try await serve { client in
       client.send(get("/a"))
-      let answer = client.answer()
+      let answer = client.readResponse()
       return (answer.text, answer.isEnded, client.isClosed(within: .seconds(5)))
     }
     #expect(answer.0.hasSuffix("\r\n\r\nGET /a 0"), "\(answer.0)")
@@ -89,7 +89,7 @@ struct ConnectionTests {
     let (texts, _, connections) = try await serve { client in
       (0..<5).map { index in
         client.send(get("/\(index)", keep: true))
-        return client.answer().text.split(separator: "\r\n").last.map(String.init) ?? ""
+        return client.readResponse().text.split(separator: "\r\n").last.map(String.init) ?? ""
       }
     }
     #expect(texts == (0..<5).map { "GET /\($0) 0" })
@@ -104,7 +104,7 @@ struct ConnectionTests {
       {
         client.send([byte])
       }
-      return client.answer().text
+      return client.readResponse().text
     }
     #expect(text.hasSuffix("POST /b 5"), "\(text)")
   }
@@ -116,7 +116,7 @@ struct ConnectionTests {
       client.send(
         FastCGIClient.request(
           [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "\(body.count)")], body: body))
-      return client.answer().text
+      return client.readResponse().text
     }
     #expect(text.hasSuffix("POST /b 1000000"), "\(text)")
   }
@@ -131,7 +131,7 @@ struct ConnectionTests {
           FastCGIClient.request(
             [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", announced)],
             body: [UInt8](repeating: 1, count: 2000), keepsConnection: true))
-        return client.answer().text
+        return client.readResponse().text
       }
       #expect(text.hasSuffix("POST /b 0 too large"), "\(text)")
       #expect(connections == 0)
@@ -146,7 +146,7 @@ struct ConnectionTests {
       let (answer, log, connections) = try await serve { client in
         client.send(Array(bytes[..<cut]))
         client.shutdownSending()
-        return client.answer()
+        return client.readResponse()
       }
       #expect(answer.output.isEmpty && answer.isClosed, "cut at \(cut)")
       #expect(log.isEmpty && connections == 0, "cut at \(cut): \(log)")
@@ -159,7 +159,7 @@ struct ConnectionTests {
       client.send(
         FastCGIClient.request(
           [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "50")], body: [1, 2]))
-      return client.answer()
+      return client.readResponse()
     }
     #expect(answer.output.isEmpty && answer.isClosed)
     #expect(log.isEmpty)
@@ -209,7 +209,7 @@ struct ConnectionTests {
     let start = ContinuousClock.now
     let (text, _, _) = try await serve { client in
       client.send(trap)
-      return client.answer().text
+      return client.readResponse().text
     }
     #expect(text.hasSuffix("GET /a 0"), "\(text)")
     #expect(ContinuousClock.now - start < .seconds(3))
@@ -255,7 +255,7 @@ struct ConnectionTests {
   func pipelined() async throws {
     let (texts, _, _) = try await serve { client in
       client.send(get("/1", keep: true) + get("/2", keep: true) + get("/3"))
-      return (0..<3).map { _ in client.answer().text.split(separator: "\r\n").last.map(String.init) ?? "" }
+      return (0..<3).map { _ in client.readResponse().text.split(separator: "\r\n").last.map(String.init) ?? "" }
     }
     #expect(texts == ["GET /1 0", "GET /2 0", "GET /3 0"])
   }
@@ -269,7 +269,7 @@ struct ConnectionTests {
       let request = FastCGIClient.request(
         [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b")], body: [UInt8](repeating: 1, count: 2000))
       client.send(Array(request.dropLast(8)))
-      let text = client.answer().text
+      let text = client.readResponse().text
       let record = FastCGIClient.record(5, [UInt8](repeating: 1, count: 60_000))
       while client.send(record) {}
       return text
@@ -286,7 +286,7 @@ struct ConnectionTests {
     let budget = limits.descriptors
     let (seen, _, _) = try await serve(limits: limits) { client in
       client.send(get("/a", keep: true))
-      _ = client.answer()
+      _ = client.readResponse()
       // The answer may be read before the connection waits again.
       for _ in 0..<1000 where budget.available == 0 { usleep(1000) }
       var seen = [budget.available]

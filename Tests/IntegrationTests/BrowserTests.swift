@@ -108,10 +108,10 @@ extension Integration {
     func retry() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
-        exchange.delta("Hel")
+        exchange.sendDelta("Hel")
         if exchange.request.body.contains("fail"), exchange.upstreamRequests == 1 { return exchange.reset() }
-        exchange.delta("lo", finish: "stop")
-        exchange.done()
+        exchange.sendDelta("lo", finish: "stop")
+        exchange.sendDone()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
       let browser = try await Browser()

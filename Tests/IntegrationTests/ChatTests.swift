@@ -88,7 +88,7 @@ extension Integration {
     func disconnected(afterToken: Bool) async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
-        if afterToken { exchange.delta("Hel") }
+        if afterToken { exchange.sendDelta("Hel") }
         exchange.waitForClose()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])

@@ -81,7 +81,7 @@ extension Integration {
       "what a model's server refuses for good is not called retriable, and its models and parameters keep their names")
     func upstream() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.request.body.contains("refuse") ? exchange.answer("401 No", "{}") : exchange.stream(["a"])
+        exchange.request.body.contains("refuse") ? exchange.respond("401 No", "{}") : exchange.stream(["a"])
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MAX_TOKENS": "50"])
       let refused = try await servers.posted("/api/chat", #"{"message":"refuse"}"#)

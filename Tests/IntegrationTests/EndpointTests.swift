@@ -120,8 +120,8 @@ extension Integration {
     func cutReport() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
-        exchange.delta("{\"a\":1}", finish: "length")
-        exchange.done()
+        exchange.sendDelta("{\"a\":1}", finish: "length")
+        exchange.sendDone()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
       let output = try await servers.posted("/api/ai/stream-report", #"{"input":"x","save":true}"#)

@@ -100,12 +100,12 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains("\"slow\"") { exchange.pause(.milliseconds(400)) }
         switch exchange.request.body {
-        case let body where body.contains("limit"): exchange.answer("429 Slow", "{}")
-        case let body where body.contains("system"): exchange.answer("500 Oops", "{}")
+        case let body where body.contains("limit"): exchange.respond("429 Slow", "{}")
+        case let body where body.contains("system"): exchange.respond("500 Oops", "{}")
         case let body where body.contains("cut"):
           exchange.head()
-          exchange.delta("Hel")
-        default: exchange.answer("429 Slow", "{}")
+          exchange.sendDelta("Hel")
+        default: exchange.respond("429 Slow", "{}")
         }
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "100ms"])

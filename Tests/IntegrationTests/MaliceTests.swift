@@ -12,7 +12,7 @@ extension Integration {
     @Test("of broken FastCGI records, a thousand seeds of them, leaves nothing behind and nobody unserved")
     func records() async throws {
       let sluice = try await Sluice(Self.calm)
-      #expect(try sluice.chat("first").answer().text.contains("event: done"))
+      #expect(try sluice.chat("first").readResponse().text.contains("event: done"))
       let open = sluice.descriptors
       let body = Array(#"{"message":"a b"}"#.utf8)
       let whole =
@@ -28,9 +28,9 @@ extension Integration {
         let client = try FastCGIClient(path: sluice.socket)
         for piece in whole.mutated(&random).cut(&random) where !client.send(piece) { break }
         if Bool.random(using: &random) { client.shutdownSending() }
-        if seed % 10 == 0 { _ = client.answer(timeout: .milliseconds(50)) }
+        if seed % 10 == 0 { _ = client.readResponse(timeout: .milliseconds(50)) }
         if seed % 100 == 99 {
-          try #require(try sluice.chat("between").answer().text.contains("event: done"), "seed \(seed)")
+          try #require(try sluice.chat("between").readResponse().text.contains("event: done"), "seed \(seed)")
         }
       }
       #expect(await eventually(within: .seconds(20)) { sluice.descriptors <= open + 1 })
@@ -52,7 +52,7 @@ extension Integration {
       // Or as many as this machine lets a program have.
       let count = min(10_000, Int(clamping: limit.rlim_max) - 1000)
       for _ in 0..<count { silent.append(try FastCGIClient(path: sluice.socket)) }
-      #expect(try sluice.chat("hello").answer().text.contains("event: done"))
+      #expect(try sluice.chat("hello").readResponse().text.contains("event: done"))
       #expect(sluice.memory < 100_000, "\(sluice.memory) KiB")
       #expect(await eventually(within: .seconds(30)) { sluice.descriptors <= open + 1 })
       silent = []
@@ -78,7 +78,7 @@ extension Integration {
       clients = []
       let client = try FastCGIClient(path: directory + "/s")
       client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
-      #expect(client.answer().text.contains("\"ok\""))
+      #expect(client.readResponse().text.contains("\"ok\""))
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)
     }
@@ -104,21 +104,22 @@ extension Integration {
       #expect(await eventually { sluice.program.log("stream started").count == 1 })
       // Not valid: neither the message nor the slot is lost, over and over.
       for _ in 0..<5 {
-        #expect(try post("/api/chat", "{").answer().text.hasPrefix("Status: 400 "))
-        #expect(try post("/api/reports", "{}").answer().text.hasPrefix("Status: 400 "))
-        #expect(try post("/v1/chat/completions", "{\(members)}").answer().text.hasPrefix("Status: 400 "))
+        #expect(try post("/api/chat", "{").readResponse().text.hasPrefix("Status: 400 "))
+        #expect(try post("/api/reports", "{}").readResponse().text.hasPrefix("Status: 400 "))
+        #expect(try post("/v1/chat/completions", "{\(members)}").readResponse().text.hasPrefix("Status: 400 "))
       }
-      #expect(try post("/v1/chat/completions", large).answer().text.hasPrefix("Status: 200 "))
+      #expect(try post("/v1/chat/completions", large).readResponse().text.hasPrefix("Status: 200 "))
       // No message is left: nothing is parsed any more, valid or not.
       for body in [large, "{", "{}"] {
-        #expect(try post("/v1/chat/completions", body).answer().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
-        #expect(try post("/api/reports", body).answer().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
+        #expect(
+          try post("/v1/chat/completions", body).readResponse().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
+        #expect(try post("/api/reports", body).readResponse().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
       }
-      #expect(running.answer(timeout: .seconds(20)).text.contains("event: done"))
+      #expect(running.readResponse(timeout: .seconds(20)).text.contains("event: done"))
       let path = String(repeating: "/", count: 8000)
       let client = try FastCGIClient(path: sluice.socket)
       client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", path)]))
-      #expect(client.answer().text.hasPrefix("Status: 404 "))
+      #expect(client.readResponse().text.hasPrefix("Status: 404 "))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -127,7 +128,7 @@ extension Integration {
     func memory() async throws {
       let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
         exchange.head()
-        exchange.delta("a")
+        exchange.sendDelta("a")
         exchange.waitForClose(within: .seconds(60))
       }
       let sluice = try await Sluice(Self.calm.merging(["SLUICE_UPSTREAM_URL": upstream.baseURL]) { $1 })
@@ -194,7 +195,7 @@ extension Integration {
         let clients = try (0..<count).map { index in
           try Sluice.chat("x", key: way == "keyed" ? "\(round)-\(index)" : nil, at: directory + "/s")
         }
-        texts += clients.map { $0.answer(timeout: .seconds(20)).text }
+        texts += clients.map { $0.readResponse(timeout: .seconds(20)).text }
       }
       let (done, refused) = (texts.filter { $0.contains("event: done") }, texts.filter { $0.contains("overloaded") })
       #expect(
@@ -205,7 +206,7 @@ extension Integration {
       #expect(stored.count { $0.hasSuffix(".jsonl") } == done.count)
       #expect(program.log("a connection could not be accepted").count < 40)
       // A client that comes later finds everything as it was.
-      #expect(try Sluice.chat("y", at: directory + "/s").answer().text.contains("event: done"))
+      #expect(try Sluice.chat("y", at: directory + "/s").readResponse().text.contains("event: done"))
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)
     }
@@ -227,10 +228,10 @@ extension Integration {
       for _ in 0..<60 {
         let client = try FastCGIClient(path: directory + "/s")
         client.send(health)
-        #expect(client.answer().text.contains("\"ok\""))
+        #expect(client.readResponse().text.contains("\"ok\""))
         kept.append(client)
       }
-      for _ in 0..<5 { #expect(try Sluice.chat("x", at: directory + "/s").answer().text.contains("event: done")) }
+      for _ in 0..<5 { #expect(try Sluice.chat("x", at: directory + "/s").readResponse().text.contains("event: done")) }
       withExtendedLifetime(kept) {}
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)
@@ -241,7 +242,7 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
         let text = String(repeating: "flood ", count: 500)
-        for _ in 0..<30_000 where exchange.isOpen { exchange.delta(text) }
+        for _ in 0..<30_000 where exchange.isOpen { exchange.sendDelta(text) }
       }
       let sluice = try await Sluice(
         Self.calm.merging([

@@ -18,7 +18,7 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains(#""content":"cut"}"#) {
           exchange.head()
-          return exchange.delta("So")
+          return exchange.sendDelta("So")
         }
         exchange.stream(["So", "?"])
       }

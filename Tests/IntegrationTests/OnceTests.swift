@@ -91,7 +91,7 @@ extension Integration {
         FastCGIClient.request([
           ("REQUEST_METHOD", method), ("REQUEST_URI", path), ("QUERY_STRING", parts.count == 2 ? String(parts[1]) : ""),
         ]))
-      return client.answer().text
+      return client.readResponse().text
     }
 
     private func stored(_ sluice: Sluice, _ ending: String) -> [String] {
@@ -130,7 +130,7 @@ extension Integration {
       }
       disk.clear("hold")
       #expect(await eventually { sluice.program.log("stream ended").count == 1 })
-      let again = try post(sluice, what.path, what.body).answer().text
+      let again = try post(sluice, what.path, what.body).readResponse().text
       #expect(again.contains("event: done"), "\(again)")
       #expect(upstream.requests.count == 1)
       let items = stored(sluice, what.ending).filter { !$0.contains("\"request\"") }
@@ -151,14 +151,14 @@ extension Integration {
       let environment = ["LD_PRELOAD": disk.library, "SLUICE_UPSTREAM_URL": upstream.baseURL]
       let first = try await Sluice(environment)
       try disk.set("kill", moment.call, moment.part)
-      let text = try post(first, what.path, what.body).answer(timeout: .seconds(5)).text
+      let text = try post(first, what.path, what.body).readResponse(timeout: .seconds(5)).text
       let wasKilled = !text.contains("event: done")
       disk.clear("kill")
       if wasKilled { #expect(await first.program.exitCode() == 128 + SIGKILL) } else { first.program.signal(SIGTERM) }
       _ = await first.program.exitCode()
       let second = try await Sluice(environment.merging(["SLUICE_STATE": first.directory + "/state"]) { $1 })
       for _ in 0..<2 {
-        let again = try post(second, what.path, what.body).answer().text
+        let again = try post(second, what.path, what.body).readResponse().text
         #expect(again.contains("event: done"), "\(again)")
       }
       let items = stored(first, what.ending).filter {
@@ -177,18 +177,18 @@ extension Integration {
       let upstream = try ScriptedUpstream(Self.script)
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_UPSTREAM_URL": upstream.baseURL])
       try disk.set("break", "sync", "sessions")
-      #expect(try post(sluice, Self.chat.0, Self.chat.1).answer().text.contains("store_failed"))
-      let early = try post(sluice, Self.chat.0, Self.chat.1).answer().text
+      #expect(try post(sluice, Self.chat.0, Self.chat.1).readResponse().text.contains("store_failed"))
+      let early = try post(sluice, Self.chat.0, Self.chat.1).readResponse().text
       #expect(early.hasPrefix("Status: 500") && early.contains("store_failed"), "\(early)")
       disk.clear("break")
       if inBackground {
         #expect(await eventually(within: .seconds(40)) { stored(sluice, ".jsonl").count == 1 })
       }
-      let late = try post(sluice, Self.chat.0, Self.chat.1).answer().text
+      let late = try post(sluice, Self.chat.0, Self.chat.1).readResponse().text
       #expect(late.contains("event: done"), "\(late)")
       #expect(upstream.requests.count == 1 && stored(sluice, ".jsonl").count == 1)
       // The session goes on.
-      #expect(try sluice.chat("more", session: "s").answer().text.contains("event: done"))
+      #expect(try sluice.chat("more", session: "s").readResponse().text.contains("event: done"))
       #expect(stored(sluice, ".jsonl").count == 2)
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -202,10 +202,10 @@ extension Integration {
       for (index, part) in ["replays", "reports"].enumerated() {
         try disk.set("break", "sync", part)
         let key = "r\(index)"
-        #expect(try post(sluice, Self.report.0, Self.report.1, key: key).answer().text.contains("store_failed"))
-        #expect(try post(sluice, Self.report.0, Self.report.1, key: key).answer().text.contains("store_failed"))
+        #expect(try post(sluice, Self.report.0, Self.report.1, key: key).readResponse().text.contains("store_failed"))
+        #expect(try post(sluice, Self.report.0, Self.report.1, key: key).readResponse().text.contains("store_failed"))
         disk.clear("break")
-        let late = try post(sluice, Self.report.0, Self.report.1, key: key).answer().text
+        let late = try post(sluice, Self.report.0, Self.report.1, key: key).readResponse().text
         #expect(late.contains("event: done") && late.contains("reportId"), "\(late)")
         #expect(upstream.requests.count == index + 1)
         #expect(try get(sluice, "/api/reports").components(separatedBy: "\"title\"").count == index + 2)
@@ -220,10 +220,11 @@ extension Integration {
         exchange.stream((0..<60).map { "\($0) " + String(repeating: "word ", count: 10_000) })
       }
       let sluice = try await Sluice(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAMS_PER_USER": "2"])
-      #expect(try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text.contains("event: done"))
+      #expect(
+        try post(sluice, Self.chat.0, Self.chat.1).readResponse(timeout: .seconds(30)).text.contains("event: done"))
       let before = sluice.memory
       let clients = try (0..<100).map { _ in try post(sluice, Self.chat.0, Self.chat.1) }
-      let texts = clients.map { $0.answer(timeout: .seconds(30)).text }
+      let texts = clients.map { $0.readResponse(timeout: .seconds(30)).text }
       #expect(texts.count { $0.contains("event: done") } >= 2)
       #expect(texts.allSatisfy { $0.contains("event: done") || $0.contains("too_many_streams") })
       #expect(sluice.memory < before + 100_000, "\(before) KiB before, \(sluice.memory) after")
@@ -235,15 +236,15 @@ extension Integration {
     func deletedMeanwhile() async throws {
       let disk = try await DiskControl()
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
-      #expect(try post(sluice, Self.chat.0, Self.chat.1).answer().text.contains("event: done"))
+      #expect(try post(sluice, Self.chat.0, Self.chat.1).readResponse().text.contains("event: done"))
       try disk.set("hold", "lock", "sessions")
       let again = try post(sluice, Self.chat.0, Self.chat.1)
       #expect(await disk.isHeld())
       let delete = try FastCGIClient(path: sluice.socket)
       delete.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/sessions/s")]))
       disk.clear("hold")
-      #expect(delete.answer().text.hasPrefix("Status: 204"))
-      let text = again.answer().text
+      #expect(delete.readResponse().text.hasPrefix("Status: 204"))
+      let text = again.readResponse().text
       #expect(text.contains("event: done") || text.contains("conflict"), "\(text)")
       #expect(try get(sluice, "/api/sessions/s").hasPrefix("Status: 404"))
       #expect(stored(sluice, ".jsonl").isEmpty)
@@ -264,14 +265,14 @@ extension Integration {
       let sluice = try await Sluice([
         "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": directory + "/patterns",
       ])
-      let first = try post(sluice, Self.chat.0, Self.chat.1).answer().text
-      let report = try post(sluice, Self.report.0, Self.report.1, key: "r").answer().text
+      let first = try post(sluice, Self.chat.0, Self.chat.1).readResponse().text
+      let report = try post(sluice, Self.report.0, Self.report.1, key: "r").readResponse().text
       #expect(first.contains("RET word") && report.contains("SECRET"), "\(first)\(report)")
       try "secret  SECRET\n".write(toFile: directory + "/patterns", atomically: true, encoding: .utf8)
       let id = report.components(separatedBy: "\"reportId\":\"").dropFirst().first?.prefix { $0 != "\"" } ?? ""
       for text in [
-        try post(sluice, Self.chat.0, Self.chat.1).answer().text,
-        try post(sluice, Self.report.0, Self.report.1, key: "r").answer().text,
+        try post(sluice, Self.chat.0, Self.chat.1).readResponse().text,
+        try post(sluice, Self.report.0, Self.report.1, key: "r").readResponse().text,
         try get(sluice, "/api/sessions/s"), try get(sluice, "/messages/?chat_id=s"),
         try get(sluice, "/api/reports/\(id)"),
       ] {
@@ -295,8 +296,8 @@ extension Integration {
       let sluice = try await Sluice([
         "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": directory + "/patterns",
       ])
-      let first = try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text
-      let again = try post(sluice, Self.chat.0, Self.chat.1).answer(timeout: .seconds(30)).text
+      let first = try post(sluice, Self.chat.0, Self.chat.1).readResponse(timeout: .seconds(30)).text
+      let again = try post(sluice, Self.chat.0, Self.chat.1).readResponse(timeout: .seconds(30)).text
       func words(_ text: String) -> String {
         text.components(separatedBy: "event: token\ndata: {\"t\":\"").dropFirst().map { $0.prefix { $0 != "\"" } }
           .joined()
@@ -318,16 +319,16 @@ extension Integration {
     @Test("stops its streams, the first of which has begun it too, and stays away", arguments: [false, true])
     func running(isNew: Bool) async throws {
       let sluice = try await Sluice(["SLUICE_ECHO_GAP": "20ms"])
-      if !isNew { #expect(try sluice.chat("before", session: "s").answer().text.contains("event: done")) }
+      if !isNew { #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done")) }
       let client = try sluice.chat(String(repeating: "word ", count: 500), session: "s")
       #expect(client.waitForOutput())
-      #expect(try ask(sluice, "DELETE").answer().text.hasPrefix("Status: 204"))
-      #expect(client.answer().text.contains("event: cancelled"))
-      #expect(try ask(sluice, "GET").answer().text.hasPrefix("Status: 404"))
-      #expect(try ask(sluice, "DELETE").answer().text.hasPrefix("Status: 404"))
+      #expect(try ask(sluice, "DELETE").readResponse().text.hasPrefix("Status: 204"))
+      #expect(client.readResponse().text.contains("event: cancelled"))
+      #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
+      #expect(try ask(sluice, "DELETE").readResponse().text.hasPrefix("Status: 404"))
       // It can be begun again.
-      #expect(try sluice.chat("after", session: "s").answer().text.contains("event: done"))
-      #expect(try ask(sluice, "GET").answer().text.contains("after"))
+      #expect(try sluice.chat("after", session: "s").readResponse().text.contains("event: done"))
+      #expect(try ask(sluice, "GET").readResponse().text.contains("after"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -341,9 +342,9 @@ extension Integration {
       #expect(await disk.isHeld())
       let delete = try ask(sluice, "DELETE")
       disk.clear("hold")
-      #expect(delete.answer().text.hasPrefix("Status: 204"))
-      #expect(client.answer().text.contains("event: "))
-      #expect(try ask(sluice, "GET").answer().text.hasPrefix("Status: 404"))
+      #expect(delete.readResponse().text.hasPrefix("Status: 204"))
+      #expect(client.readResponse().text.contains("event: "))
+      #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -352,17 +353,17 @@ extension Integration {
     func unsaved() async throws {
       let disk = try await DiskControl()
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
-      #expect(try sluice.chat("before", session: "s").answer().text.contains("event: done"))
+      #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done"))
       try disk.set("break", "sync", "sessions")
-      #expect(try sluice.chat("x", session: "s").answer().text.contains("store_failed"))
+      #expect(try sluice.chat("x", session: "s").readResponse().text.contains("store_failed"))
       // Caught while it is stored after all.
       try disk.set("hold", "lock", "sessions")
       disk.clear("break")
       #expect(await disk.isHeld())
       let delete = try ask(sluice, "DELETE")
       disk.clear("hold")
-      #expect(delete.answer().text.hasPrefix("Status: 204"))
-      #expect(try ask(sluice, "GET").answer().text.hasPrefix("Status: 404"))
+      #expect(delete.readResponse().text.hasPrefix("Status: 204"))
+      #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -380,7 +381,7 @@ extension Integration {
       sluice.program.signal(SIGTERM)
       #expect(await eventually { !sluice.program.log("draining").isEmpty })
       disk.clear("hold")
-      #expect(client.answer(timeout: .seconds(20)).text.contains("event: done"))
+      #expect(client.readResponse(timeout: .seconds(20)).text.contains("event: done"))
       #expect(await sluice.program.exitCode() == 0)
     }
   }

@@ -13,10 +13,10 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         switch exchange.request.body {
         case let body where body.contains("fail"):
-          exchange.answer("500 Oops", "{\"error\":{\"message\":\"\(key) \(said)\",\"type\":\"bad\"}}")
+          exchange.respond("500 Oops", "{\"error\":{\"message\":\"\(key) \(said)\",\"type\":\"bad\"}}")
         case let body where body.contains("cut"):
           exchange.head()
-          exchange.delta(answered)
+          exchange.sendDelta(answered)
         default: exchange.stream([answered])
         }
       }
@@ -68,16 +68,16 @@ extension Integration {
         exchange.head()
         let isReport = exchange.request.body.contains("assessment")
         if exchange.request.body.contains("ESCAPED") {
-          exchange.delta(#"{"ada\u0040example.org":["see ada\u0040example.org"]}"#, finish: "stop")
-          return exchange.done()
+          exchange.sendDelta(#"{"ada\u0040example.org":["see ada\u0040example.org"]}"#, finish: "stop")
+          return exchange.sendDone()
         }
         for piece in [isReport ? "{\"a\":\"" : "Ask ", "ad", "a@exa", "mple.o", "rg", isReport ? "\"}" : ", or call."] {
-          exchange.delta(piece)
+          exchange.sendDelta(piece)
           exchange.pause(.milliseconds(5))
         }
         if exchange.request.body.contains("CUT") { return }
-        exchange.delta("", finish: "stop")
-        exchange.done()
+        exchange.sendDelta("", finish: "stop")
+        exchange.sendDone()
       }
       let file = FileManager.default.temporaryDirectory.path + "/sluice-redact-\(UUID().uuidString)"
       let pattern = #"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"#
@@ -125,10 +125,10 @@ extension Integration {
     func patternsBreak() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
-        exchange.delta(#"{"mail":"ada\u0040example.org","#)
+        exchange.sendDelta(#"{"mail":"ada\u0040example.org","#)
         exchange.pause(.milliseconds(300))
-        exchange.delta(#""b":"ada@example.org"}"#, finish: "stop")
-        exchange.done()
+        exchange.sendDelta(#""b":"ada@example.org"}"#, finish: "stop")
+        exchange.sendDone()
       }
       let file = FileManager.default.temporaryDirectory.path + "/sluice-redact-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: file) }
@@ -145,7 +145,7 @@ extension Integration {
             ], body: body))
         #expect(client.waitForOutput())
         try broken.write(toFile: file, atomically: true, encoding: .utf8)
-        let text = client.answer().text
+        let text = client.readResponse().text
         let done = text.components(separatedBy: "event: done\n").last ?? ""
         #expect(done.contains("[redacted]") && !done.contains("example.org"), "\(text)")
         let files =
@@ -165,7 +165,7 @@ extension Integration {
     func errorLog() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
-        exchange.delta("a")
+        exchange.sendDelta("a")
         exchange.waitForClose(within: .seconds(20))
       }
       let site = try await Site(

@@ -14,7 +14,7 @@ extension Integration {
       #expect(await eventually { !sluice.program.log("stream started").isEmpty })
       sluice.program.signal(SIGTERM)
       #expect(await eventually { !sluice.program.log("draining").isEmpty })
-      #expect(client.answer().text.contains("event: done"))
+      #expect(client.readResponse().text.contains("event: done"))
       #expect(await sluice.program.exitCode() == 0)
     }
 
@@ -30,7 +30,7 @@ extension Integration {
         let other = try FastCGIClient(path: sluice.socket)
         other.send(
           FastCGIClient.request([("REQUEST_METHOD", path == "/api/chat" ? "POST" : "GET"), ("REQUEST_URI", path)]))
-        let text = other.answer().text
+        let text = other.readResponse().text
         #expect(
           text.hasPrefix("Status: 503 ") && text.contains("shutting_down") && text.contains("Retry-After: "), "\(text)")
         #expect(ContinuousClock.now - start < .seconds(2))
@@ -38,8 +38,8 @@ extension Integration {
       let id = sluice.program.log("stream started").first?["stream"] as? String ?? ""
       let stop = try FastCGIClient(path: sluice.socket)
       stop.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/streams/\(id)")]))
-      #expect(stop.answer().text.hasPrefix("Status: 204 "))
-      #expect(client.answer().text.contains("event: cancelled"))
+      #expect(stop.readResponse().text.hasPrefix("Status: 204 "))
+      #expect(client.readResponse().text.contains("event: cancelled"))
       #expect(await sluice.program.exitCode() == 0)
     }
 
@@ -68,7 +68,9 @@ extension Integration {
           "SLUICE_ECHO_GAP": "0", "SLUICE_LOG": "debug",
         ])
       #expect(await eventually { (try? FastCGIClient(path: directory + "/s")) != nil })
-      for _ in 0..<20 { #expect(try Sluice.chat("a b", at: directory + "/s").answer().text.contains("event: done")) }
+      for _ in 0..<20 {
+        #expect(try Sluice.chat("a b", at: directory + "/s").readResponse().text.contains("event: done"))
+      }
       let pid = try #require(Int32(program.output.trimmingCharacters(in: .whitespacesAndNewlines)))
       kill(pid, SIGTERM)
       let code = await program.exitCode(within: .seconds(10))
@@ -82,7 +84,7 @@ extension Integration {
       let client = try sluice.chat(manyWords)
       #expect(await eventually { !sluice.program.log("stream started").isEmpty })
       sluice.program.signal(SIGTERM)
-      let text = client.answer().text
+      let text = client.readResponse().text
       #expect(text.contains("event: error\ndata: {\"code\":\"shutting_down\""), "\(text.suffix(300))")
       #expect(await sluice.program.exitCode() == 0)
       #expect(sluice.program.log("stream ended").first?["outcome"] as? String == "shutdown")
@@ -105,7 +107,7 @@ extension Integration {
       let start = ContinuousClock.now
       let client = try FastCGIClient(path: sluice.socket)
       client.send(request)
-      #expect(client.answer().text.contains("\"status\":\"ok\""))
+      #expect(client.readResponse().text.contains("\"status\":\"ok\""))
       #expect(ContinuousClock.now - start < .seconds(2))
       withExtendedLifetime(others) {}
     }
@@ -119,10 +121,10 @@ extension Integration {
         let id = try #require(line["stream"] as? String)
         let client = try FastCGIClient(path: sluice.socket)
         client.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/streams/\(id)")]))
-        #expect(client.answer().text.hasPrefix("Status: 204"))
+        #expect(client.readResponse().text.hasPrefix("Status: 204"))
       }
       for client in clients {
-        #expect(client.answer().text.hasSuffix("event: cancelled\ndata: {\"reason\":\"stopped\"}\n\n"))
+        #expect(client.readResponse().text.hasSuffix("event: cancelled\ndata: {\"reason\":\"stopped\"}\n\n"))
       }
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -173,7 +175,7 @@ extension Integration {
       #expect(await eventually { FileManager.default.fileExists(atPath: directory + "/s") })
       let client = try FastCGIClient(path: directory + "/s")
       client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
-      #expect(client.answer().text.contains("\"status\":\"ok\""), "\(activator.errors)")
+      #expect(client.readResponse().text.contains("\"status\":\"ok\""), "\(activator.errors)")
       activator.signal(SIGTERM)
       #expect(await activator.exitCode() == 0)
       let verify = try Program(
@@ -199,7 +201,7 @@ extension Integration {
       ] {
         let client = try FastCGIClient(path: sluice.socket)
         client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", path)]))
-        let text = client.answer().text
+        let text = client.readResponse().text
         #expect(text.contains(expected), "\(text)")
       }
       sluice.program.signal(SIGTERM)
@@ -224,12 +226,12 @@ extension Integration {
     func relay() async throws {
       let sluice = try await Sluice(executable: "sluice-relay")
       let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/summary"), ("HTTP_X_USER", "ada")]
-      let text = try ask(sluice, post, body: #"{"text":"four words are here"}"#).answer().text
+      let text = try ask(sluice, post, body: #"{"text":"four words are here"}"#).readResponse().text
       #expect(text.contains(#"data: {"line":"19 characters,\n"}"#) && text.contains("Summarised for ada."), "\(text)")
       #expect(text.contains("event: end\ndata: {\"ok\":true}"), "\(text)")
-      #expect(try ask(sluice, Array(post.dropLast()), body: "{}").answer().text.contains("Say who you are"))
-      #expect(try ask(sluice, post, body: "{}").answer().text.contains("bad_request"))
-      let version = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/version")]).answer().text
+      #expect(try ask(sluice, Array(post.dropLast()), body: "{}").readResponse().text.contains("Say who you are"))
+      #expect(try ask(sluice, post, body: "{}").readResponse().text.contains("bad_request"))
+      let version = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/version")]).readResponse().text
       #expect(version.contains(#"{"version":"1"}"#), "\(version)")
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -243,7 +245,7 @@ extension Integration {
       let sluice = try await Sluice(
         ["SLUICE_DRAIN_TIMEOUT": "100ms"], executable: "sluice-log-tail", arguments: [log])
       let client = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/log")])
-      let answer = Task.detached { client.answer().text }
+      let answer = Task.detached { client.readResponse().text }
       let writing = try #require(FileHandle(forWritingAtPath: log))
       #expect(await eventually { sluice.program.errors.contains("stream started") })
       try writing.seekToEnd()

@@ -13,20 +13,20 @@ extension Integration {
     func soak() async throws {
       let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
         let body = exchange.request.body
-        if body.contains("refuse") { return exchange.answer("503 No", "{}") }
+        if body.contains("refuse") { return exchange.respond("503 No", "{}") }
         if body.contains("close") { return }
         if body.contains("silent") {
           exchange.waitForClose()
           return
         }
         exchange.head()
-        exchange.delta("Hel")
+        exchange.sendDelta("Hel")
         if body.contains("cut") { return }
         if body.contains("reset") { return exchange.reset() }
         if body.contains("junk") { exchange.send("data: {\n\n") }
         if body.contains("hang") { exchange.waitForClose() }
-        exchange.delta("lo", finish: "stop")
-        exchange.done()
+        exchange.sendDelta("lo", finish: "stop")
+        exchange.sendDone()
       }
       let sluice = try await Sluice([
         "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0",
@@ -35,7 +35,7 @@ extension Integration {
       func health() throws -> String {
         let client = try FastCGIClient(path: sluice.socket)
         client.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")]))
-        return client.answer().text
+        return client.readResponse().text
       }
       let expected = [
         "whole": "event: done", "refuse": "upstream_error", "close": "upstream_error", "junk": "upstream_error",
@@ -57,7 +57,7 @@ extension Integration {
             case "hang": _ = client.waitForOutput()
             case _ where Int.random(in: 0..<4, using: &random) == 0: break
             default:
-              let text = client.answer().text
+              let text = client.readResponse().text
               let expected = expected[way] ?? "upstream_truncated"
               #expect(text.contains(expected), "seed \(seed), \(way): \(text)")
             }

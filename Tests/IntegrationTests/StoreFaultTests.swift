@@ -66,16 +66,16 @@ extension Integration {
       let sluice = try await Sluice([
         "SLUICE_STATE": disk.path, "SLUICE_MESSAGES_PER_HOUR": "0", "SLUICE_ECHO_GAP": "0",
       ])
-      #expect(try sluice.chat("before", session: "s").answer().text.contains("event: done"))
+      #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done"))
       disk.fill()
       let long = String(repeating: "word ", count: 2000)
-      let answer = try sluice.chat(long, session: "s").answer().text
+      let answer = try sluice.chat(long, session: "s").readResponse().text
       #expect(answer.contains("event: error") && answer.contains("store_failed") && !answer.contains("event: done"))
       #expect(contents(disk.path) == ["before"])
       disk.empty()
       #expect(await eventually(within: .seconds(30)) { contents(disk.path).count == 2 })
       #expect(contents(disk.path) == ["before", long])
-      #expect(try sluice.chat("after", session: "s").answer().text.contains("event: done"))
+      #expect(try sluice.chat("after", session: "s").readResponse().text.contains("event: done"))
       #expect(contents(disk.path) == ["before", long, "after"])
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -91,10 +91,10 @@ extension Integration {
       let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: runtime) }
       let first = try await Sluice(environment.merging(["RUNTIME_DIRECTORY": runtime]) { $1 })
-      #expect(try first.chat("before").answer().text.contains("event: done"))
+      #expect(try first.chat("before").readResponse().text.contains("event: done"))
       try await disk.remount("ro")
-      #expect(try first.chat("secret words").answer().text.contains("store_failed"))
-      #expect(try first.chat("more").answer().text.contains("rate_limited"))
+      #expect(try first.chat("secret words").readResponse().text.contains("store_failed"))
+      #expect(try first.chat("more").readResponse().text.contains("rate_limited"))
       first.program.signal(SIGTERM)
       #expect(await first.program.exitCode() == 0)
       let left = try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved")
@@ -170,11 +170,11 @@ extension Integration {
       #expect(await compiler.exitCode() == 0, "\(compiler.errors)")
       let sluice = try await Sluice(["LD_PRELOAD": directory + "/sync.so", "SLUICE_ECHO_GAP": "0"])
       try "".write(toFile: directory + "/broken", atomically: true, encoding: .utf8)
-      #expect(try sluice.chat("one", session: "s").answer().text.contains("store_failed"))
+      #expect(try sluice.chat("one", session: "s").readResponse().text.contains("store_failed"))
       #expect(contents(sluice.directory + "/state").isEmpty)
       try FileManager.default.removeItem(atPath: directory + "/broken")
       #expect(await eventually(within: .seconds(30)) { contents(sluice.directory + "/state") == ["one"] })
-      #expect(try sluice.chat("two", session: "s").answer().text.contains("event: done"))
+      #expect(try sluice.chat("two", session: "s").readResponse().text.contains("event: done"))
       #expect(contents(sluice.directory + "/state") == ["one", "two"])
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -195,7 +195,7 @@ extension Integration {
         #expect(await eventually { sluice.program.log("stream ended").count >= 10 + 30 * round })
         sluice.program.signal(SIGKILL)
         for client in clients {
-          let text = client.answer().text
+          let text = client.readResponse().text
           guard let data = text.components(separatedBy: "event: done\ndata: ").dropFirst().first else { continue }
           let json = try JSON(parsing: Array((data.split(separator: "\n").first ?? "").utf8))
           seen.insert(json["messageId"]?.string ?? "?")
@@ -220,7 +220,7 @@ extension Integration {
       ]
       let both = [try await Sluice(environment), try await Sluice(environment)]
       let clients = try (0..<200).map { try both[$0 % 2].chat("stream \($0)", session: "s") }
-      let answers = clients.map { $0.answer().text }
+      let answers = clients.map { $0.readResponse().text }
       // The messages of an hour are counted by both together.
       #expect(answers.count { $0.contains("event: done") } == 150)
       #expect(answers.count { $0.contains("rate_limited") } == 50)

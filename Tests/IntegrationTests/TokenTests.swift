@@ -68,7 +68,7 @@ extension Integration {
           FastCGIClient.request([
             ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/api/sessions"), ("HTTP_AUTHORIZATION", "Bearer \(token)"),
           ]))
-        return String(client.answer().text.dropFirst("Status: ".count).prefix(3))
+        return String(client.readResponse().text.dropFirst("Status: ".count).prefix(3))
       }
       #expect(try file.tokens.map(status) == ["200", "200"])
       let lines = try String(contentsOfFile: file.path, encoding: .utf8).split(separator: "\n")

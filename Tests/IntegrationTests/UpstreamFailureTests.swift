@@ -9,14 +9,14 @@ extension Integration {
     private static let script: ScriptedUpstream.Script = { exchange in
       let word = exchange.request.body.components(separatedBy: "\"content\":\"").last?.prefix { $0 != "\"" } ?? ""
       switch word {
-      case "500": exchange.answer("500 Oops", "{}")
-      case "401": exchange.answer("401 No", "{}")
-      case "429": exchange.answer("429 Slow", "{}", more: "Retry-After: 9\r\n")
+      case "500": exchange.respond("500 Oops", "{}")
+      case "401": exchange.respond("401 No", "{}")
+      case "429": exchange.respond("429 Slow", "{}", more: "Retry-After: 9\r\n")
       case "close": break
       case "silent": exchange.waitForClose()
       default:
         exchange.head()
-        exchange.delta("Hel")
+        exchange.sendDelta("Hel")
         exchange.pause(.milliseconds(50))
         switch word {
         case "reset": exchange.reset()
@@ -93,7 +93,7 @@ extension Integration {
     func stopped(version: String) async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
-        exchange.delta("a")
+        exchange.sendDelta("a")
         // One that holds the connection beside the others says nothing either.
         exchange.waitForClose(within: .seconds(30))
       }

@@ -57,7 +57,7 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains("again"), exchange.request.body.contains("cut") {
           exchange.head()
-          return exchange.delta("Hel")
+          return exchange.sendDelta("Hel")
         }
         exchange.stream(["Hel", "lo"], gap: .milliseconds(150))
       }

@@ -153,7 +153,7 @@ struct EmbeddingTests {
   func swallowed(_ swallow: Swallow) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
-      exchange.delta("partial")
+      exchange.sendDelta("partial")
       exchange.waitForClose()
     }
     let fixture = try InMemory([
@@ -458,7 +458,7 @@ struct EmbeddingTests {
     running.cancel()
     #expect(await eventually { application.isDraining })
     gate.open()
-    let text = await Task.detached { client.answer().text }.value
+    let text = await Task.detached { client.readResponse().text }.value
     #expect(text.contains("\"b\"") && text.contains("event: done"), "\(text)")
     try await running.value
   }

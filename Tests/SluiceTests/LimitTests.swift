@@ -20,13 +20,13 @@ private final class Fixture {
     self.reactor = reactor
     upstream = try ScriptedUpstream { exchange in
       let body = exchange.request.body
-      if body.contains("refuse") { return exchange.answer("500 Oops", "{}") }
+      if body.contains("refuse") { return exchange.respond("500 Oops", "{}") }
       if body.contains("silent") { _ = exchange.waitForClose() } else { exchange.head() }
-      exchange.delta("Hel")
+      exchange.sendDelta("Hel")
       if body.contains("cut") { return exchange.reset() }
       if body.contains("hang") { _ = exchange.waitForClose() }
-      exchange.delta("lo", finish: "stop")
-      exchange.done()
+      exchange.sendDelta("lo", finish: "stop")
+      exchange.sendDone()
     }
     services = Services(asking: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)

@@ -14,7 +14,8 @@ struct ModelListTests {
   @Test("is the upstream's, as it came, and is not requested again within a minute")
   func passedOn() async throws {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.answer("200 OK", #"{"object":"list","data":[{"id":"a","owned_by":"x","n":1.50},{"noid":1},{"id":"b"}]}"#)
+      exchange.respond(
+        "200 OK", #"{"object":"list","data":[{"id":"a","owned_by":"x","n":1.50},{"noid":1},{"id":"b"}]}"#)
     }
     for response in try await list(upstream.baseURL) {
       #expect(response.body == #"{"object":"list","data":[{"id":"a","owned_by":"x","n":1.50},{"id":"b"}]}"# + "\n")
@@ -25,21 +26,21 @@ struct ModelListTests {
 
   @Test("is the configured model where there is one")
   func configured() async throws {
-    let upstream = try ScriptedUpstream { $0.answer("500 No", "") }
+    let upstream = try ScriptedUpstream { $0.respond("500 No", "") }
     let response = try await list(upstream.baseURL, ["SLUICE_MODEL": "m"])[0]
     #expect(response.json?["data"].map { "\($0)" }?.contains("m") == true && upstream.requests.isEmpty, "\(response)")
   }
 
   @Test("is empty where the upstream has none", arguments: ["404 Not Found", "405 Method Not Allowed", "200 OK"])
   func none(status: String) async throws {
-    let upstream = try ScriptedUpstream { $0.answer(status, "<html>") }
+    let upstream = try ScriptedUpstream { $0.respond(status, "<html>") }
     for response in try await list(upstream.baseURL) { #expect(response.json?["data"] == .array([]), "\(response)") }
     #expect(upstream.requests.count == 1)
   }
 
   @Test("fails as a stream would where the upstream fails, and is requested again then")
   func failed() async throws {
-    let upstream = try ScriptedUpstream { $0.answer("500 No", "{}") }
+    let upstream = try ScriptedUpstream { $0.respond("500 No", "{}") }
     for response in try await list(upstream.baseURL) {
       #expect(response.status == 502 && response.json?["error"]?["code"] == "upstream_error", "\(response)")
     }

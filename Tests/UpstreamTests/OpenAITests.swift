@@ -55,7 +55,7 @@ struct OpenAITests {
     arguments: ["500 Oops", "401 No", "404 Gone"])
   func refusal(status: String) async throws {
     let upstream = try ScriptedUpstream {
-      $0.answer(status, #"{"error":{"message":"bad key sk-1","type":"auth_error"}}"#)
+      $0.respond(status, #"{"error":{"message":"bad key sk-1","type":"auth_error"}}"#)
     }
     let error = try #require(try await ask(upstream, key: "sk-1").error)
     #expect(error.code == .failed)
@@ -80,7 +80,7 @@ struct OpenAITests {
 
   @Test("that asks for patience says for how long")
   func rateLimited() async throws {
-    let upstream = try ScriptedUpstream { $0.answer("429 Slow", "{}", more: "Retry-After: 7\r\n") }
+    let upstream = try ScriptedUpstream { $0.respond("429 Slow", "{}", more: "Retry-After: 7\r\n") }
     let error = try #require(try await ask(upstream).error)
     #expect(error.code == .rateLimited && error.retryAfter == .seconds(7))
   }
@@ -93,13 +93,13 @@ struct OpenAITests {
         locale: Locale(identifier: "en_US_POSIX"), timeZone: .gmt, calendar: Calendar(identifier: .gregorian)))
     for (status, code) in [("429 Slow", GeneratorError.Code.rateLimited), ("503 Full", .failed)] {
       for (value, range) in [("7", 7...7), (date, 500...601), ("Thu, 01 Jan 1970 00:00:10 GMT", 0...0)] {
-        let upstream = try ScriptedUpstream { $0.answer(status, "{}", more: "Retry-After: \(value)\r\n") }
+        let upstream = try ScriptedUpstream { $0.respond(status, "{}", more: "Retry-After: \(value)\r\n") }
         let error = try #require(try await ask(upstream).error)
         let seconds = error.retryAfter.map { Int($0.components.seconds) } ?? -1
         #expect(error.code == code && range.contains(seconds), "\(status), \(value): \(error)")
       }
     }
-    let upstream = try ScriptedUpstream { $0.answer("503 Full", "{}", more: "Retry-After: soon\r\n") }
+    let upstream = try ScriptedUpstream { $0.respond("503 Full", "{}", more: "Retry-After: soon\r\n") }
     #expect(try await ask(upstream).error?.retryAfter == nil)
   }
 
@@ -108,8 +108,8 @@ struct OpenAITests {
     let upstream = try ScriptedUpstream { exchange in
       exchange.send("HTTP/1.1 103 Early Hints\r\nContent-Type: text/html\r\nRetry-After: 5\r\n\r\n")
       exchange.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-      exchange.delta("Hi", finish: "stop")
-      exchange.done()
+      exchange.sendDelta("Hi", finish: "stop")
+      exchange.sendDone()
     }
     let result = try await ask(upstream)
     #expect(result.text == "Hi" && result.error == nil, "\(result)")
@@ -136,7 +136,7 @@ struct OpenAITests {
       // The first is answered and its connection kept; the second finds that connection closed.
       if exchange.upstreamRequests == 2 { return }
       let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
-      exchange.answer("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
+      exchange.respond("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
     }
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
     let long = String(repeating: "é", count: 300_000)
@@ -169,7 +169,7 @@ struct OpenAITests {
 
   @Test("that does not stream is a failure, and so is an error under status 200")
   func notStreamed() async throws {
-    let upstream = try ScriptedUpstream { $0.answer("200 OK", #"{"error":{"message":"x","type":"overloaded"}}"#) }
+    let upstream = try ScriptedUpstream { $0.respond("200 OK", #"{"error":{"message":"x","type":"overloaded"}}"#) }
     let error = try #require(try await ask(upstream).error)
     #expect(error.code == .failed && error.detail?.contains("overloaded") == true, "\(error)")
   }
@@ -178,7 +178,7 @@ struct OpenAITests {
   func truncated(resets: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
-      exchange.delta("Hel")
+      exchange.sendDelta("Hel")
       exchange.pause(.milliseconds(50))
       if resets { exchange.reset() }
     }
@@ -204,7 +204,7 @@ struct OpenAITests {
   @Test("that closes a kept connection instead of answering has failed, after one more try on a new one")
   func keptThenClosed() async throws {
     let upstream = try ScriptedUpstream { exchange in
-      if exchange.request.body.contains("refuse") { exchange.answer("500 Oops", "{}") }
+      if exchange.request.body.contains("refuse") { exchange.respond("500 Oops", "{}") }
     }
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
     let codes = try await onLoop { reactor -> [GeneratorError.Code] in
@@ -236,7 +236,7 @@ struct OpenAITests {
   func noEnd() async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
-      exchange.delta("Hi", finish: "stop")
+      exchange.sendDelta("Hi", finish: "stop")
       exchange.waitForClose()
     }
     let result = try await ask(upstream)
@@ -247,7 +247,7 @@ struct OpenAITests {
   func reuse() async throws {
     let upstream = try ScriptedUpstream { exchange in
       let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
-      exchange.answer("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
+      exchange.respond("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
     }
     let result = try await ask(upstream, times: 5)
     #expect(result.text == "a" && result.error == nil)
@@ -260,7 +260,7 @@ struct OpenAITests {
   func cancelled(afterToken: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
-      if afterToken { exchange.delta("a") }
+      if afterToken { exchange.sendDelta("a") }
       exchange.waitForClose()
     }
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)

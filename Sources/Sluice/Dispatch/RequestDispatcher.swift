@@ -46,7 +46,7 @@ final class RequestDispatcher {
     case .call(let context, let route):
       switch route.action {
       case .handle(let handler):
-        if let writer = writer.take() { await answer(context, handler, isLimited: !route.isPublic, writer) }
+        if let writer = writer.take() { await handle(context, handler, isLimited: !route.isPublic, writer) }
       case .stream(let endpoint):
         return StreamRun(context, route: route.path.text, endpoint, services, reactor)
       }
@@ -106,7 +106,7 @@ final class RequestDispatcher {
     return Response(head)
   }
 
-  private func answer(
+  private func handle(
     _ context: RequestContext, _ handler: @escaping RouteHandler, isLimited: Bool, _ writer: consuming ResponseWriter
   ) async {
     let response: Response

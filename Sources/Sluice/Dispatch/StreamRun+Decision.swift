@@ -106,6 +106,6 @@ extension Configuration {
   /// What each generation at a location is allowed.
   var generationLimits: GenerationLimits {
     GenerationLimits(
-      firstToken: firstTokenTimeout, idle: idleTimeout, total: streamTimeout, maximumTextBytes: maximumAnswerBytes)
+      firstToken: firstTokenTimeout, idle: idleTimeout, total: streamTimeout, maximumTextBytes: maximumResponseBytes)
   }
 }

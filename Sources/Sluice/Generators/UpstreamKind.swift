@@ -45,7 +45,7 @@ extension GeneratorKind {
       let environment = resources.environment
       let generator = OpenAIGenerator(
         baseURL: settings.url ?? "", certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
-        maximumIdleConnections: resources.maximumIdleConnections, maximumTextBytes: configuration.maximumAnswerBytes,
+        maximumIdleConnections: resources.maximumIdleConnections, maximumTextBytes: configuration.maximumResponseBytes,
         isShortOfDescriptors: resources.isShortOfDescriptors,
         key: {
           try key.map { file in

@@ -42,7 +42,7 @@ struct Configuration: Sendable {
   // Size.
   var maximumBodyBytes = 1 << 20
   var maximumMessageBytes = 64 << 10
-  var maximumAnswerBytes = 4 << 20
+  var maximumResponseBytes = 4 << 20
   var historyTurns = 50
 
   // Place.

@@ -80,7 +80,7 @@ struct Setting: Sendable {
       (c, text) throws(SettingError) in c.maximumMessageBytes = try SettingValue.size(text)
     },
     global("SLUICE_MAX_ANSWER", "the longest answer; default 4M") {
-      (c, text) throws(SettingError) in c.maximumAnswerBytes = try SettingValue.size(text)
+      (c, text) throws(SettingError) in c.maximumResponseBytes = try SettingValue.size(text)
     },
     perLocation("SLUICE_HISTORY", "how many earlier turns go with a question; default 50") {
       (c, text) throws(SettingError) in c.historyTurns = try SettingValue.count(text)
