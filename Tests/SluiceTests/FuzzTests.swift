@@ -8,7 +8,7 @@ import Testing
 @testable import Sluice
 
 /// Nothing from outside traps, whatever it is; more of it is in Tests/run --fuzz.
-@Suite("Junk")
+@Suite("Malformed input")
 struct FuzzTests {
   @Test("in an event stream is read the same however it is cut", arguments: 0..<300)
   func eventStream(seed: Int) {

@@ -6,7 +6,7 @@ import Testing
 
 extension Integration {
   @Suite("Secrets")
-  struct SecrecyTests {
+  struct ConfidentialityTests {
     @Test("are in no log, figure, error, process list or stored file; files are for their owner only")
     func nowhere() async throws {
       let (key, said, answered) = ("sk-UPSTREAMKEY123", "WHATTHEUSERSAID", "WHATTHEMODELSAID")

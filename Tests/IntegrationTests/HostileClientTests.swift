@@ -5,8 +5,8 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("Malice")
-  struct MaliceTests {
+  @Suite("Hostile client")
+  struct HostileClientTests {
     private static let calm = ["SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0"]
 
     @Test("of broken FastCGI records, a thousand seeds of them, leaves nothing behind and nobody unserved")
