@@ -37,7 +37,7 @@ package final class SignalWatch {
     _ signals: [CInt], on reactor: Reactor, _ handler: @escaping (CInt) -> Void
   ) throws(SystemError) {
     var pipe: [CInt] = [0, 0]
-    guard unsafe clinux_pipe(&pipe) == 0 else { throw SystemError("make a pipe for signals") }
+    guard unsafe clinux_pipe(&pipe) == 0 else { throw SystemError("create a pipe for signals") }
     reading = Descriptor(owning: pipe[0])
     writing = Descriptor(owning: pipe[1])
     slot = clinux_watch_signals(pipe[1], signals.reduce(0) { $0 | 1 << UInt64($1) })

@@ -21,7 +21,7 @@ struct Command {
       return 0
     case let words where words.count == 2 && words[0] == "token": return addToken(for: words[1])
     default:
-      printError("does not know \"\(arguments.joined(separator: " "))\"; see sluice --help")
+      printError("unknown option: \(arguments.joined(separator: " ")); see sluice --help")
       return 2
     }
   }
@@ -51,13 +51,13 @@ struct Command {
 
   private static func addToken(for user: String) -> CInt {
     guard let path = environment("SLUICE_TOKENS_FILE") else {
-      printError("SLUICE_TOKENS_FILE must name the file that the token is to be added to")
+      printError("SLUICE_TOKENS_FILE is not set: it must name the file to which the token is appended")
       return 1
     }
     do {
       let token = try Tokens.add(user: user, toFile: path)
       guard printLine(token) else {
-        printError("the token could not be printed: take its line out of \(path) again")
+        printError("the token could not be printed: remove its line from \(path)")
         return 1
       }
       return 0
@@ -86,15 +86,16 @@ struct Command {
   }
 
   private static let help = """
-    sluice \(Application.version): streams answers of language models behind nginx.
+    sluice \(Application.version): stream language-model responses through nginx
 
-    sluice               serves FastCGI (systemd's socket, SLUICE_LISTEN, or descriptor 0), or one CGI request
-    sluice --check       reads the configuration, says every issue, and exits 0 or 1
-    sluice token USER    makes a token for USER, prints it once, and adds its digest to SLUICE_TOKENS_FILE
-    sluice --version     says the version
-    sluice --help        says this
+    sluice               serve FastCGI on systemd's socket, SLUICE_LISTEN or descriptor 0, or one CGI request
+    sluice --check       check the configuration, print all errors, exit 0 or 1
+    sluice token USER    create a token for USER, print it once, append its digest to SLUICE_TOKENS_FILE
+    sluice --version     print the version
+    sluice --help        print this help
 
-    Environment variables; those with a * may also come from nginx as fastcgi_param:
+    Settings are environment variables. Those marked * can be overridden per nginx location
+    with fastcgi_param:
 
     \(Application.settingsHelp)
     """

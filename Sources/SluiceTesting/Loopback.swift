@@ -39,7 +39,7 @@ package enum Loopback {
 
   private static func makeSocket() throws(SystemError) -> Descriptor {
     try Descriptor(
-      socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+      socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
   }
 
   private static func withAddress(

@@ -44,5 +44,5 @@ public struct GeneratorError: Error, Sendable, Equatable {
     self.retryAfter = retryAfter
   }
 
-  static let cancelled = GeneratorError(.cancelled, "The answer was cancelled.")
+  static let cancelled = GeneratorError(.cancelled, "The generation was cancelled.")
 }

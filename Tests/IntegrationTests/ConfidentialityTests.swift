@@ -116,7 +116,7 @@ extension Integration {
         releaseDirectory + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "SLUICE_REDACT_FILE": file])
       #expect(await check.exitCode() == 1)
       #expect(
-        check.errors.contains("SLUICE_REDACT_FILE has a issue in line 1: missing closing parenthesis"),
+        check.errors.contains("SLUICE_REDACT_FILE is invalid at line 1: missing closing parenthesis"),
         "\(check.errors)")
       _ = await servers.stop()
     }

@@ -108,7 +108,7 @@ extension Integration {
         environment: environment.merging(["RUNTIME_DIRECTORY": runtime, "SLUICE_AUTH": "none"]) { $1 })
       #expect(await second.exitCode() == 1)
       #expect(
-        second.errors.contains("SLUICE_STATE cannot be the store") && second.errors.contains("Read-only"),
+        second.errors.contains("SLUICE_STATE is not usable as the store") && second.errors.contains("Read-only"),
         "\(second.errors)")
       #expect(try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved") == left)
       try await disk.remount("rw")

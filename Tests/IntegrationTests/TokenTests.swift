@@ -76,7 +76,7 @@ extension Integration {
       #expect(try file.tokens.map(status) == ["401", "401"])
       try FileManager.default.removeItem(atPath: file.path)
       #expect(try file.tokens.map(status) == ["500", "500"])
-      #expect(await eventually { !sluice.program.log("tokens cannot be checked").isEmpty })
+      #expect(await eventually { !sluice.program.log("cannot verify tokens").isEmpty })
       try "\(lines[1])\n".write(toFile: file.path, atomically: true, encoding: .utf8)
       #expect(try file.tokens.map(status) == ["401", "200"])
       sluice.program.signal(SIGTERM)

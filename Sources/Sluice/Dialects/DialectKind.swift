@@ -6,8 +6,8 @@ public struct DialectKind: Sendable {
   public init(_ type: any Dialect.Type) {
     let name = type.name
     let isValid = !name.isEmpty && name.allSatisfy { $0.isASCII && ($0.isLowercase || $0.isNumber || $0 == "-") }
-    precondition(isValid, "\"\(name)\" cannot be the name of a dialect")
-    precondition(!Self.builtIn.contains { $0.type.name == name }, "there is a dialect \(name) already")
+    precondition(isValid, "\"\(name)\" is not a valid dialect name")
+    precondition(!Self.builtIn.contains { $0.type.name == name }, "the dialect \(name) exists already")
     self.init(builtIn: type)
   }
 

@@ -44,7 +44,7 @@ struct OpenAIDialect: Dialect {
       records.append(
         [
           "error": [
-            "message": .string("The answer was cancelled: \(reason)."), "type": "cancelled", "param": .null,
+            "message": .string("The stream was cancelled: \(reason)."), "type": "cancelled", "param": .null,
             "code": "cancelled", "retriable": .bool(false),
           ]
         ])

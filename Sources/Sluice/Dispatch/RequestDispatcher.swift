@@ -74,16 +74,17 @@ final class RequestDispatcher {
     let configuration: Configuration
     do { configuration = try services.configuration.applying(request.parameters) } catch {
       throw Failure(
-        .internalError, "The web server's configuration for this location has a issue.", detail: "\(error)")
+        .internalError, "The web server's configuration for this location is invalid.", detail: "\(error)")
     }
     var user = User("anonymous")
     if !route.isPublic {
       user = try await services.authenticator.authenticate(
         request, trustsRemoteUser: configuration.trustsRemoteUser, callsModel: route.callsModel)
     }
-    guard let user else { throw Failure(.unauthorized, "The user has no name.") }
+    guard let user else { throw Failure(.unauthorized, "The authenticated user has no name.") }
     if route.callsModel, request.lacksDescriptor {
-      throw Failure(.overloaded, "The server has no descriptor left to connect to a model.", retryAfter: .seconds(5))
+      throw Failure(
+        .overloaded, "The server has no file descriptor left to connect to a model.", retryAfter: .seconds(5))
     }
     return RequestContext(
       request: request, body: body, user: user, pathParameters: parameters,

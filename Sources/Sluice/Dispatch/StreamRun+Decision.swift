@@ -73,7 +73,7 @@ extension StreamRun {
   ) async throws -> Decision {
     let replay = earlier.replay
     guard replay.request == requestDigest else {
-      throw Failure(.badRequest, "This Idempotency-Key was sent with another request: a new request needs a new one.")
+      throw Failure(.badRequest, "This Idempotency-Key was already used for a different request; use a new key.")
     }
     let request = try await endpoint.validate(context)
     services.freedMemory.note(replay.text.utf8.count)
@@ -96,7 +96,7 @@ extension StreamRun {
 
   private static func disabled(_ alternate: String?) -> Failure {
     var failure = Failure(
-      .streamingDisabled, "Streaming is turned off here" + (alternate.map { "; \($0) answers in one piece." } ?? "."))
+      .streamingDisabled, "Streaming is disabled for this endpoint" + (alternate.map { "; use \($0) instead." } ?? "."))
     failure.alternate = alternate
     return failure
   }

@@ -24,10 +24,10 @@ extension StreamRun {
     // A complete answer may wait to be stored: it is the answer to this request too, as soon as it is.
     let (unsaved, user) = (services.unsaved, context.user)
     guard await services.pool.run({ unsaved.store(key: key, of: user) }) else {
-      throw Failure(.storeFailed, "The answer is complete, but it could not be stored.")
+      throw Failure(.storeFailed, "The response is complete but could not be stored.")
     }
     guard let unit = services.descriptors.unit() else {
-      throw Failure(.overloaded, "The server has no descriptor left for another stream.", retryAfter: .seconds(5))
+      throw Failure(.overloaded, "The server has no file descriptor left for another stream.", retryAfter: .seconds(5))
     }
     let state: IdempotencyState
     do {
@@ -46,7 +46,8 @@ extension StreamRun {
 
   static func conflict(_ stream: String) -> Failure {
     var failure = Failure(
-      .conflict, "The stream \(stream) answers the request with this Idempotency-Key now.", retryAfter: .seconds(1))
+      .conflict, "A request with this Idempotency-Key is already in progress (stream \(stream)).",
+      retryAfter: .seconds(1))
     failure.streamID = stream
     return failure
   }

@@ -104,7 +104,7 @@ final class StreamRun {
     let replay = Replay(
       request: idempotencyLock.request, messageID: generation.messageID, text: generation.text, result: result)
     do { try await services.store.complete(idempotencyLock, with: replay) } catch {
-      services.log.warning("an answer could not be kept for its Idempotency-Key", ["error": .string("\(error)")])
+      services.log.warning("response not stored for its Idempotency-Key", ["error": .string("\(error)")])
     }
   }
 

@@ -4,7 +4,8 @@ extension Services {
     let name = context.pathParameters["block_type"] ?? ""
     guard Identifier.isValid(name), let instructions = try prompts.text("blocks/" + name) else {
       throw Failure(
-        .notFound, "There is no block \"\(name.prefix(64))\"; there are: \(prompts.blocks.joined(separator: ", ")).")
+        .notFound,
+        "Unknown block type \"\(name.prefix(64))\"; available types: \(prompts.blocks.joined(separator: ", ")).")
     }
     let limit = context.configuration.maximumMessageBytes
     let input = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in

@@ -63,7 +63,7 @@ private struct CompletionRequest: Sendable {
   /// - Parameter instructions: the location's, which go before the client's own.
   init(_ fields: RequestFields, _ configuration: Configuration, instructions: String?) throws(Failure) {
     guard case .array(let values)? = fields["messages"], !values.isEmpty else {
-      throw Failure(.badRequest, "\"messages\" must be an array of messages that is not empty.")
+      throw Failure(.badRequest, "\"messages\" must be a non-empty array.")
     }
     var messages: [Message] = []
     if let instructions, !instructions.isEmpty { messages.append(Message(.system, instructions)) }
@@ -71,7 +71,7 @@ private struct CompletionRequest: Sendable {
       let message = try Self.message(value, at: index)
       guard message.role == .assistant || message.content.utf8.count <= configuration.maximumMessageBytes else {
         throw Failure(
-          .payloadTooLarge, "\"messages[\(index)]\" is longer than \(configuration.maximumMessageBytes) bytes.")
+          .payloadTooLarge, "\"messages[\(index)]\" exceeds the limit of \(configuration.maximumMessageBytes) bytes.")
       }
       messages.append(message)
     }
@@ -107,12 +107,13 @@ private struct CompletionRequest: Sendable {
       var text = ""
       for (part, value) in parts.enumerated() {
         guard value["type"]?.string == "text", let piece = value["text"]?.string else {
-          throw Failure(.badRequest, "\"\(name).content[\(part)]\" must be a part of type text.")
+          throw Failure(.badRequest, "\"\(name).content[\(part)]\" must be a content part of type \"text\".")
         }
         text += piece
       }
       return Message(role, text)
-    default: throw Failure(.badRequest, "\"\(name).content\" must be a text or an array of parts of type text.")
+    default:
+      throw Failure(.badRequest, "\"\(name).content\" must be a string or an array of content parts of type \"text\".")
     }
   }
 
@@ -130,11 +131,11 @@ private struct CompletionRequest: Sendable {
     if let count = fields["n"], count != .integer(1) { throw Failure(.badRequest, "\"n\" must be 1.") }
     for name in ["tools", "functions", "audio"] {
       if let value = fields[name], value != .array([]) {
-        throw Failure(.badRequest, "\"\(name)\" is not supported: only text is passed back.")
+        throw Failure(.badRequest, "\"\(name)\" is not supported: only text output is supported.")
       }
     }
     if let value = fields["logprobs"], value != .bool(false) {
-      throw Failure(.badRequest, "\"logprobs\" is not supported: only text is passed back.")
+      throw Failure(.badRequest, "\"logprobs\" is not supported: only text output is supported.")
     }
   }
 
@@ -146,7 +147,7 @@ private struct CompletionRequest: Sendable {
     for name in ["max_tokens", "max_completion_tokens"] {
       guard let value = fields[name] else { continue }
       guard let number = value.integer, number > 0 else {
-        throw Failure(.badRequest, "\"\(name)\" must be a whole number above 0.")
+        throw Failure(.badRequest, "\"\(name)\" must be a positive integer.")
       }
       prompt.maximumTokens = nil
       prompt.parameters[name] = .integer(min(limit ?? number, number))

@@ -55,7 +55,7 @@ extension Services {
         )
       }
       guard asked.session != nil || !names.needsSession else {
-        throw Failure(.badRequest, "\"\(names.session)\" must name the conversation: any id that you choose.")
+        throw Failure(.badRequest, "\"\(names.session)\" is required; choose any id that matches [A-Za-z0-9_-]{1,64}.")
       }
       let session = asked.session ?? Identifier.make()
       return GenerationRequest(

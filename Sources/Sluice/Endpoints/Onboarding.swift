@@ -10,14 +10,14 @@ extension Services {
       try fields.string("message", limit: limit)
     }
     guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
-      throw Failure.incompleteConfiguration("onboarding.txt has no step: a line that begins with #")
+      throw Failure.incompleteConfiguration("onboarding.txt contains no step; start a line with #")
     }
     return GenerationRequest(
       message: message, model: context.configuration.model, session: Self.onboardingSession,
       produce: { generation, idempotencyLock in
         let before: OnboardingState
         do { before = try await self.store.onboarding(of: context.user) } catch {
-          throw Failure(.internalError, "The onboarding's state cannot be read.", detail: "\(error)")
+          throw Failure(.internalError, "The onboarding's progress could not be read.", detail: "\(error)")
         }
         let (output, isNew) = try await self.startGeneration(
           message, in: Self.onboardingSession, instructions: script.instructions(after: before.answers), context,
@@ -37,7 +37,7 @@ extension Services {
     from before: OnboardingState, _ message: String, _ script: OnboardingScript, _ context: RequestContext
   ) async throws -> OnboardingState {
     guard let step = script.steps.dropFirst(before.answers.count).first else { return before }
-    return try await writingStore("The answer is complete, but the onboarding's state could not be stored.") {
+    return try await writingStore("The response is complete but the onboarding's progress could not be stored.") {
       try await store.advanceOnboarding(
         of: context.user, from: before, with: OnboardingState.Answer(step: step.name, answer: message))
     }

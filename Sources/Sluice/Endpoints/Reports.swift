@@ -65,7 +65,7 @@ extension Services {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id), let report = try await readingStore({ try await store.report(id, of: context.user) })
     else {
-      throw Failure(.notFound, "There is no such report.")
+      throw Failure(.notFound, "Report not found.")
     }
     let rules = try await redactionRules(for: context.configuration)
     return try await pool.run { () throws(Failure) in .json(try report.redacted(by: rules).json) }
@@ -102,12 +102,12 @@ enum ReportText {
   /// strictly. Nothing inside it is mended: what is stored is what the model said.
   static func object(in text: String, finishReason: FinishReason) throws(Failure) -> JSON {
     guard finishReason != .length else {
-      throw Failure(.parseError, "The report was cut off by the limit of tokens.")
+      throw Failure(.parseError, "The report was truncated by the token limit.")
     }
     let bytes = Array(text.utf8)
     guard let start = bytes.firstIndex(of: UInt8(ascii: "{")), let end = end(ofObjectAt: start, in: bytes),
       !isArray(bytes[..<start]), let object = try? JSON(parsing: Array(bytes[start..<end]))
-    else { throw Failure(.parseError, "The model's answer is not a JSON object.") }
+    else { throw Failure(.parseError, "The model's output is not a JSON object.") }
     return object
   }
 

@@ -8,7 +8,7 @@ extension Services {
   nonisolated(nonsending) func listSessions(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
     guard let sessions = try await readingStore({ try await turns.sessions(of: context.user, page) }) else {
-      throw Failure(.notFound, "There is no session to go on after: begin again without \"before\".")
+      throw Failure(.notFound, "The session named in \"before\" no longer exists; start again from the first page.")
     }
     return .json([
       "sessions": .array(
@@ -58,7 +58,7 @@ extension Services {
       try fields.identifier("chat_id")
     }
     guard let chat = named else {
-      throw Failure(.badRequest, "\"chat_id\" must name the conversation: /messages/?chat_id=ID.")
+      throw Failure(.badRequest, "\"chat_id\" is required: /messages/?chat_id=ID.")
     }
     let given = try Page(context.request)
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
@@ -88,7 +88,7 @@ extension Services {
     return turns
   }
 
-  private static let noSession = Failure(.notFound, "There is no such session.")
+  private static let noSession = Failure(.notFound, "Session not found.")
 }
 
 /// One message as /messages/ shows it.

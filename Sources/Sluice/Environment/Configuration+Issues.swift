@@ -13,17 +13,18 @@ extension Configuration {
     check(
       "SLUICE_TOKENS_FILE",
       hasAuthenticator || tokensFile != nil || jwtKeysFile != nil || trustsRemoteUser || isAuthenticationDisabled,
-      "must be set, or else SLUICE_JWT_KEYS_FILE, SLUICE_TRUST_REMOTE_USER=on or SLUICE_AUTH=none: who may ask?")
+      "is not set: configure authentication with it, SLUICE_JWT_KEYS_FILE, SLUICE_TRUST_REMOTE_USER=on or SLUICE_AUTH=none"
+    )
     check(
       "SLUICE_AUTH", !isAuthenticationDisabled || (tokensFile == nil && jwtKeysFile == nil),
-      "is none, but SLUICE_TOKENS_FILE or SLUICE_JWT_KEYS_FILE is set: which one counts?")
+      "is none, which conflicts with SLUICE_TOKENS_FILE and SLUICE_JWT_KEYS_FILE")
     for (variable, value) in [("SLUICE_JWT_ISSUER", jwtIssuer), ("SLUICE_JWT_AUDIENCE", jwtAudience)] {
-      check(variable, value == nil || jwtKeysFile != nil, "is set, but not SLUICE_JWT_KEYS_FILE")
+      check(variable, value == nil || jwtKeysFile != nil, "is set, but SLUICE_JWT_KEYS_FILE is not")
     }
     if let jwtKeysFile {
       do {
         for issue in JWTKeys(parsing: try readFile(jwtKeysFile)).issues {
-          check("SLUICE_JWT_KEYS_FILE", false, "has a issue: \(issue)")
+          check("SLUICE_JWT_KEYS_FILE", false, "is invalid: \(issue)")
         }
       } catch { check("SLUICE_JWT_KEYS_FILE", false, "cannot be read: \(error)") }
     }
@@ -33,7 +34,7 @@ extension Configuration {
       }
     }
     do throws(SystemError) { try checkDirectory(state) } catch {
-      check("SLUICE_STATE", false, "cannot be the store: \(error)")
+      check("SLUICE_STATE", false, "is not usable as the store: \(error)")
     }
     if let prompts {
       do throws(SystemError) { _ = try checkPrompts(prompts) } catch {
@@ -42,13 +43,13 @@ extension Configuration {
       if let script = try? readFile(prompts + "/onboarding.txt") {
         check(
           "SLUICE_PROMPTS", OnboardingScript(parsing: String(decoding: script, as: UTF8.self)) != nil,
-          "has an onboarding.txt without a step: a line that begins with #")
+          "contains an onboarding.txt without a step; start a line with #")
       }
     }
     if let redactFile {
       do {
         for issue in RedactionRules(parsing: try readFile(redactFile)).issues {
-          check("SLUICE_REDACT_FILE", false, "has a issue in \(issue)")
+          check("SLUICE_REDACT_FILE", false, "is invalid at \(issue)")
         }
       } catch { check("SLUICE_REDACT_FILE", false, "cannot be read: \(error)") }
     }
@@ -56,7 +57,7 @@ extension Configuration {
       do {
         let text = String(decoding: try readFile(tokensFile), as: UTF8.self)
         for issue in TokensFile(parsing: text).issues {
-          check("SLUICE_TOKENS_FILE", false, "has a issue in \(issue)")
+          check("SLUICE_TOKENS_FILE", false, "is invalid at \(issue)")
         }
       } catch { check("SLUICE_TOKENS_FILE", false, "cannot be read: \(error)") }
     }

@@ -25,7 +25,7 @@ extension Failure {
     switch error {
     case let failure as Failure: self = failure
     case let error as GeneratorError: self.init(error)
-    default: self.init(.internalError, "The server failed.", detail: String(describing: error))
+    default: self.init(.internalError, "Internal server error.", detail: String(describing: error))
     }
   }
 }
@@ -38,6 +38,6 @@ extension Failure {
 extension Failure {
   /// The admin has to do something; the log says what.
   static func incompleteConfiguration(_ detail: String) -> Failure {
-    Failure(.internalError, "The server's configuration is incomplete.", detail: detail)
+    Failure(.internalError, "The server is misconfigured.", detail: detail)
   }
 }

@@ -77,12 +77,12 @@ func createDirectories(_ path: String) throws(SystemError) {
   if unsafe mkdir(path, 0o700) == 0 { return try syncDirectory(above: path) }
   if errno == EEXIST { return }
   guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
-    throw SystemError("make the directory \(path)")
+    throw SystemError("create the directory \(path)")
   }
   try createDirectories(String(path[..<slash]))
   // Once more and no oftener: a link to nothing is there and yet holds no directory.
   if unsafe mkdir(path, 0o700) == 0 { return try syncDirectory(above: path) }
-  guard errno == EEXIST else { throw SystemError("make the directory \(path)") }
+  guard errno == EEXIST else { throw SystemError("create the directory \(path)") }
 }
 
 /// Makes the name of a new file or directory durable (fsync(2) of the directory that it is in). Blocks.

@@ -113,7 +113,7 @@ final class Generation {
     deltas += 1
     textBytes += delta.utf8.count
     guard textBytes <= limits.maximumTextBytes else {
-      throw Failure(.upstreamError, "The answer is longer than \(limits.maximumTextBytes) bytes.")
+      throw Failure(.upstreamError, "The response exceeds the limit of \(limits.maximumTextBytes) bytes.")
     }
     if firstDeltaAt == nil { firstDeltaAt = reactor.now }
     if retainsText { text += delta }

@@ -22,7 +22,7 @@ final class GenerationDeadlines {
     self.limits = limits
     self.generation = generation
     totalTimer = generation.reactor.schedule(after: limits.total) { [unowned self] in
-      timeOut("The answer took longer than \(self.limits.total).")
+      timeOut("The response was not complete within \(self.limits.total).")
     }
     scheduleIdle(after: min(limits.firstToken, limits.idle))
   }
@@ -42,7 +42,7 @@ final class GenerationDeadlines {
     if elapsed < limit {
       scheduleIdle(after: limit - elapsed)
     } else {
-      timeOut("The model said nothing for \(limit).")
+      timeOut("The model sent no output for \(limit).")
     }
   }
 

@@ -5,7 +5,7 @@ extension GeneratorKind {
   static let echo = GeneratorKind(
     name: "echo",
     settings: [
-      .perLocation("SLUICE_ECHO_GAP", "the echo's pause before each word; default 30ms") {
+      .perLocation("SLUICE_ECHO_GAP", "delay before each word of the echo (default 30ms)") {
         (c, text) throws(SettingError) in c[EchoSettings.self].gap = try SettingValue.duration(text)
       }
     ],

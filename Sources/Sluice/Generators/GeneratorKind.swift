@@ -52,7 +52,7 @@ extension Setting {
   private static let generator: Setting = {
     let names = GeneratorKind.all.map(\.name)
     let list = names.reversed().joined(separator: " or ")
-    return perLocation("SLUICE_GENERATOR", "what answers: \(list); default: upstream if a URL is set, else echo") {
+    return perLocation("SLUICE_GENERATOR", "generator: \(list) (default: upstream if a URL is set, else echo)") {
       (c, text) throws(SettingError) in c.generator = try SettingValue.choice(text, of: names)
     }
   }()

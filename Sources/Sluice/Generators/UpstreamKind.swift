@@ -8,14 +8,14 @@ extension GeneratorKind {
   static let upstream = GeneratorKind(
     name: "upstream",
     settings: [
-      .global("SLUICE_UPSTREAM_URL", "base URL of an OpenAI-compatible API, as https://api.openai.com/v1") {
+      .global("SLUICE_UPSTREAM_URL", "base URL of an OpenAI-compatible API") {
         (c, text) throws(SettingError) in
         guard text.hasPrefix("http://") || text.hasPrefix("https://") else {
-          throw SettingError(reason: "must begin with http:// or https://")
+          throw SettingError(reason: "must start with http:// or https://")
         }
         c[UpstreamSettings.self].url = text
       },
-      .global("SLUICE_UPSTREAM_KEY_FILE", "file with the API key; default: $CREDENTIALS_DIRECTORY/upstream-key") {
+      .global("SLUICE_UPSTREAM_KEY_FILE", "API key file (default $CREDENTIALS_DIRECTORY/upstream-key)") {
         (c, text) throws(SettingError) in c[UpstreamSettings.self].keyFile = text
       },
     ],
@@ -30,7 +30,7 @@ extension GeneratorKind {
     listsModels: true,
     requirements: { configuration in
       guard configuration[UpstreamSettings.self].url == nil else { return [] }
-      return [.init(variable: "SLUICE_GENERATOR", reason: "is upstream, which needs SLUICE_UPSTREAM_URL")]
+      return [.init(variable: "SLUICE_GENERATOR", reason: "is upstream, but SLUICE_UPSTREAM_URL is not set")]
     },
     check: { configuration in
       guard let path = configuration[UpstreamSettings.self].keyFile else { return [] }
@@ -65,7 +65,7 @@ struct UpstreamSettings: GeneratorSettings {
 private struct APIKeyError: Error, CustomStringConvertible {
   let path: String
   let reason: String
-  var description: String { "the API key's file \(path) \(reason)" }
+  var description: String { "the API key file \(path) \(reason)" }
 }
 
 /// An API key in a file of its own: what can be the value of a header field.
@@ -78,10 +78,10 @@ private struct APIKey {
       throw APIKeyError(path: path, reason: "cannot be read: \(error)")
     }
     text = String(String(decoding: content, as: UTF8.self).trimmed)
-    guard !text.isEmpty else { throw APIKeyError(path: path, reason: "names an empty file") }
+    guard !text.isEmpty else { throw APIKeyError(path: path, reason: "is empty") }
     guard FieldValue(text) != nil else {
       throw APIKeyError(
-        path: path, reason: "names a file of more than one line: it must contain the API key and nothing else")
+        path: path, reason: "has more than one line: it must contain only the API key")
     }
   }
 }

@@ -17,7 +17,7 @@ struct BuiltInAuthenticator: RequestAuthenticator {
       WatchedFile(path) {
         let file = TokensFile(parsing: String(decoding: $0, as: UTF8.self))
         for issue in file.issues {
-          log.error("the tokens file has a issue", ["error": .string(issue.description)])
+          log.error("invalid entry in the tokens file", ["error": .string(issue.description)])
         }
         return file
       }
@@ -25,8 +25,8 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     jwt = configuration.jwtKeysFile.map { path in
       let keys = WatchedFile(path) {
         let keys = JWTKeys(parsing: $0)
-        for issue in keys.issues { log.error("the file of JWT keys has a issue", ["error": .string(issue)]) }
-        for warning in keys.warnings { log.warning("a JWT key is not used", ["reason": .string(warning)]) }
+        for issue in keys.issues { log.error("invalid JWT keys file", ["error": .string(issue)]) }
+        for warning in keys.warnings { log.warning("JWT key ignored", ["reason": .string(warning)]) }
         return keys
       }
       return JWTVerifier(keys: keys, issuer: configuration.jwtIssuer, audience: configuration.jwtAudience)
@@ -46,14 +46,14 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     if trustsRemoteUser, let name = request.parameters["REMOTE_USER"], !name.isEmpty {
       try refuseCrossSiteRequests(request, callsModel: callsModel)
       if let user = User(name) { return user }
-      throw Failure(.forbidden, "The user's name is too long, or not UTF-8: no directory can be named after it.")
+      throw Failure(.forbidden, "The user name supplied by the web server is too long or is not valid UTF-8.")
     }
     if let token = bearerToken(request) ?? request.query("token") {
       if let user = try await user(of: token) { return user }
       throw Failure(.unauthorized, "The token is not valid.")
     }
     if isAuthenticationDisabled, let user = User("anonymous") { return user }
-    throw Failure(.unauthorized, "A token is needed: send the header \"Authorization: Bearer TOKEN\".")
+    throw Failure(.unauthorized, "Authentication is required: send the header \"Authorization: Bearer TOKEN\".")
   }
 
   /// A browser sends the web server's credentials by itself, whichever page makes the request: an image on a foreign
@@ -78,8 +78,8 @@ struct BuiltInAuthenticator: RequestAuthenticator {
       return try await tokens?.content(on: pool).user(of: token)
     } catch {
       // Without the file nobody can be let in; that is not the client's fault.
-      log.error("tokens cannot be checked", ["error": .string("\(error)")])
-      throw Failure(.internalError, "Tokens cannot be checked at the moment.")
+      log.error("cannot verify tokens", ["error": .string("\(error)")])
+      throw Failure(.internalError, "The token could not be verified; try again later.")
     }
   }
 }

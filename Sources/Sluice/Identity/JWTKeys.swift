@@ -24,7 +24,7 @@ struct JWTKeys: Sendable {
       return
     }
     guard let json = try? JSON(parsing: file) else {
-      issues.append("is not valid JSON")
+      issues.append("the file is not JSON")
       return
     }
     guard case .array(let values)? = json["keys"] else {
@@ -34,13 +34,13 @@ struct JWTKeys: Sendable {
     for (index, value) in values.enumerated() { add(value, "key \(index + 1)") }
     // Keys that are not understood are for others (RFC 7517, 5), as long as there is one of use.
     warnings = keys.isEmpty ? [] : issues
-    issues = keys.isEmpty ? ["has no key of use here"] + issues : []
+    issues = keys.isEmpty ? ["the file contains no usable key"] + issues : []
   }
 
   private mutating func addSecret(_ secret: [UInt8]) {
     // A shorter one can be found by trying (RFC 7518, 3.2).
     guard secret.count >= 32 else {
-      issues.append("must be a JWK set, or a secret of at least 32 bytes")
+      issues.append("the file must be a JWK set, or a secret of at least 32 bytes")
       return
     }
     if let key = unsafe cjose_jwk_create_oct_spec(secret, secret.count, nil) {
@@ -60,7 +60,7 @@ struct JWTKeys: Sendable {
       return
     }
     if let alg = json["alg"], alg.string != algorithm.rawValue {
-      issues.append("\(name) is for another algorithm than \(algorithm.rawValue)")
+      issues.append("\(name) has an unsupported alg; expected \(algorithm.rawValue)")
       return
     }
     let text = json.encoded
@@ -73,8 +73,9 @@ struct JWTKeys: Sendable {
     }
     let owner = unsafe JWTKey(key, id: json["kid"]?.string, algorithm)
     let bits = owner.bits
-    guard algorithm == .es256 || bits >= (algorithm == .rs256 ? 2048 : 256) else {
-      issues.append("\(name) has \(bits) bits, which are too few for \(algorithm.rawValue)")
+    let minimum = algorithm == .rs256 ? 2048 : 256
+    guard algorithm == .es256 || bits >= minimum else {
+      issues.append("\(name) has \(bits) bits; \(algorithm.rawValue) needs at least \(minimum)")
       return
     }
     keys.append(owner)

@@ -55,7 +55,7 @@ struct TokensFile: Sendable {
     guard parts.count == 3 else { return .success(Entry(user: user, digest: digest, expiry: nil)) }
     guard let expiry = date(parts[2]) else {
       return .failure(
-        Issue(reason: "the expiry of \(user) must be a date, as 2027-01-31 or 2027-01-31T12:00:00Z"))
+        Issue(reason: "the expiry of \(user) must be a date such as 2027-01-31 or 2027-01-31T12:00:00Z"))
     }
     return .success(Entry(user: user, digest: digest, expiry: expiry))
   }

@@ -77,11 +77,11 @@ final class Limiter: Sendable {
       }
     } catch {
       // A disk that takes nothing is no reason to refuse, nor to let everything in: this process counts.
-      log.warning("a message could not be counted in the store", ["error": .string("\(error)")])
+      log.warning("store unavailable; counting messages in memory", ["error": .string("\(error)")])
       guard let time = countInMemory(user, limit) else { return .inMemory }
       wait = time
     }
-    throw Failure(.rateLimited, "No more than \(limit) messages may be sent in an hour.", retryAfter: wait)
+    throw Failure(.rateLimited, "The limit of \(limit) messages per hour has been reached.", retryAfter: wait)
   }
 
   /// Takes a message out of the count again: the request was not valid, or was answered before.
@@ -91,7 +91,7 @@ final class Limiter: Sendable {
     case .inMemory: inMemoryMessages.withLock { _ = $0[user]?.popLast() }
     case .inStore(let time):
       do { try await store.uncountMessage(of: user, at: time) } catch {
-        log.warning("a message could not be taken out of the count", ["error": .string("\(error)")])
+        log.warning("message could not be uncounted", ["error": .string("\(error)")])
       }
     }
   }
@@ -118,18 +118,18 @@ final class Limiter: Sendable {
       }
       return StreamSlot { withExtendedLifetime((all, own)) {} }
     } catch {
-      throw error as? Failure ?? Failure(.storeFailed, "The streams could not be counted.", detail: "\(error)")
+      throw error as? Failure ?? Failure(.storeFailed, "The stream limit could not be checked.", detail: "\(error)")
     }
   }
 
   private static func isReached(_ limit: Int, by count: Int) -> Bool { limit > 0 && count >= limit }
 
   private static let overloaded = Failure(
-    .overloaded, "The server has as many streams as it takes.", retryAfter: .seconds(5))
+    .overloaded, "The server has reached its limit of concurrent streams.", retryAfter: .seconds(5))
 
   private static func tooMany(_ limit: Int) -> Failure {
     Failure(
-      .tooManyStreams, "No more than \(limit) streams, or other answers, may be on their way at once.",
+      .tooManyStreams, "The limit of \(limit) concurrent requests per user has been reached.",
       retryAfter: .seconds(5))
   }
 }

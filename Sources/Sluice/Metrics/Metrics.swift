@@ -46,24 +46,24 @@ final class Metrics: Sendable {
   func text(openStreams: Int) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
-    text.add("sluice_streams_open", "gauge", "Streams that run now.", [("", Double(openStreams))])
+    text.add("sluice_streams_open", "gauge", "Streams currently open.", [("", Double(openStreams))])
     text.add(
-      "sluice_streams_total", "counter", "Streams that have ended, by how.",
+      "sluice_streams_total", "counter", "Ended streams by route and outcome.",
       state.streams.map { ("route=\"\($0.key.route)\",outcome=\"\($0.key.outcome.rawValue)\"", Double($0.value)) })
     text.add(
-      "sluice_refusals_total", "counter", "Requests refused before anything was streamed, by the error's code.",
+      "sluice_refusals_total", "counter", "Requests refused before the response started, by error code.",
       state.refusals.map { ("code=\"\($0.key.name)\"", Double($0.value)) })
     text.add(
-      "sluice_store_writes_total", "counter", "Turns, reports and states written to the store, by how that went.",
+      "sluice_store_writes_total", "counter", "Store writes by result.",
       [("result=\"ok\"", Double(state.stored)), ("result=\"failed\"", Double(state.notStored))])
-    text.add("sluice_deltas_total", "counter", "Pieces of answers sent.", [("", Double(state.deltas))])
+    text.add("sluice_deltas_total", "counter", "Deltas sent.", [("", Double(state.deltas))])
     text.add(
-      "sluice_sent_bytes_total", "counter", "Bytes of streams handed to the web server.",
+      "sluice_sent_bytes_total", "counter", "Bytes of streams sent to the web server.",
       [("", Double(state.sentBytes))])
     text.add(
-      "sluice_first_token_seconds", "From a stream's start to the first piece of its answer.", state.firstToken)
-    text.add("sluice_stream_duration_seconds", "From a stream's start to its end.", state.duration)
-    text.add("sluice_stream_deltas", "Pieces of one answer.", state.deltasEach)
+      "sluice_first_token_seconds", "Time from the start of a stream to its first delta.", state.firstToken)
+    text.add("sluice_stream_duration_seconds", "Time from the start of a stream to its end.", state.duration)
+    text.add("sluice_stream_deltas", "Deltas per stream.", state.deltasEach)
     return text.text
   }
 }

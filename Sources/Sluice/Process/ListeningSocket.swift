@@ -20,7 +20,7 @@ enum ListeningSocket {
     if isListening(STDIN_FILENO) { return [STDIN_FILENO] }
     throw StartError(
       message:
-        "no socket to listen on: set SLUICE_LISTEN to unix:PATH or HOST:PORT, or start it by systemd's sluice.socket")
+        "no socket to listen on: set SLUICE_LISTEN to unix:PATH or HOST:PORT, or start sluice.socket with systemd")
   }
 
   private static func isListening(_ number: CInt) -> Bool {
@@ -44,7 +44,7 @@ enum ListeningSocket {
       for (index, byte) in path.utf8.enumerated() where index < bytes.count - 1 { unsafe bytes[index] = byte }
     }
     let socket = try Descriptor(
-      socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+      socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
     // A socket that nobody listens on any more is left over from a server that was killed.
     let isTaken = unsafe withSockAddr(of: &address) { unsafe connect(socket.number, $0, $1) } == 0
     let reason = errno
@@ -55,7 +55,7 @@ enum ListeningSocket {
       unsafe unlink(path)
     }
     let fresh = try Descriptor(
-      Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+      Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
     // For the owner and the group only: who can connect can say who asks.
     let mask = umask(0o117)
     let result = unsafe withSockAddr(of: &address) { unsafe Glibc.bind(fresh.number, $0, $1) }
@@ -75,7 +75,7 @@ enum ListeningSocket {
     defer { unsafe freeaddrinfo(first) }
     let info = unsafe first.pointee
     let socket = unsafe try Descriptor(
-      Glibc.socket(info.ai_family, info.ai_socktype | CInt(SOCK_CLOEXEC.rawValue), 0), from: "make a socket")
+      Glibc.socket(info.ai_family, info.ai_socktype | CInt(SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
     var yes: CInt = 1
     unsafe setsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
     guard unsafe Glibc.bind(socket.number, info.ai_addr, info.ai_addrlen) == 0, listen(socket.number, SOMAXCONN) == 0

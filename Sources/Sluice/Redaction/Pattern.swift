@@ -26,7 +26,7 @@ final class Pattern: Sendable {
   init(_ text: String) throws(PatternError) {
     // What depends on where a search began, or ends one, means something else when the text comes in pieces.
     if let part = Self.unsupportedConstruct(text) {
-      throw PatternError(reason: "\(part) cannot be used in a text that comes in pieces")
+      throw PatternError(reason: "\(part) cannot match across deltas")
     }
     var number: CInt = 0
     var offset = 0
@@ -42,7 +42,7 @@ final class Pattern: Sendable {
     unsafe pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_MATCHEMPTY), &matchesNothing)
     unsafe pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_MAXLOOKBEHIND), &lookbehind)
     self.lookbehind = Int(lookbehind)
-    guard matchesNothing == 0 else { throw PatternError(reason: "the pattern must not match an empty text") }
+    guard matchesNothing == 0 else { throw PatternError(reason: "the pattern must not match the empty string") }
     // Where there is no JIT, matching is slower and otherwise the same.
     unsafe pcre2_jit_compile_8(code, UInt32(PCRE2_JIT_COMPLETE) | PCRE2_JIT_PARTIAL_HARD)
   }

@@ -32,13 +32,13 @@ struct RedactionRules: Sendable {
       }
     }
     // A file that was emptied by issue must not let everything out.
-    if rules.isEmpty, issues.isEmpty { issues = [LineIssue(line: 1, reason: "there is no pattern in the file")] }
+    if rules.isEmpty, issues.isEmpty { issues = [LineIssue(line: 1, reason: "the file contains no pattern")] }
   }
 
   private static func rule(_ line: Substring) throws(PatternError) -> Rule {
     let fields = fields(of: line)
     guard (2...3).contains(fields.count) else {
-      throw PatternError(reason: "must be a name, a pattern and perhaps a replacement, apart by a tab or two spaces")
+      throw PatternError(reason: "must be NAME, PATTERN and an optional REPLACEMENT, separated by a tab or two spaces")
     }
     return Rule(
       name: fields[0], pattern: try Pattern(fields[1]), replacement: fields.count == 3 ? fields[2] : "[redacted]")

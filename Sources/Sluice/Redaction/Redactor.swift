@@ -124,7 +124,7 @@ final class Redactor {
   }
 
   private static func failure(_ rule: RedactionRules.Rule, _ reason: String) -> Failure {
-    Failure(.internalError, "The answer could not be redacted.", detail: "the pattern \"\(rule.name)\": \(reason)")
+    Failure(.internalError, "The response could not be redacted.", detail: "the pattern \"\(rule.name)\": \(reason)")
   }
 }
 

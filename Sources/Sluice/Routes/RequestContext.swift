@@ -47,11 +47,11 @@ public final class RequestContext: Sendable {
   /// - Throws: ``Failure`` when the body is not JSON (400) or not declared as `application/json` (415).
   public func json() throws(Failure) -> JSON {
     guard head.declaresJSON else {
-      throw Failure(.unsupportedMediaType, "The body must be JSON, sent with Content-Type: application/json.")
+      throw Failure(.unsupportedMediaType, "The request body must be JSON, with Content-Type: application/json.")
     }
     do { return try JSON(parsing: body.bytes) } catch {
       throw Failure(
-        .badRequest, "The body is not valid JSON, or is nested more than \(JSON.maximumDepth) deep: send a JSON object."
+        .badRequest, "The request body is not valid JSON, or is nested more than \(JSON.maximumDepth) levels deep."
       )
     }
   }
@@ -59,7 +59,7 @@ public final class RequestContext: Sendable {
   /// - Throws: ``Failure/Code/payloadTooLarge`` when the body was not read.
   func checkBody() throws(Failure) {
     guard !body.isTooLarge else {
-      throw Failure(.payloadTooLarge, "The body is longer than \(configuration.maximumBodyBytes) bytes.")
+      throw Failure(.payloadTooLarge, "The request body exceeds the limit of \(configuration.maximumBodyBytes) bytes.")
     }
   }
 

@@ -37,7 +37,7 @@ struct RequestFields: Sendable {
 
   private static func members(of context: RequestContext) throws(Failure) -> JSON.Members {
     guard case .object(let members) = try context.json() else {
-      throw Failure(.badRequest, "The body must be a JSON object.")
+      throw Failure(.badRequest, "The request body must be a JSON object.")
     }
     return members
   }
@@ -61,7 +61,7 @@ struct RequestFields: Sendable {
   /// A text that must be there and not be empty.
   func string(_ name: String, limit: Int) throws(Failure) -> String {
     guard let text = try optionalString(name, limit: limit), !text.isEmpty else {
-      throw Failure(.badRequest, "\"\(name)\" must be a text that is not empty.")
+      throw Failure(.badRequest, "\"\(name)\" must be a non-empty string.")
     }
     return text
   }
@@ -69,9 +69,9 @@ struct RequestFields: Sendable {
   /// A text that may be missing.
   func optionalString(_ name: String, limit: Int) throws(Failure) -> String? {
     guard let value = self[name] else { return nil }
-    guard case .string(let text) = value else { throw Failure(.badRequest, "\"\(name)\" must be a text.") }
+    guard case .string(let text) = value else { throw Failure(.badRequest, "\"\(name)\" must be a string.") }
     guard text.utf8.count <= limit else {
-      throw Failure(.payloadTooLarge, "\"\(name)\" is longer than \(limit) bytes.")
+      throw Failure(.payloadTooLarge, "\"\(name)\" exceeds the limit of \(limit) bytes.")
     }
     return text
   }
@@ -80,7 +80,7 @@ struct RequestFields: Sendable {
   func title() throws(Failure) -> String? {
     let title = try optionalString("title", limit: .max)
     guard title.map({ $0.unicodeScalars.count <= 200 }) ?? true else {
-      throw Failure(.badRequest, "\"title\" must not be longer than 200 characters.")
+      throw Failure(.badRequest, "\"title\" exceeds the limit of 200 characters.")
     }
     return title
   }
@@ -93,10 +93,10 @@ struct RequestFields: Sendable {
     case .string(let value)?: text = value
     case .integer(let value)?: text = String(value)
     case .literal(let digits)? where digits.allSatisfy(\.isNumber): text = digits
-    default: throw Failure(.badRequest, "\"\(name)\" must be a text.")
+    default: throw Failure(.badRequest, "\"\(name)\" must be a string or an integer.")
     }
     guard Identifier.isValid(text) else {
-      throw Failure(.badRequest, "\"\(name)\" must be 1 to 64 of the characters A-Z, a-z, 0-9, _ and -.")
+      throw Failure(.badRequest, "\"\(name)\" must match [A-Za-z0-9_-]{1,64}.")
     }
     return text
   }

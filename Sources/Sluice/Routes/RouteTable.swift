@@ -26,7 +26,7 @@ struct RouteTable: Sendable {
     let methods = try self.methods(at: segments)
     var failure = Failure(
       .methodNotAllowed,
-      "\(path.prefix(200)) does not take \(method.prefix(20)) but \(methods.joined(separator: ", ")).")
+      "\(method.prefix(20)) is not allowed for \(path.prefix(200)); allowed: \(methods.joined(separator: ", ")).")
     failure.allowedMethods = methods
     throw failure
   }
@@ -41,7 +41,7 @@ struct RouteTable: Sendable {
     for route in routes where route.path.match(path) != nil {
       methods += route.methods + (route.methods.contains("GET") ? ["HEAD"] : [])
     }
-    guard !methods.isEmpty else { throw Failure(.notFound, "There is nothing at \(path.text.prefix(200)).") }
+    guard !methods.isEmpty else { throw Failure(.notFound, "No endpoint matches \(path.text.prefix(200)).") }
     return methods + ["OPTIONS"]
   }
 }

@@ -120,11 +120,11 @@ public final class Application: Sendable {
     let method = route.methods[0]
     precondition(
       !method.isEmpty && method.allSatisfy { $0.isASCII && $0.isUppercase },
-      "\"\(method)\" is not a method in upper case")
-    precondition(route.path.text.hasPrefix("/"), "the path \"\(route.path.text)\" does not begin with a slash")
+      "\"\(method)\" must be an upper-case method")
+    precondition(route.path.text.hasPrefix("/"), "the path \"\(route.path.text)\" must start with a slash")
     routes.withLock { routes in
       let isTaken = routes.routes.contains { $0.methods.contains(method) && $0.path.text == route.path.text }
-      precondition(!isTaken, "there is a route \(method) \(route.path.text) already")
+      precondition(!isTaken, "the route \(method) \(route.path.text) exists already")
       routes.add(route)
     }
   }
@@ -200,7 +200,7 @@ public final class Application: Sendable {
     defer { withExtendedLifetime(signals) {} }
     services.unsaved.restore()
     defer { services.unsaved.persist() }
-    guard let request = read else { throw StartError(message: "the request ended before its CONTENT_LENGTH") }
+    guard let request = read else { throw StartError(message: "the request body ended before CONTENT_LENGTH bytes") }
     let routes = routes.withLock { $0 }
     do throws(SystemError) {
       let loop = try EventLoop(name: "loop 0")

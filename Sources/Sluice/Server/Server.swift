@@ -55,7 +55,7 @@ final class Server {
         try Listener(
           Descriptor(owning: socket), on: reactor, budget: services.descriptors,
           onShortage: { [unowned self] in closeIdleConnections() },
-          onError: { log.error("a connection could not be accepted", ["error": .string($0.description)]) },
+          onError: { log.error("accept failed", ["error": .string($0.description)]) },
           onAccept: { [unowned self] in distribute($0) }))
     }
     signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
@@ -105,7 +105,7 @@ final class Server {
     switch signal {
     case SIGHUP:
       // Tokens, keys and prompts are read again whenever they change; there is nothing else to reload.
-      services.log.info("files are read again when they change; the environment needs a restart")
+      services.log.info("SIGHUP ignored: files reload automatically; restart to reload the environment")
     default: if services.isDraining { terminateStreams() } else { drain() }
     }
   }
@@ -218,7 +218,7 @@ extension Services {
     limits.activity = activity
     limits.descriptors = descriptors
     let log = log
-    limits.onError = { log.error("a connection failed", ["error": .string($0.description)]) }
+    limits.onError = { log.error("connection failed", ["error": .string($0.description)]) }
     return limits
   }
 }

@@ -23,7 +23,7 @@ extension Services {
         }
       }
     } catch {
-      throw Failure(.internalError, "The session cannot be read.", detail: "\(error)")
+      throw Failure(.internalError, "The session could not be read.", detail: "\(error)")
     }
   }
 

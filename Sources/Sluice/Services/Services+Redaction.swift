@@ -6,7 +6,7 @@ extension Services {
     guard let path = configuration.redactFile else { return [] }
     let redactions = try await redactionFiles.content(path, on: pool)
     if let issue = redactions.issues.first {
-      throw Failure.incompleteConfiguration("\(path) has a issue in \(issue)")
+      throw Failure.incompleteConfiguration("\(path) is invalid at \(issue)")
     }
     return redactions.rules
   }

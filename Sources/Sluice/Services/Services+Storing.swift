@@ -30,7 +30,7 @@ extension Services {
     defer { generations.endStoring(generation.id) }
     let isStored: Bool
     do throws(Failure) {
-      isStored = try await writingStore("The answer is complete, but it could not be stored.") {
+      isStored = try await writingStore("The response is complete but could not be stored.") {
         if let idempotencyLock, let replay { try await store.complete(idempotencyLock, with: replay) }
         return try await turns.appendUncancelled(
           turn, to: session, of: context.user, createsSession: isNew, mayExist: idempotencyLock != nil)
@@ -56,7 +56,7 @@ extension Services {
     let turn = replay.turn
     let report = replay.report
     guard turn != nil || report != nil else { return }
-    let isKept = try await writingStore("The answer is complete, but it could not be stored.") {
+    let isKept = try await writingStore("The response is complete but could not be stored.") {
       if let report { try await store.saveIfAbsent(report, of: user) }
       guard let turn, let session = replay.result.sessionID else { return true }
       if turns is Store { return try await store.finish(turn, in: session, key: key, user) }
@@ -64,7 +64,9 @@ extension Services {
       return try await turns.appendUncancelled(turn, to: session, of: user, createsSession: true, mayExist: true)
     }
     guard isKept else {
-      throw Failure(.conflict, "The session of this answer has just been deleted.", retryAfter: .seconds(1))
+      throw Failure(
+        .conflict, "The session of this response was deleted in the meantime; send the request again.",
+        retryAfter: .seconds(1))
     }
   }
 
@@ -87,7 +89,7 @@ extension Services {
     _ body: () async throws -> Success
   ) async throws(Failure) -> Success {
     do { return try await body() } catch {
-      throw Failure(.internalError, "The store cannot be read.", detail: "\(error)")
+      throw Failure(.internalError, "The store could not be read.", detail: "\(error)")
     }
   }
 }

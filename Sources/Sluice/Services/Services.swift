@@ -123,7 +123,7 @@ final class Services: Sendable {
     fields["status"] = .integer(failure.code.status)
     fields["error"] = .string(failure.code.name)
     fields["detail"] = failure.detail.map(JSON.string) ?? .null
-    log.write(failure.code.logLevel, "refused", fields)
+    log.write(failure.code.logLevel, "request refused", fields)
     metrics.refused(failure.code)
   }
 

@@ -17,10 +17,10 @@ public struct Feature: Hashable, Sendable {
 
   /// Those of the built-in endpoints, and what turning each off means. The names are those of the requirements.
   static let builtIn: [(feature: Feature, meaning: String)] = [
-    (streamChat, "off: /api/chat answers in JSON"),
-    (streamReport, "off: /api/ai/stream-report refuses and names /api/ai/report"),
-    (deltas, "off: /stream/ refuses and names /messages/"),
-    (aiBlocks, "off: /api/stream/ai-block/… refuses"),
-    (chat, "off: /chat/stream and /chat/onboarding-stream refuse; the first names /chat/message"),
+    (streamChat, "off: /api/chat returns JSON"),
+    (streamReport, "off: /api/ai/stream-report is disabled in favour of /api/ai/report"),
+    (deltas, "off: /stream/ is disabled in favour of /messages/"),
+    (aiBlocks, "off: /api/stream/ai-block/… is disabled"),
+    (chat, "off: /chat/stream (use /chat/message) and /chat/onboarding-stream are disabled"),
   ]
 }

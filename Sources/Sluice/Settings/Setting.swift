@@ -11,97 +11,97 @@ struct Setting: Sendable {
   static let general: [Setting] = sluice + features
 
   private static let sluice: [Setting] = [
-    perLocation("SLUICE_MODEL", "the model to ask") { (c, text) throws(SettingError) in c.model = text },
-    perLocation("SLUICE_SYSTEM_PROMPT_FILE", "file with the system prompt") {
+    perLocation("SLUICE_MODEL", "model name") { (c, text) throws(SettingError) in c.model = text },
+    perLocation("SLUICE_SYSTEM_PROMPT_FILE", "system prompt file") {
       (c, text) throws(SettingError) in c.systemPromptFile = text
     },
-    perLocation("SLUICE_MAX_TOKENS", "the most tokens of an answer") {
+    perLocation("SLUICE_MAX_TOKENS", "maximum output tokens") {
       (c, text) throws(SettingError) in c.maximumTokens = try SettingValue.count(text)
     },
-    global("SLUICE_TOKENS_FILE", "file of user:sha256hex[:expiry] lines; \"sluice token USER\" adds one") {
+    global("SLUICE_TOKENS_FILE", "file of user:sha256hex[:expiry] lines; see \"sluice token\"") {
       (c, text) throws(SettingError) in c.tokensFile = text
     },
-    global("SLUICE_JWT_KEYS_FILE", "JWK set, or a secret, that signs JSON Web Tokens; sub is the user") {
+    global("SLUICE_JWT_KEYS_FILE", "JWK set or secret that verifies JSON Web Tokens; sub is the user") {
       (c, text) throws(SettingError) in c.jwtKeysFile = text
     },
-    global("SLUICE_JWT_ISSUER", "the iss that a JSON Web Token must have") {
+    global("SLUICE_JWT_ISSUER", "required iss of JSON Web Tokens") {
       (c, text) throws(SettingError) in c.jwtIssuer = text
     },
-    global("SLUICE_JWT_AUDIENCE", "the aud that a JSON Web Token must be for") {
+    global("SLUICE_JWT_AUDIENCE", "required aud of JSON Web Tokens") {
       (c, text) throws(SettingError) in c.jwtAudience = text
     },
-    perLocation("SLUICE_TRUST_REMOTE_USER", "on: REMOTE_USER, which the web server sets, is the user") {
+    perLocation("SLUICE_TRUST_REMOTE_USER", "on: the user is the web server's REMOTE_USER (default off)") {
       (c, text) throws(SettingError) in c.trustsRemoteUser = try SettingValue.flag(text)
     },
-    global("SLUICE_AUTH", "none: everybody is let in, as the user anonymous") { (c, text) throws(SettingError) in
-      guard text == "none" else { throw SettingError(reason: "must be none, or not be set") }
+    global("SLUICE_AUTH", "none: disable authentication; all requests run as \"anonymous\"") {
+      (c, text) throws(SettingError) in
+      guard text == "none" else { throw SettingError(reason: "must be none or unset") }
       c.isAuthenticationDisabled = true
     },
-    global("SLUICE_PROMPTS", "directory of chat.txt, report.txt, onboarding.txt, blocks/NAME.txt") {
+    global("SLUICE_PROMPTS", "directory of prompts that replace the built-in ones") {
       (c, text) throws(SettingError) in c.prompts = text
     },
-    perLocation("SLUICE_REDACT_FILE", "file of patterns to take out of answers: a name, a regex, a replacement a line")
-    {
+    perLocation("SLUICE_REDACT_FILE", "file of patterns to remove from responses, one per line") {
       (c, text) throws(SettingError) in c.redactFile = text
     },
-    global("SLUICE_CORS_ORIGINS", "origins whose pages may call, apart by spaces, as https://app.example.com") {
+    global("SLUICE_CORS_ORIGINS", "origins whose pages can send requests, separated by spaces") {
       (c, text) throws(SettingError) in
       let origins = text.split { $0 == " " || $0 == "," }
       guard origins.allSatisfy(SettingValue.isOrigin) else {
-        throw SettingError(reason: "must be origins as browsers send them, as https://app.example.com, apart by spaces")
+        throw SettingError(reason: "must be origins such as https://app.example.com, separated by spaces")
       }
       c.corsOrigins = origins.map(String.init)
     },
-    perLocation("SLUICE_IDLE_TIMEOUT", "the longest pause between two pieces of an answer; default 30s") {
+    perLocation("SLUICE_IDLE_TIMEOUT", "maximum time between two deltas (default 30s)") {
       (c, text) throws(SettingError) in c.idleTimeout = try SettingValue.positiveDuration(text)
     },
-    perLocation("SLUICE_FIRST_TOKEN_TIMEOUT", "the longest wait for the first piece; default 60s") {
+    perLocation("SLUICE_FIRST_TOKEN_TIMEOUT", "maximum time to the first delta (default 60s)") {
       (c, text) throws(SettingError) in c.firstTokenTimeout = try SettingValue.positiveDuration(text)
     },
-    perLocation("SLUICE_STREAM_TIMEOUT", "the longest a stream may take in all; default 600s") {
+    perLocation("SLUICE_STREAM_TIMEOUT", "maximum duration of a stream (default 600s)") {
       (c, text) throws(SettingError) in c.streamTimeout = try SettingValue.positiveDuration(text)
     },
-    perLocation("SLUICE_HEARTBEAT", "how often a silent stream shows that it lives; 0 never; default 15s") {
+    perLocation("SLUICE_HEARTBEAT", "heartbeat interval; 0 = off (default 15s)") {
       (c, text) throws(SettingError) in c.heartbeat = try SettingValue.duration(text)
     },
-    perLocation("SLUICE_STREAMS_PER_USER", "how many streams of a user may run at once; 0: any number; default 10") {
+    perLocation("SLUICE_STREAMS_PER_USER", "maximum concurrent streams per user; 0 = unlimited (default 10)") {
       (c, text) throws(SettingError) in c.streamsPerUser = try SettingValue.count(text)
     },
-    perLocation("SLUICE_MESSAGES_PER_HOUR", "how many messages a user may send in an hour; 0: any; default 100") {
+    perLocation("SLUICE_MESSAGES_PER_HOUR", "maximum messages per user and hour; 0 = unlimited (default 100)") {
       (c, text) throws(SettingError) in c.messagesPerHour = try SettingValue.count(text)
     },
-    global("SLUICE_MAX_STREAMS", "how many streams may run at once in all; 0: any number; default 10000") {
+    global("SLUICE_MAX_STREAMS", "maximum concurrent streams; 0 = unlimited (default 10000)") {
       (c, text) throws(SettingError) in c.maximumStreams = try SettingValue.count(text)
     },
-    global("SLUICE_MAX_BODY", "the largest request body; default 1M") {
+    global("SLUICE_MAX_BODY", "maximum size of a request body (default 1M)") {
       (c, text) throws(SettingError) in c.maximumBodyBytes = try SettingValue.size(text)
     },
-    global("SLUICE_MAX_MESSAGE", "the longest message; default 64K") {
+    global("SLUICE_MAX_MESSAGE", "maximum size of a message (default 64K)") {
       (c, text) throws(SettingError) in c.maximumMessageBytes = try SettingValue.size(text)
     },
-    global("SLUICE_MAX_ANSWER", "the longest answer; default 4M") {
+    global("SLUICE_MAX_ANSWER", "maximum size of a response (default 4M)") {
       (c, text) throws(SettingError) in c.maximumResponseBytes = try SettingValue.size(text)
     },
-    perLocation("SLUICE_HISTORY", "how many earlier turns go with a question; default 50") {
+    perLocation("SLUICE_HISTORY", "earlier turns sent with a prompt (default 50)") {
       (c, text) throws(SettingError) in c.historyTurns = try SettingValue.count(text)
     },
-    global("SLUICE_WRITE_TIMEOUT", "how long a client may take nothing; default 60s") {
+    global("SLUICE_WRITE_TIMEOUT", "maximum time without the client reading (default 60s)") {
       (c, text) throws(SettingError) in c.writeTimeout = try SettingValue.positiveDuration(text)
     },
-    global("SLUICE_DRAIN_TIMEOUT", "how long running streams have at shutdown; default 120s") {
+    global("SLUICE_DRAIN_TIMEOUT", "time that running streams have at shutdown (default 120s)") {
       (c, text) throws(SettingError) in c.drainTimeout = try SettingValue.duration(text)
     },
-    global("SLUICE_STATE", "directory of the store; default $STATE_DIRECTORY, else ./state") {
+    global("SLUICE_STATE", "directory of the store (default $STATE_DIRECTORY, else ./state)") {
       (c, text) throws(SettingError) in c.state = text
     },
-    global("SLUICE_LISTEN", "unix:PATH or HOST:PORT; default: descriptor 0 or systemd's socket") {
+    global("SLUICE_LISTEN", "unix:PATH or HOST:PORT (default: systemd's socket, else descriptor 0)") {
       (c, text) throws(SettingError) in c.listen = try ListenAddress(parsing: text)
     },
-    global("SLUICE_LOOPS", "event loops, each a thread; default 1") { (c, text) throws(SettingError) in
+    global("SLUICE_LOOPS", "event loops, one thread each (default 1)") { (c, text) throws(SettingError) in
       c.loops = try SettingValue.count(text)
       guard (1...64).contains(c.loops) else { throw SettingError(reason: "must be a number from 1 to 64") }
     },
-    global("SLUICE_LOG", "error, warning, info or debug; default info") {
+    global("SLUICE_LOG", "log level: error, warning, info or debug (default info)") {
       (c, text) throws(SettingError) in c.logLevel = try SettingValue.choice(text)
     },
   ]
@@ -116,9 +116,9 @@ struct Setting: Sendable {
         }
       }
     } + [
-      perLocation("STREAMING_BACKEND", "sse, which is the only one there is") { (c, text) throws(SettingError) in
+      perLocation("STREAMING_BACKEND", "sse, the only supported value") { (c, text) throws(SettingError) in
         guard text == "sse" else {
-          throw SettingError(reason: "must be sse: there is no other way of streaming yet, WebSocket included")
+          throw SettingError(reason: "must be sse: WebSocket is not supported yet")
         }
       }
     ]
@@ -138,7 +138,7 @@ extension SettingValue {
   /// A duration above 0.
   static func positiveDuration(_ text: String) throws(SettingError) -> Duration {
     let duration = try duration(text)
-    guard duration > .zero else { throw SettingError(reason: "must be longer than 0") }
+    guard duration > .zero else { throw SettingError(reason: "must be greater than 0") }
     return duration
   }
 }

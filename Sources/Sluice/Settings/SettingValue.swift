@@ -13,7 +13,7 @@ enum SettingValue {
       guard let count = number(text.dropLast(unit.count)), count <= 1_000_000 else { continue }
       return .milliseconds(count * milliseconds)
     }
-    throw SettingError(reason: "must be a duration, as 500ms, 30s or 2m")
+    throw SettingError(reason: "must be a duration such as 500ms, 30s or 2m")
   }
 
   /// Bytes: `65536`, `64K`, `1M`, `2G`.
@@ -23,11 +23,13 @@ enum SettingValue {
       guard let count = number(text.dropLast(unit.count)), count <= 1 << 32 else { continue }
       return count * bytes
     }
-    throw SettingError(reason: "must be a size in bytes, as 65536, 64K or 1M")
+    throw SettingError(reason: "must be a size in bytes such as 65536, 64K or 1M")
   }
 
   static func count(_ text: String) throws(SettingError) -> Int {
-    guard let count = number(text), count <= 1 << 32 else { throw SettingError(reason: "must be a whole number") }
+    guard let count = number(text), count <= 1 << 32 else {
+      throw SettingError(reason: "must be a non-negative integer")
+    }
     return count
   }
 

@@ -111,9 +111,9 @@ final class UnsavedTurns: Sendable {
     let entry = Entry(user: user.name, item, replay: replay, idempotencyLock: idempotencyLock)
     if add(entry) {
       idempotencyLock?.settle()
-      log.error("a turn is not stored yet", ["messageId": .string(entry.id)])
+      log.error("turn not stored; will retry", ["messageId": .string(entry.id)])
     } else {
-      log.error("a turn is lost: too many wait to be stored", ["messageId": .string(entry.id)])
+      log.error("turn lost: retry queue full", ["messageId": .string(entry.id)])
     }
   }
 
@@ -193,7 +193,7 @@ final class UnsavedTurns: Sendable {
       guard state.withLock({ $0.entries.contains { $0.id == entry.id } }) else { return true }
       do { try save(entry) } catch { return false }
       remove { $0.id == entry.id }
-      log.info("a turn that waited is stored", ["messageId": .string(entry.id)])
+      log.info("turn stored after retry", ["messageId": .string(entry.id)])
       return true
     }
   }
@@ -204,7 +204,7 @@ final class UnsavedTurns: Sendable {
     for name in (try? fileNames(in: directory)) ?? [] where name.hasSuffix(".json") {
       let path = "\(directory)/\(name)"
       guard let content = try? readFile(path), var entry = Entry(file: content) else {
-        log.error("a file of unsaved turns cannot be understood and stays where it is", ["path": .string(path)])
+        log.error("unreadable file of unsaved turns left in place", ["path": .string(path)])
         continue
       }
       entry.path = path
@@ -221,10 +221,10 @@ final class UnsavedTurns: Sendable {
         guard let directory else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
         try createDirectories(directory)
         try replaceFile("\(directory)/\(entry.id).json", with: entry.file)
-        log.error("a turn that could not be stored waits for the next start", ["messageId": .string(entry.id)])
+        log.error("turn saved to RUNTIME_DIRECTORY for the next start", ["messageId": .string(entry.id)])
       } catch {
         log.error(
-          "a turn that could not be stored is lost",
+          "turn lost: cannot be saved",
           ["messageId": .string(entry.id), "error": .string("\(error)")])
       }
     }

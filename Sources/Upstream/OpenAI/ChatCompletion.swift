@@ -56,7 +56,7 @@ final class ChatCompletion: CurlTransferDelegate {
     // would turn over for as long as they are pending.
     deadline = reactor.schedule(after: Self.connectTimeout) { [unowned self] in
       if case .waitingForHead = phase, !transfer.isConnected {
-        fail(GeneratorError(.timedOut, "The model's server could not be reached in time."))
+        fail(GeneratorError(.timedOut, "Connecting to the model server timed out."))
       }
     }
   }
@@ -103,7 +103,7 @@ final class ChatCompletion: CurlTransferDelegate {
           return false
         }
         if output.queuedBytes > Self.maximumUnpausedBytes {
-          fail(GeneratorError(.failed, "The output comes faster than the client takes it."))
+          fail(GeneratorError(.failed, "The client reads too slowly."))
           return true
         }
       }
@@ -125,9 +125,9 @@ final class ChatCompletion: CurlTransferDelegate {
     case .streaming where result == CURLE_OK || reader.hasFinishReason:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
     case .streaming:
-      fail(GeneratorError(.truncated, "The model's output was cut off.", detail: message))
+      fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: message))
     case .waitingForHead:
-      fail(GeneratorError(.failed, "The model's server could not be reached.", detail: message))
+      fail(GeneratorError(.failed, "The model server could not be reached.", detail: message))
     }
     releaseCallbacks()
   }
@@ -188,13 +188,13 @@ final class ChatCompletion: CurlTransferDelegate {
     let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
     if status == 429 {
       return GeneratorError(
-        .rateLimited, "The model's server asks for patience.", detail: detail, retryAfter: head.retryAfter)
+        .rateLimited, "The model server is rate limiting requests.", detail: detail, retryAfter: head.retryAfter)
     }
     if (200..<300).contains(status) {
-      return GeneratorError(.failed, "The model's server did not stream its output.", detail: detail)
+      return GeneratorError(.failed, "The model server did not return an event stream.", detail: detail)
     }
     var error = GeneratorError(
-      .failed, "The model's server answered with status \(status).", detail: detail, retryAfter: head.retryAfter)
+      .failed, "The model server returned status \(status).", detail: detail, retryAfter: head.retryAfter)
     // What it does not like now it will not like later; but 408 and 409 are about the moment.
     error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
     return error

@@ -57,12 +57,12 @@ struct CompletionReader {
           state.take(chunk, emit)
           if chunk.isActive { onActivity() }
         } else {
-          state.failure = GeneratorError(.failed, "The model's server sent something that is not JSON.")
+          state.failure = GeneratorError(.failed, "The model server sent an event that is not a JSON object.")
         }
       }
     } catch {
       throw GeneratorError(
-        .failed, "The model's server sent an event that is too long.", detail: "over \(error.limit) bytes")
+        .failed, "The model server sent an event that exceeds the size limit.", detail: "over \(error.limit) bytes")
     }
     if let failure = state.failure { throw failure }
   }
@@ -75,8 +75,8 @@ struct CompletionReader {
     // An event that is no part of an answer, and then nothing but the end: that is not how an answer is completed.
     let isComplete = state.finishReason != nil || (state.isDone && !state.endsOddly)
     guard isComplete else {
-      guard state.hasBegun else { throw GeneratorError(.failed, "The model's server sent no answer.") }
-      throw GeneratorError(.truncated, "The model's answer ended before it was complete.")
+      guard state.hasBegun else { throw GeneratorError(.failed, "The model server sent an empty response.") }
+      throw GeneratorError(.truncated, "The model server's response ended early.")
     }
     return Completion(state.finishReason ?? .stop, usage: state.usage)
   }
@@ -94,7 +94,7 @@ struct CompletionReader {
 
     mutating func fail(_ kind: String = "") {
       guard failure == nil else { return }
-      failure = GeneratorError(.failed, "The model's server reported an error.", detail: "error \(kind)")
+      failure = GeneratorError(.failed, "The model server reported an error.", detail: "error \(kind)")
     }
 
     mutating func take(_ chunk: Chunk, _ emit: (String) -> Void) {

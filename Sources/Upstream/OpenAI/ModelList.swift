@@ -33,7 +33,7 @@ final class ModelList: CurlTransferDelegate {
     multi.add(transfer)
     let cancel = { self.complete(.failure(.cancelled)) }
     let timer = reactor.schedule(after: Self.timeout) {
-      self.complete(.failure(GeneratorError(.timedOut, "The model server did not list its models in time.")))
+      self.complete(.failure(GeneratorError(.timedOut, "Listing the models of the model server timed out.")))
     }
     defer {
       timer.cancel()
@@ -55,7 +55,7 @@ final class ModelList: CurlTransferDelegate {
 
   func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
     guard self.body.count + body.count <= Self.maximumBytes else {
-      complete(.failure(GeneratorError(.failed, "The model server's list of models is too long.")))
+      complete(.failure(GeneratorError(.failed, "The model server's list of models exceeds the size limit.")))
       return true
     }
     self.body.append(body)

@@ -97,7 +97,7 @@ package final class OpenAIGenerator: CallbackGenerator {
     } catch let error as GeneratorError {
       throw error
     } catch {
-      throw GeneratorError(.misconfigured, "The server's configuration is incomplete.", detail: "\(error)")
+      throw GeneratorError(.misconfigured, "The server is misconfigured.", detail: "\(error)")
     }
     return request
   }
@@ -108,7 +108,7 @@ package final class OpenAIGenerator: CallbackGenerator {
     if let transfer = CurlTransfer(request) {
       ChatCompletion(transfer, output, connections, reactor: reactor).begin()
     } else {
-      output.fail(GeneratorError(.failed, "The model's URL is not valid."))
+      output.fail(GeneratorError(.failed, "The model server's URL is not valid."))
     }
   }
 
