@@ -1,22 +1,22 @@
-/// Bytes as spans, as text, and as hexadecimal digits: what the standard library does not have yet.
+/// Byte utilities that the standard library lacks: conversions to and from spans, text and hexadecimal digits.
 extension [UInt8] {
   /// Appends a copy of `bytes`.
   @inlinable package mutating func append(_ bytes: borrowing Span<UInt8>) {
-    // Safe: the buffer is only read, within the closure.
+    // Safe: the buffer is only read, and only within the closure.
     unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
   }
 }
 
 extension String {
-  /// Decodes UTF-8. What is not valid becomes U+FFFD.
+  /// Decodes UTF-8. Replaces invalid sequences with U+FFFD.
   @inlinable package init(decodingUTF8 bytes: borrowing Span<UInt8>) {
-    // Safe: the buffer is only read, within the closure.
+    // Safe: the buffer is only read, and only within the closure.
     self = unsafe bytes.withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
   }
 }
 
 extension Sequence<UInt8> {
-  /// Two hexadecimal digits for each byte, in lower case.
+  /// Two lowercase hexadecimal digits per byte.
   package var hex: String {
     var digits: [UInt8] = []
     for byte in self {
@@ -32,7 +32,7 @@ extension Sequence<UInt8> {
 }
 
 extension UInt8 {
-  /// The value of hexadecimal digits, in either case; nil when one is none, or the value does not fit.
+  /// Parses hexadecimal digits in either case. Returns nil if an element is not a digit, or if the value exceeds 255.
   package init?(hex digits: some Sequence<UInt8>) {
     var value: UInt8 = 0
     for digit in digits {

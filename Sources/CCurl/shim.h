@@ -1,4 +1,4 @@
-// libcurl, and what Swift cannot call of it: its variadic functions, one face for each type of argument.
+// libcurl, with one typed wrapper per argument type for its variadic functions, which Swift cannot call.
 #ifndef SLUICE_CCURL_H
 #define SLUICE_CCURL_H
 
@@ -44,7 +44,7 @@ static inline CURLMcode ccurl_multi_set_timer_callback(CURLM *multi, curl_multi_
 static inline CURLMcode ccurl_multi_set_long(CURLM *multi, CURLMoption option, long value) {
   return curl_multi_setopt(multi, option, value);
 }
-// The result of a CURLMSG_DONE message, which is in a union.
+// Returns the result of a CURLMSG_DONE message, which is stored in a union.
 static inline CURLcode ccurl_message_result(const CURLMsg *message) { return message->data.result; }
 
 #endif

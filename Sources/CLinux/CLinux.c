@@ -30,11 +30,12 @@ int clinux_lock_byte(int file, off_t index) {
 
 int clinux_memory_file(void) { return memfd_create("request", MFD_CLOEXEC); }
 
-// Who is told of signals: the descriptor, plus one, of each watcher, and its signals. The handler reads them in any thread.
+// The descriptor of each watcher, plus one, and its set of signals; 0 marks a free slot. Atomic, because the handler
+// reads them on any thread.
 static _Atomic(int) watcher_files[CLINUX_SIGNAL_WATCHERS];
 static _Atomic(uint64_t) watcher_signals[CLINUX_SIGNAL_WATCHERS];
 static _Atomic(int) running_handlers;
-// What was installed before the first watcher of each signal came.
+// The action that was installed before the first watcher of each signal, and the number of watchers per signal.
 static pthread_mutex_t watchers_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction earlier_actions[64];
 static int signal_watchers[64];
@@ -78,7 +79,7 @@ void clinux_unwatch_signals(int slot) {
     if (signals >> number & 1 && --signal_watchers[number] == 0) sigaction(number, &earlier_actions[number], 0);
   }
   atomic_store(&watcher_files[slot], 0);
-  // A handler in another thread may have read the descriptor, which is closed next.
+  // A handler on another thread may still be using the descriptor, which the caller closes next.
   while (atomic_load(&running_handlers) > 0) sched_yield();
   pthread_mutex_unlock(&watchers_lock);
 }

@@ -1,4 +1,4 @@
-// One chunk of a streamed chat completion, as OpenAI's API has it, or what servers send in its place.
+// Reads one chunk of a streamed chat completion of OpenAI's API, or the object that a server sends in its place.
 #include "Parser.h"
 
 #include <cstring>
@@ -7,8 +7,8 @@ using namespace csimdjson;
 
 namespace {
 
-// Whether a value is anything to speak of. null, false, 0, "", [] and {} are not: an `if` of the servers' own languages
-// passes over them.
+// Returns whether a value is truthy, as in an `if` of the servers' own languages. null, false, "", [], {} and a number
+// that starts with 0 are not.
 bool is_something(ondemand::value value) {
   std::string_view raw = value.raw_json_token();
   if (raw.empty()) return false;
@@ -52,7 +52,7 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
   });
 }
 
-// Content that comes as an array of parts: the text of those that have one, joined.
+// Joins the text of content that is an array of parts. Parts without text are skipped.
 csimdjson_text read_parts(csimdjson_parser &parser, ondemand::array parts, csimdjson_chunk &chunk) {
   parser.kept.emplace_back();
   std::string &joined = parser.kept.back();
@@ -80,7 +80,7 @@ csimdjson_text read_content(csimdjson_parser &parser, ondemand::value value, csi
   if (value.type().get(type) || type == ondemand::json_type::null) return {nullptr, 0};
   if (type == ondemand::json_type::string) return string(parser, value);
   if (type == ondemand::json_type::array && !value.get_array().get(parts)) return read_parts(parser, parts, chunk);
-  // Text that cannot be read must not be missing from a complete answer.
+  // Unreadable text must not be missing from a complete response, so the chunk is rejected.
   parser.is_broken = true;
   return {nullptr, 0};
 }
@@ -89,7 +89,7 @@ void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chun
   each_field(delta, [&](std::string_view key, ondemand::value value) {
     if (key == "content") chunk.content = read_content(parser, value, chunk);
     else if (key == "error") read_error(parser, value, chunk);
-    // Reasoning under any of its names, tool calls, a refusal.
+    // Reasoning under any of its names, tool calls and refusals count as activity.
     else if (key != "role" && is_something(value)) chunk.is_active = true;
   });
 }
@@ -102,8 +102,9 @@ void read_finish_reason(csimdjson_parser &parser, ondemand::value value, csimdjs
   else if (reason.count) chunk.finish_reason = reason;
 }
 
-// Reads one element of `choices`, the one at `place`. Only the choice of index 0 is read into `chunk`: the text of
-// another one does not belong to it. An error of any choice is one of the response. False when it is broken.
+// Reads one element of `choices`; `place` is its default index. Only the choice with index 0 is read into `chunk`,
+// because the text of other choices does not belong to the output. An error in any choice is an error of the response.
+// Returns false if the element is malformed.
 bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t place, csimdjson_chunk &chunk) {
   csimdjson_chunk own = {};
   int64_t index = place;
@@ -141,7 +142,7 @@ void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
   });
 }
 
-// False when the choices are broken.
+// Returns false if an element is malformed.
 bool read_choices(csimdjson_parser &parser, ondemand::array choices, csimdjson_chunk &chunk) {
   int64_t place = 0;
   for (auto element : choices) {
@@ -160,7 +161,7 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
   ondemand::object object;
   if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
   bool is_chunk = false, is_empty = true, is_broken = false;
-  // A chunk that is broken half-way is no chunk: what was read of it does not count.
+  // A malformed chunk is rejected completely, including the fields that were read before the error.
   bool is_whole = each_field(object, [&](std::string_view key, ondemand::value value) {
     is_empty = false;
     if (key == "choices") {
@@ -179,12 +180,12 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
       if (name == "chat.completion.chunk") is_chunk = true;
       if (name == "error") chunk->has_error = true;
     } else if (key == "type" && !chunk->error_kind.bytes) {
-      // Of a server that sends an error bare: {"object":"error","type":…}.
+      // Some servers send an error without an enclosing object: {"object":"error","type":…}.
       chunk->error_kind = string(*parser, value);
     } else if (key == "detail" || key == "errors") {
       if (is_something(value)) chunk->has_error = true;
     } else if (key == "x_groq") {
-      // Groq tells there why it has stopped a stream.
+      // Groq reports in x_groq.error why it stopped a stream.
       ondemand::object extension;
       if (value.get_object().get(extension)) return;
       bool is_read = each_field(extension, [&](std::string_view name, ondemand::value inner) {
@@ -193,7 +194,7 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
       if (!is_read) is_broken = true;
     }
   });
-  // Whatever else a server sends in a chunk's place is not a part of an answer.
+  // Any other non-empty object in place of a chunk is treated as an error, not as part of the output.
   if (!is_chunk && !chunk->has_usage && !is_empty) chunk->has_error = true;
   return is_whole && !is_broken && !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
 }

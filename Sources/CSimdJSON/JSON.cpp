@@ -1,4 +1,4 @@
-// Any JSON text, as tokens.
+// Reads any JSON array or object into tokens.
 #include "Parser.h"
 
 #include <cstring>
@@ -7,7 +7,7 @@ using namespace csimdjson;
 
 namespace {
 
-// Whether `raw` is a number of RFC 8259, section 6.
+// Returns whether `raw` is a number as defined by RFC 8259, section 6.
 bool is_number(std::string_view raw) {
   size_t i = 0;
   auto digits = [&] {
@@ -34,7 +34,8 @@ void add(csimdjson_parser &parser, csimdjson_kind kind, csimdjson_text text = {n
   parser.tokens.push_back({kind, text});
 }
 
-// Appends the tokens of `value`. False when it is not strictly JSON, or nested more than `depth` deep.
+// Appends the tokens of `value`. Returns false if it is not strictly valid JSON, or is nested more than `depth` levels
+// deep.
 bool walk(csimdjson_parser &parser, ondemand::value value, size_t depth) {
   ondemand::json_type type;
   if (value.type().get(type)) return false;
@@ -47,7 +48,7 @@ bool walk(csimdjson_parser &parser, ondemand::value value, size_t depth) {
       ondemand::field field;
       std::string_view key;
       if (std::move(entry).get(field)) return false;
-      // With its quotes, up to the end of the text.
+      // The view starts at the opening quote of the key and extends to the end of the text.
       const char *quote = field.key().raw() - 1;
       std::string_view raw(quote, size_t(parser.padded.data() + parser.padded.size() - quote));
       if (field.unescaped_key().get(key)) {
@@ -97,7 +98,7 @@ bool csimdjson_read(csimdjson_parser *parser, const uint8_t *bytes, size_t count
   ondemand::document document;
   ondemand::value value;
   parser->tokens.clear();
-  // What is no array and no object has no value that can be walked.
+  // get_value() fails for a document that is neither an array nor an object.
   if (start(*parser, bytes, count, document) || document.get_value().get(value) ||
       !walk(*parser, value, depth) || parser->is_broken || document.current_location().error() != OUT_OF_BOUNDS)
     return false;

@@ -25,7 +25,7 @@ void append_utf8(std::string &out, uint32_t scalar) {
   }
 }
 
-// The four hex digits at `at`, or -1.
+// Returns the value of the four hexadecimal digits at `at`, or -1.
 int32_t hex4(std::string_view raw, size_t at) {
   if (at + 4 > raw.size()) return -1;
   int32_t value = 0;

@@ -1,4 +1,4 @@
-// What the two readers share: the parser with its buffers, and strings whatever their escapes are.
+// Declarations that both readers share: the parser with its buffers, and strings with any escapes.
 #ifndef SLUICE_CSIMDJSON_PARSER_H
 #define SLUICE_CSIMDJSON_PARSER_H
 
@@ -13,13 +13,13 @@
 
 struct csimdjson_parser {
   simdjson::ondemand::parser parser;
-  // The chunk with the padding that simdjson wants to be able to read behind it.
+  // A copy of the text, followed by the padding that simdjson must be able to read.
   std::string padded;
-  // Where strings are kept whose escapes simdjson refuses. A deque, for they must not move.
+  // Strings with escapes that simdjson rejects, unescaped. A deque, because their addresses must not change.
   std::deque<std::string> kept;
-  // Whether a string of this text could not be read: then none of the text may count, for something is missing.
+  // Whether a string could not be read. The complete text must then be rejected, because part of it is missing.
   bool is_broken = false;
-  // What csimdjson_read gives back.
+  // The result of csimdjson_read.
   std::vector<csimdjson_token> tokens;
 };
 
@@ -29,18 +29,18 @@ using namespace simdjson;
 
 csimdjson_text text(std::string_view view);
 
-// Undoes the escapes of the JSON string token `raw`, quotes included. A surrogate without its other half, which
-// simdjson refuses, becomes U+FFFD. False when it is not a string after all.
+// Unescapes the JSON string token `raw`, which includes its quotes. An unpaired surrogate, which simdjson rejects,
+// becomes U+FFFD. Returns false if the token is not a valid string.
 bool unescape(std::string_view raw, std::string &out);
 
-// The string `value` is, or no text when it is something else.
+// Returns the string in `value`, or no text if it is not a string. Sets `is_broken` if its escapes are invalid.
 csimdjson_text string(csimdjson_parser &parser, ondemand::value value);
 
-// Begins to read a text, of which the parser keeps a copy.
+// Starts reading a text. The parser stores a copy of it.
 error_code start(csimdjson_parser &parser, const uint8_t *bytes, size_t count, ondemand::document &document);
 
-// Calls `body` with the key and the value of each field of an object. False when the object is broken: its fields up to there
-// have been given to `body`.
+// Calls `body` with the key and the value of each field of an object. Returns false if the object is malformed; `body`
+// has then been called with the fields before the error.
 template <typename Body> bool each_field(ondemand::object object, Body body) {
   for (auto entry : object) {
     ondemand::field field;

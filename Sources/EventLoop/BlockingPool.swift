@@ -1,10 +1,10 @@
 import CLinux
 import Glibc
 
-/// Threads for what blocks: reading a slow request, touching a file.
+/// A thread pool for blocking work, such as reading a slow request or accessing a file.
 ///
-/// It has as many threads as have work at the same time, up to a limit, so that a hundred callers that hold theirs
-/// for seconds do not delay another. A thread without work for ten seconds ends.
+/// The pool has as many threads as there is concurrent work, up to a limit, so that a hundred callers that occupy their
+/// threads for seconds do not delay another one. A thread exits after ten seconds without work.
 package final class BlockingPool: Sendable {
   private struct State: ~Copyable {
     var queue: [(@Sendable () -> Void)?] = []
@@ -17,15 +17,15 @@ package final class BlockingPool: Sendable {
   private let state = Locked(State())
   private let available: Semaphore
 
-  /// - Parameter maximumThreads: how many threads may work at once; more work than that waits its turn.
+  /// - Parameter maximumThreads: the maximum number of threads; further work is queued.
   package init(maximumThreads: Int = 256) {
     self.maximumThreads = maximumThreads
     self.available = Semaphore()
   }
 
-  /// Does `work` on a thread of the pool and gives its result to the calling task.
+  /// Runs `work` on a thread of the pool and returns its result.
   ///
-  /// The task's cancellation is not passed on: work that has begun is always finished.
+  /// Cancelling the calling task does not cancel `work`, which always runs to completion.
   package func run<Success: Sendable, Failure: Error>(
     _ work: @escaping @Sendable () throws(Failure) -> Success
   ) async throws(Failure) -> Success {
@@ -38,7 +38,7 @@ package final class BlockingPool: Sendable {
     return try result.get()
   }
 
-  /// Does `work` on a thread of the pool, soon.
+  /// Queues `work` to run on a thread of the pool.
   package func submit(_ work: @escaping @Sendable () -> Void) {
     let mustStart = state.withLock { state in
       state.queue.append(work)
@@ -52,7 +52,7 @@ package final class BlockingPool: Sendable {
     do {
       try JoinableThread(name: "blocking") { self.runWorker() }.detach()
     } catch {
-      // No thread to be had. Those there are will come to it; without any, the caller does it itself.
+      // No thread could be started. Existing workers take the work; if there are none, the caller runs it.
       let isAlone = state.withLock { state in
         state.threads -= 1
         return state.threads == 0
@@ -64,7 +64,7 @@ package final class BlockingPool: Sendable {
   private func dequeue() -> (@Sendable () -> Void)? {
     state.withLock { state in
       guard state.head < state.queue.count else { return nil }
-      // Taken out, so that what it holds goes with it.
+      // Removing the closure from the queue releases its captures as soon as it has run.
       let work = state.queue[state.head].take()
       state.head += 1
       if state.head * 2 >= state.queue.count {
@@ -85,7 +85,7 @@ package final class BlockingPool: Sendable {
       let isSignalled = available.wait(seconds: 10)
       let mustEnd = state.withLock { state in
         state.idle -= 1
-        // Work that came in the moment of giving up is not left behind.
+        // The worker must not exit if work arrived between the timeout and this lock.
         guard !isSignalled, state.head == state.queue.count else { return false }
         state.threads -= 1
         return true
@@ -98,14 +98,14 @@ package final class BlockingPool: Sendable {
 /// A counting semaphore (sem_overview(7)).
 @safe
 private final class Semaphore: Sendable {
-  // Safe: sem_t is made for being touched by several threads; its address stays the same until deinit.
+  // Safe: sem_t is designed for use by several threads; its address does not change until deinit.
   private nonisolated(unsafe) let raw = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
 
   init() { unsafe sem_init(raw, 0, 0) }
 
   func signal() { unsafe sem_post(raw) }
 
-  /// Waits for a signal. False when none came in time.
+  /// Waits for a signal. Returns false if none arrives in time.
   func wait(seconds: Int) -> Bool {
     var deadline = timespec()
     unsafe clock_gettime(CLOCK_REALTIME, &deadline)

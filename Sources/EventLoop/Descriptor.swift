@@ -1,27 +1,26 @@
 import CLinux
 import Glibc
 
-/// The owner of one open file descriptor: it is closed exactly once, when its owner goes.
+/// The owner of one open file descriptor, which it closes exactly once, when it is destroyed.
 ///
-/// The corresponding C function is `close` (close(2)). An error of `close` is not reported: on Linux the descriptor
-/// is gone whatever it says.
+/// Errors of close(2) are ignored: Linux releases the descriptor even if `close` fails.
 package struct Descriptor: ~Copyable, Sendable {
-  /// The number, for system calls while this owner lives.
+  /// The descriptor number, valid for system calls while this owner exists.
   package let number: CInt
 
-  /// Takes over an open descriptor. Nobody else may close it from here on.
+  /// Takes ownership of an open descriptor. No other code must close it afterwards.
   package init(owning number: CInt) {
     precondition(number >= 0, "a descriptor is not negative")
     self.number = number
   }
 
-  /// Takes over what a system call returned, or throws its `errno`.
+  /// Takes ownership of the descriptor that a system call returned, or throws its `errno`.
   package init(_ result: CInt, from action: @autoclosure () -> String) throws(SystemError) {
     guard result >= 0 else { throw SystemError(action()) }
     self.number = result
   }
 
-  /// Gives the number away, unclosed: the caller owns it now.
+  /// Returns the number without closing it. The caller takes ownership.
   package consuming func release() -> CInt {
     let number = number
     discard self
@@ -32,13 +31,13 @@ package struct Descriptor: ~Copyable, Sendable {
 }
 
 extension Descriptor {
-  /// Accepts a connection of a listening socket (accept4(2)), closed on exec.
+  /// Accepts a connection on a listening socket (accept4(2)); its descriptor is closed on exec.
   ///
-  /// - Returns: its descriptor, for the caller to own; -1 with errno when there is none.
+  /// - Returns: the descriptor, which the caller owns, or -1 with `errno`.
   package borrowing func accept() -> CInt { clinux_accept(number) }
 
-  /// Locks one byte of a file for this open file, which loses it when it is closed (F_OFD_SETLK, fcntl(2)). Does not wait.
+  /// Locks one byte of a file for this open file description, until it is closed (F_OFD_SETLK, fcntl(2)). Never waits.
   ///
-  /// - Returns: false, with errno, when it is another's.
+  /// - Returns: false, with `errno`, if another open file description holds the lock.
   package borrowing func lockByte(at index: Int) -> Bool { clinux_lock_byte(number, off_t(index)) == 0 }
 }

@@ -1,15 +1,15 @@
 import CLinux
 import Glibc
 
-/// One thread that waits for events with epoll and runs tasks: the executor under every stream.
+/// A thread that waits for events with epoll and runs tasks: the executor of every stream.
 ///
-/// Start tasks with `Task(executorPreference: loop)` or, from the loop itself, with ``Reactor/spawn(_:)``: a task
-/// without the preference resumes on Swift's global pool first, which costs two thread changes an `await`.
+/// Start tasks with `Task(executorPreference: loop)` or, on the loop itself, with ``Reactor/spawn(_:)``. A task without
+/// this preference resumes on Swift's global pool first, which costs two thread switches per `await`.
 package final class EventLoop: TaskExecutor, Sendable {
   private struct Inbox: ~Copyable {
     var jobs: [UnownedJob] = []
     var calls: [@Sendable (Reactor) -> Void] = []
-    /// Whether the loop will look into the inbox anyway, so that it is woken once for any number of deliveries.
+    /// Whether the loop will check the inbox without a wake-up, so that any number of deliveries wake it once.
     var isAwake = true
     var isStopped = false
   }
@@ -17,15 +17,15 @@ package final class EventLoop: TaskExecutor, Sendable {
   private let inbox = Locked(Inbox())
   private let wakeup: Descriptor
   private let clock: LoopClock
-  /// What the loop's own thread has put aside to run in this turn. Touched by that thread alone, hence unlocked.
+  /// Jobs that the loop's own thread has enqueued for this turn. Unlocked, because only that thread accesses them.
   private nonisolated(unsafe) var localJobs: [UnownedJob] = []
 
-  /// The name of the thread, as `top -H` shows it; 15 bytes at most count.
+  /// The name of the thread, as displayed by `top -H`; at most 15 bytes are displayed.
   package let name: String
 
-  /// Makes a loop that does not run yet.
+  /// Creates a loop that is not running yet.
   ///
-  /// - Throws: `EMFILE` or `ENFILE` when there is no descriptor to be had.
+  /// - Throws: `EMFILE` or `ENFILE` when no descriptor is available.
   package init(name: String = "loop", clock: LoopClock = .continuous) throws(SystemError) {
     self.name = name
     self.clock = clock
@@ -34,7 +34,7 @@ package final class EventLoop: TaskExecutor, Sendable {
 
   // MARK: From any thread
 
-  /// Calls `body` on the loop's thread with its reactor, soon. After ``stop()`` the call is dropped.
+  /// Schedules a call of `body` with the reactor on the loop's thread. After ``stop()`` the call is discarded.
   package func execute(_ body: @escaping @Sendable (Reactor) -> Void) {
     let mustWake = inbox.withLock { inbox in
       if inbox.isStopped { return false }
@@ -57,12 +57,12 @@ package final class EventLoop: TaskExecutor, Sendable {
     if mustWake { wake() }
   }
 
-  /// Whether the caller is on this loop's thread.
+  /// Whether the caller runs on this loop's thread.
   package var isCurrent: Bool {
     unsafe clinux_current_loop() == UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
   }
 
-  /// Makes ``run(_:)`` return after its present turn. Tasks that still wait are never resumed: end them first.
+  /// Makes ``run(_:)`` return after the current turn. Suspended tasks are never resumed: terminate them first.
   package func stop() {
     inbox.withLock { $0.isStopped = true }
     wake()
@@ -78,7 +78,7 @@ package final class EventLoop: TaskExecutor, Sendable {
   /// Runs the loop on the calling thread until ``stop()``.
   ///
   /// - Parameter start: called once, on this thread, before the first turn.
-  /// - Throws: the `errno` of what epoll could not be set up for.
+  /// - Throws: the `errno` of epoll_create1(2) or epoll_ctl(2).
   package func run(_ start: (Reactor) -> Void = { _ in }) throws(SystemError) {
     let reactor = try Reactor(loop: self, clock: clock)
     unsafe clinux_set_current_loop(Unmanaged.passUnretained(self).toOpaque())
@@ -98,9 +98,9 @@ package final class EventLoop: TaskExecutor, Sendable {
     var calls: [@Sendable (Reactor) -> Void] = []
     var events = unsafe [epoll_event](repeating: epoll_event(), count: 256)
     while true {
-      // Everything that was delivered or made ready, until nothing is left: then, and only then, the loop may
-      // sleep. `isAwake` is taken back under the lock that a delivery needs. The bound keeps tasks that go on
-      // waking each other from starving the descriptors.
+      // Run everything that was delivered or became ready: the loop must block only when it is idle. `isAwake` is
+      // cleared under the lock that a delivery takes, so no wake-up is lost. The bound keeps tasks that wake each other
+      // from starving the descriptors.
       var isIdle = false
       for _ in 0..<32 where !isIdle {
         let isStopped = inbox.withLock { inbox in
@@ -129,14 +129,14 @@ package final class EventLoop: TaskExecutor, Sendable {
   }
 }
 
-/// A thread that runs an ``EventLoop``, joined when it is over.
+/// A thread that runs an ``EventLoop`` until ``stop()``, which joins it.
 package final class LoopThread: Sendable {
   package let loop: EventLoop
   private let thread: JoinableThread
 
   /// Starts a thread for `loop`.
   ///
-  /// - Throws: `EAGAIN` when the system has no thread to give.
+  /// - Throws: `EAGAIN` when the system cannot create a thread.
   package init(_ loop: EventLoop) throws(SystemError) {
     self.loop = loop
     self.thread = try JoinableThread(name: loop.name) {
@@ -144,7 +144,7 @@ package final class LoopThread: Sendable {
     }
   }
 
-  /// Stops the loop and waits until its thread is gone. Not to be called on the loop itself.
+  /// Stops the loop and waits until its thread has exited. Must not be called on the loop itself.
   package func stop() {
     loop.stop()
     thread.join()

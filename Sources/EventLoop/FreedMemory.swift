@@ -1,24 +1,25 @@
 import CLinux
 import Synchronization
 
-/// Gives freed memory back to the system after many large buffers: prompts, for example.
+/// A counter of large freed buffers, such as prompts, that decides when to return freed memory to the system.
 ///
-/// glibc keeps what was freed among what is still used, in an arena for each of many threads: after a hundred prompts at
-/// once that is several times what their streams need. Use it on any thread.
+/// glibc retains freed memory between live allocations, in separate arenas of many threads. After a hundred concurrent
+/// prompts, this is several times the memory that their streams need. Can be used on any thread.
 package final class FreedMemory: Sendable {
   package init() {}
 
   private let notedBytes = Atomic(0)
-  /// What ``notedBytes`` was at the last look.
+  /// The value of ``notedBytes`` at the previous check.
   private let seenBytes = Atomic(0)
 
-  /// Less than this is not worth the time.
+  /// The minimum number of noted bytes that justifies the time for ``returnToSystem()``.
   private static let minimumBytes = 8 << 20
 
-  /// A buffer of `bytes` was built, and will soon be freed.
+  /// Notes that a buffer of `bytes` bytes was created and will soon be freed.
   package func note(_ bytes: Int) { notedBytes.add(bytes, ordering: .relaxed) }
 
-  /// Whether it is time for ``giveBack()``: there was much, and no more has come since the last look, or very much.
+  /// Returns whether ``returnToSystem()`` is due: at least 8 MiB were noted, and either none since the previous check
+  /// or at least 128 MiB in total. If it is due, subtracts these bytes from the counter.
   package func isDue() -> Bool {
     let bytes = notedBytes.load(ordering: .relaxed)
     let seen = seenBytes.exchange(bytes, ordering: .relaxed)
@@ -27,6 +28,6 @@ package final class FreedMemory: Sendable {
     return true
   }
 
-  /// Does it (malloc_trim(3)). Takes milliseconds.
+  /// Returns freed memory to the system (malloc_trim(3)). Takes milliseconds.
   package static func returnToSystem() { _ = malloc_trim(0) }
 }

@@ -1,18 +1,18 @@
 import CLinux
 import Glibc
 
-/// One POSIX thread with a name (pthread_create(3)), which no signal interrupts.
+/// A named POSIX thread (pthread_create(3)) that is not interrupted by signals.
 package final class JoinableThread: Sendable {
   private let handle: pthread_t
 
-  /// Starts a thread that calls `body` and ends with it.
+  /// Starts a thread that calls `body` and exits when it returns.
   ///
-  /// - Parameter name: what `top -H` shows; cut to 15 bytes.
-  /// - Throws: `EAGAIN` when the system has no thread to give.
+  /// - Parameter name: the name that `top -H` displays, truncated to 15 bytes.
+  /// - Throws: `EAGAIN` when the system cannot create a thread.
   package init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
     let start = Start(name: name, body: body)
     var handle = pthread_t()
-    // Safe: the reference is balanced by exactly one release, in the thread or, if there is none, below.
+    // Safe: the reference is balanced by exactly one release, in the thread or, if it cannot be created, below.
     let context = unsafe Unmanaged.passRetained(start)
     let result = Signals.withAllBlocked {
       unsafe pthread_create(
@@ -32,10 +32,11 @@ package final class JoinableThread: Sendable {
     self.handle = handle
   }
 
-  /// Waits until the thread has ended (pthread_join(3)). Call it once, from another thread.
+  /// Waits until the thread has exited (pthread_join(3)). Call it once, from another thread.
   package func join() { pthread_join(handle, nil) }
 
-  /// Lets the thread go: it frees itself when it ends (pthread_detach(3)). Call it instead of ``join()``.
+  /// Detaches the thread, so that its resources are freed when it exits (pthread_detach(3)). Call it instead of
+  /// ``join()``.
   package func detach() { pthread_detach(handle) }
 
   private final class Start: Sendable {

@@ -1,12 +1,12 @@
 import Glibc
 
-/// A value that several threads share, behind a lock (pthread_mutex_lock(3)).
+/// A value that several threads share, protected by a lock (pthread_mutex_lock(3)).
 ///
-/// Not Synchronization's `Mutex`: on Linux the thread sanitizer does not see that one's lock, and takes all that is
-/// behind it for a race.
+/// Synchronization's `Mutex` is not used: on Linux, the thread sanitizer does not recognise its lock and reports every
+/// access that it protects as a race.
 @safe
 package final class Locked<Value: ~Copyable>: Sendable {
-  // Safe: the two addresses stay the same until deinit; the value is touched with the lock held only.
+  // Safe: both addresses stay the same until deinit; the value is accessed only with the lock held.
   private nonisolated(unsafe) let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private nonisolated(unsafe) let value = UnsafeMutablePointer<Value>.allocate(capacity: 1)
 
@@ -15,8 +15,8 @@ package final class Locked<Value: ~Copyable>: Sendable {
     unsafe self.value.initialize(to: value)
   }
 
-  /// Does `body` with the lock held: nothing else may be done with the value meanwhile, and nothing in it may take long
-  /// or ask for the same lock.
+  /// Runs `body` with the lock held, which excludes any other access to the value. `body` must be short and must not
+  /// take the same lock.
   package func withLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout sending Value) throws(Failure) -> sending Result
   ) throws(Failure) -> sending Result {

@@ -1,11 +1,11 @@
 import Glibc
 
-/// Where an event loop reads the time: the machine's monotonic clock, or one that a test steps by hand.
+/// The time source of an event loop: the machine's monotonic clock, or one that a test advances manually.
 package struct LoopClock: Sendable {
   /// A point in time of this clock, in nanoseconds.
   ///
-  /// Not `ContinuousClock.Instant`: the standard library does not say how that is laid out, so every copy and comparison is
-  /// a call that is looked up at run time. Instants are noted for every delta.
+  /// `ContinuousClock.Instant` is not used: the standard library does not guarantee its layout, so every copy and
+  /// comparison is a call that is resolved at run time. Instants are stored for every delta.
   package struct Instant: Comparable, Sendable {
     @usableFromInline let nanoseconds: Int64
     @inlinable init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
@@ -17,7 +17,7 @@ package struct LoopClock: Sendable {
       .nanoseconds(end.nanoseconds - start.nanoseconds)
     }
 
-    /// The distant future, 292 years away, for a duration that no instant can be so far away.
+    /// Returns the instant `duration` after `start`, limited to the range of `Int64` nanoseconds, about 292 years.
     package static func + (start: Instant, duration: Duration) -> Instant {
       let (seconds, attoseconds) = duration.components
       let (whole, isTooLong) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
@@ -32,12 +32,12 @@ package struct LoopClock: Sendable {
 
   private let read: @Sendable () -> Instant
 
-  /// - Parameter read: returns the present instant. It is called from the loop's thread, about once a turn.
+  /// - Parameter read: returns the current instant. It is called on the loop's thread, at least once per turn.
   package init(read: @escaping @Sendable () -> Instant) { self.read = read }
 
   package var now: Instant { read() }
 
-  /// The machine's clock, which goes on while the machine sleeps (`CLOCK_BOOTTIME`, clock_gettime(2)).
+  /// The machine's monotonic clock, which includes time in suspend (`CLOCK_BOOTTIME`, clock_gettime(2)).
   package static let continuous = LoopClock {
     var time = timespec()
     unsafe clock_gettime(CLOCK_BOOTTIME, &time)
@@ -46,13 +46,13 @@ package struct LoopClock: Sendable {
 }
 
 extension Duration {
-  /// Whole milliseconds, rounded up, so that a wait of this length is never too short.
+  /// The duration in milliseconds, rounded up, so that a wait of this length is never too short.
   package var roundedUpMilliseconds: Int64 {
     let (seconds, attoseconds) = components
     return seconds * 1000 + (attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000
   }
 
-  /// Whole milliseconds, rounded down: what a log line shows.
+  /// The duration in milliseconds, rounded toward zero, for log lines.
   package var wholeMilliseconds: Int64 {
     let (seconds, attoseconds) = components
     return seconds * 1000 + attoseconds / 1_000_000_000_000_000

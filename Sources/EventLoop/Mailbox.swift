@@ -1,6 +1,6 @@
-/// A queue with one reader, between what happens on a loop and a task that runs there. Belongs to its loop.
+/// A single-reader queue from event handlers on a loop to a task on that loop. Confined to its loop.
 ///
-/// Inlinable, so that it is specialised where it is used: unspecialised it costs five times as much.
+/// Inlinable, so that it is specialised at its point of use: unspecialised code costs five times as much.
 package final class Mailbox<Element> {
   @usableFromInline var elements: [Element] = []
   @usableFromInline var head = 0
@@ -8,20 +8,20 @@ package final class Mailbox<Element> {
 
   package init() {}
 
-  /// How many elements wait.
+  /// The number of queued elements.
   @inlinable package var count: Int { elements.count - head }
 
-  /// The element that would be taken next, left where it is.
+  /// The element that would be dequeued next; it stays in the queue.
   @inlinable package var first: Element? { head < elements.count ? elements[head] : nil }
 
-  /// Adds an element and lets the reader go on.
+  /// Adds an element and wakes the reader.
   @inlinable
   package func post(_ element: Element) {
     elements.append(element)
     waiter.wake()
   }
 
-  /// The next element if one is there already.
+  /// Dequeues and returns the next element, or nil if the queue is empty.
   @inlinable
   package func nextReady() -> Element? {
     guard head < elements.count else { return nil }
@@ -31,14 +31,15 @@ package final class Mailbox<Element> {
       elements.removeAll(keepingCapacity: elements.capacity <= 64)
       head = 0
     } else if head >= 64, head * 2 >= elements.count {
-      // A queue that never runs empty must not keep what was taken.
+      // A queue that never becomes empty must not retain dequeued elements.
       elements.removeSubrange(0..<head)
       head = 0
     }
     return element
   }
 
-  /// The next element, as soon as there is one. The task's cancellation does not end the wait: post something.
+  /// Dequeues and returns the next element; waits if the queue is empty. Cancelling the task does not end the wait:
+  /// post an element instead.
   @inlinable
   package func next() async -> Element {
     while true {

@@ -1,20 +1,20 @@
 import CLinux
 import Glibc
 
-/// A file in memory (memfd_create(2)), for giving bytes to a library that reads from a descriptor: reading it never
+/// An in-memory file (memfd_create(2)) that passes bytes to a library that reads from a descriptor. Reading it never
 /// waits for a peer.
 ///
-/// One thread at a time uses it. It is closed with its owner.
+/// Must be used by one thread at a time. It is closed when it is deallocated.
 package final class MemoryFile {
   private let descriptor: Descriptor
 
-  /// - Throws: `EMFILE` or `ENFILE` when no descriptor is available, `ENOMEM` without memory.
+  /// - Throws: `EMFILE` or `ENFILE` when no descriptor is available, `ENOMEM` when no memory is.
   package init() throws(SystemError) { descriptor = try Descriptor(clinux_memory_file(), from: "memfd_create") }
 
-  /// Replaces the content with `bytes` and returns a descriptor that reads it from its start. The caller owns the
-  /// descriptor; it shares its position with every other one of this file, so use one at a time.
+  /// Replaces the content with `bytes` and returns a descriptor positioned at the start. The caller owns the
+  /// descriptor. All descriptors of this file share one position, so use one at a time.
   ///
-  /// - Throws: `ENOSPC` or `ENOMEM` without memory, `EMFILE` without a descriptor.
+  /// - Throws: `ENOSPC` or `ENOMEM` when no memory is available, `EMFILE` when no descriptor is.
   package func open(_ bytes: [UInt8]) throws(SystemError) -> CInt {
     let number = descriptor.number
     guard unsafe pwrite(number, bytes, bytes.count, 0) == bytes.count, ftruncate(number, bytes.count) == 0,

@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// What a descriptor is watched for, and what it was found ready for (epoll_ctl(2)).
+/// A set of events that a descriptor is watched for or is ready for (epoll_ctl(2)).
 ///
-/// Not an `OptionSet`: outside this module its operations would be looked up at run time, for each event.
+/// `OptionSet` is not used: outside this module its operations would be resolved at run time, for every event.
 package struct Readiness: Sendable {
   @usableFromInline let events: UInt32
   @inlinable init(events: UInt32) { self.events = events }
@@ -11,24 +11,24 @@ package struct Readiness: Sendable {
   @inlinable package static var none: Readiness { Readiness(events: 0) }
   @inlinable package static var readable: Readiness { Readiness(events: EPOLLIN.rawValue) }
   @inlinable package static var writable: Readiness { Readiness(events: EPOLLOUT.rawValue) }
-  /// The peer has closed its sending side, or all of the connection.
+  /// Closure of the peer's sending side, or of the connection.
   @inlinable package static var peerClosed: Readiness { Readiness(events: EPOLLRDHUP.rawValue) }
-  /// Both sides are closed. Always reported, asked for or not.
+  /// Closure of both sides. Always reported, whether or not it is watched for.
   @inlinable package static var hangup: Readiness { Readiness(events: EPOLLHUP.rawValue) }
-  /// An error is pending, or the reader of a pipe is gone. Always reported, asked for or not.
+  /// A pending error, or a pipe whose reader has closed. Always reported, whether or not it is watched for.
   @inlinable package static var error: Readiness { Readiness(events: EPOLLERR.rawValue) }
-  /// Report a change once, not for as long as it lasts.
+  /// A modifier that reports a change once instead of for as long as it lasts.
   @inlinable package static var edgeTriggered: Readiness { Readiness(events: 1 << 31) }
 
-  /// Both together.
+  /// Returns the union of both sets.
   @inlinable package static func | (left: Readiness, right: Readiness) -> Readiness {
     Readiness(events: left.events | right.events)
   }
 
-  /// Whether all of `others` are among these.
+  /// Returns whether the set contains all of `others`.
   @inlinable package func contains(_ others: Readiness) -> Bool { events & others.events == others.events }
 
-  /// Whether any of `others` is among these.
+  /// Returns whether the set contains any of `others`.
   @inlinable package func contains(anyOf others: Readiness) -> Bool { events & others.events != 0 }
 }
 
@@ -48,13 +48,14 @@ package final class Watch {
     self.handler = handler
   }
 
-  /// Changes what the descriptor is watched for.
+  /// Changes the events that the descriptor is watched for.
   package func change(to interest: Readiness) throws(SystemError) {
     guard handler != nil, let reactor else { return }
     try reactor.control(EPOLL_CTL_MOD, self, interest)
   }
 
-  /// Ends it: the handler is not called again, not even for an event that the kernel has reported already.
+  /// Cancels the registration. The handler is not called again, not even for an event that the kernel has already
+  /// reported.
   package func cancel() {
     guard handler != nil else { return }
     handler = nil
@@ -62,33 +63,35 @@ package final class Watch {
   }
 }
 
-/// Something that gathers output and sends it once what happens now is over: see ``Reactor/scheduleFlush(_:)``.
+/// An object that buffers output and sends it after the current event: see ``Reactor/scheduleFlush(_:)``.
 package protocol Flushable: AnyObject {
-  /// Sends what was gathered, as far as that is possible without waiting.
+  /// Sends the buffered output, as far as that is possible without waiting.
   func flushPending()
 }
 
-/// The part of an event loop that belongs to its thread: descriptors, timers, and the tasks that run there.
+/// The part of an event loop that is confined to its thread: descriptors, timers and the tasks that run there.
 ///
-/// A reactor is not `Sendable`, and neither is anything that holds one: the compiler keeps it on the loop where it
-/// was handed out. Other threads reach it through ``EventLoop/execute(_:)``.
+/// A reactor is not `Sendable`, and neither is any type that holds one, so the compiler confines it to its loop. Other
+/// threads reach it through ``EventLoop/execute(_:)``.
 @safe
 package final class Reactor {
-  /// The loop that runs this reactor, for handing to other threads.
+  /// The loop that runs this reactor. It can be passed to other threads.
   package let loop: EventLoop
 
   private let epoll: Descriptor
   private let clock: LoopClock
   private var cachedNow: LoopClock.Instant
   private let timers = Timers()
-  /// By descriptor number. A generation tells an old event from a new registration under the same number.
+  /// The registrations by descriptor number. A generation distinguishes a stale event from a new registration with the
+  /// same number.
   private var watches: [Watch?] = []
   private var nextGeneration: UInt32 = 0
-  /// What is to be flushed after the present event: nearly always one. Apart from the others because an access to an
-  /// array in a class is checked for exclusivity at run time, and this comes with every token.
+  /// The output to flush after the current event; there is rarely more than one. Separate from the others because every
+  /// access to an array in a class is checked for exclusivity at run time, and this one occurs for every token.
   private var unflushed: (any Flushable)?
   private var moreUnflushed: [any Flushable] = []
-  /// With their owners, which stay for as long: another at the same address would inherit what is not its own.
+  /// The attachments by owner. The owners are retained, because an object allocated at the same address would otherwise
+  /// receive the attachment of its predecessor.
   private var attachments: [ObjectIdentifier: (owner: AnyObject, attachment: AnyObject)] = [:]
 
   init(loop: EventLoop, clock: LoopClock) throws(SystemError) {
@@ -100,18 +103,18 @@ package final class Reactor {
 
   // MARK: Time
 
-  /// The instant at which this turn of the loop began to handle events. Reading it costs nothing.
+  /// The instant at which this turn of the loop started to handle events. Reading it is free.
   package var now: LoopClock.Instant { cachedNow }
 
-  /// Calls `handler` on this loop once `delay` has passed, unless the timer is cancelled before.
+  /// Calls `handler` on this loop once `delay` has passed, unless the timer is cancelled first.
   package func schedule(after delay: Duration, _ handler: @escaping () -> Void) -> Timer {
     timers.add(at: clock.now + delay, handler)
   }
 
-  /// How many timers are pending: a leak check for tests.
+  /// The number of pending timers, for leak checks in tests.
   package var pendingTimers: Int { timers.count }
 
-  /// How many descriptors are watched: a leak check for tests.
+  /// The number of watched descriptors, for leak checks in tests.
   package var watchedDescriptors: Int { watches.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
 
   // MARK: Descriptors
@@ -149,8 +152,8 @@ package final class Reactor {
 
   // MARK: Output
 
-  /// Has `output` flushed as soon as the present event has been handled, so that everything that one read brought
-  /// goes out in one write. To be asked once for each flush.
+  /// Flushes `output` as soon as the current event has been handled, so that all output that results from one read is
+  /// sent in one write. Call it once per flush.
   package func scheduleFlush(_ output: any Flushable) {
     if unflushed == nil { unflushed = output } else { moreUnflushed.append(output) }
   }
@@ -164,18 +167,19 @@ package final class Reactor {
 
   // MARK: Tasks
 
-  /// Starts a task that runs on this loop's thread and nowhere else.
+  /// Starts a task that runs only on this loop's thread.
   ///
-  /// The body may use what belongs to the loop, which `Task {}` would not allow.
+  /// The body can use values that are confined to the loop, which `Task {}` would not allow.
   @discardableResult
   package func spawn(_ body: @escaping () async -> Void) -> Task<Void, Never> {
-    // Safe: the body is made on this loop's thread and, with the loop as its preferred executor, is run and
-    // released there too.
+    // Safe: the body is created on this loop's thread. With the loop as its preferred executor, it also runs and is
+    // released there.
     let bound = unsafe LoopBound(body)
     return Task(executorPreference: loop) { await bound.value() }
   }
 
-  /// An object that lives as long as this loop, one for each `owner`: how a generator keeps its connections.
+  /// Returns the object attached to `owner`, created on first use and retained for the lifetime of this loop.
+  /// Generators store their connections this way.
   package func attachment<Attachment: AnyObject, Failure: Error>(
     for owner: AnyObject, make: () throws(Failure) -> Attachment
   ) throws(Failure) -> Attachment {
@@ -186,15 +190,15 @@ package final class Reactor {
     return made
   }
 
-  /// Lets go what was attached: it may hold this reactor.
+  /// Releases the attachments, which can hold references to this reactor.
   func detachAll() { attachments = [:] }
 
-  // MARK: The loop's own
+  // MARK: Event handling
 
-  /// Waits for events and handles them: one turn of the loop.
+  /// Runs one turn of the loop: waits for events and handles them.
   ///
-  /// - Parameter events: room for what one epoll_wait(2) reports. It is the loop's, not a property of this class,
-  ///   because each access to such a property is checked for exclusivity, and these come with every event.
+  /// - Parameter events: a buffer for the events of one epoll_wait(2). The loop owns it, because every access to a
+  ///   property of this class is checked for exclusivity, and these accesses occur for every event.
   @unsafe func turn(mayWait: Bool, _ events: inout [epoll_event]) {
     var timeout: CInt = mayWait ? -1 : 0
     if mayWait, let next = timers.next {
@@ -202,7 +206,7 @@ package final class Reactor {
     }
     let count = unsafe epoll_wait(epoll.number, &events, CInt(events.count), timeout)
     cachedNow = clock.now
-    // EINTR is the only error that can come here, and a turn without events is its answer.
+    // EINTR is the only possible error; it results in a turn without events.
     for index in 0..<max(0, Int(count)) {
       let event = unsafe events[index]
       let key = unsafe event.data.u64
@@ -218,9 +222,9 @@ package final class Reactor {
   }
 }
 
-/// Carries a value that belongs to a loop through a place that asks for `Sendable`, to code that runs on that loop.
+/// A wrapper that passes a value confined to a loop through a `Sendable` requirement, to code that runs on that loop.
 ///
-/// Unsafe to make: the maker says why the value is touched and released on the loop's thread only.
+/// Creating one is unsafe: the creator must ensure that the value is accessed and released only on the loop's thread.
 @unsafe
 package struct LoopBound<Value>: @unchecked Sendable {
   @safe package let value: Value

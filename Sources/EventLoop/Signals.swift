@@ -3,7 +3,7 @@ import Glibc
 
 /// The signal masks of threads.
 package enum Signals {
-  /// Keeps `signals` from interrupting the calling thread (pthread_sigmask(3)).
+  /// Blocks `signals` on the calling thread (pthread_sigmask(3)).
   package static func block(_ signals: [CInt]) {
     var set = sigset_t()
     unsafe sigemptyset(&set)
@@ -11,12 +11,13 @@ package enum Signals {
     unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
   }
 
-  /// Runs `body` while no signal can interrupt the calling thread. A thread that it starts is never interrupted: signals
-  /// are for the program's own threads, and a broken pipe is an error of the call that met it.
+  /// Runs `body` with all asynchronous signals blocked on the calling thread. A thread that `body` starts inherits the
+  /// mask: signals are delivered to the program's own threads, and a broken pipe is reported as an error of the call
+  /// that caused it.
   static func withAllBlocked<Success>(_ body: () -> Success) -> Success {
     var (all, earlier) = (sigset_t(), sigset_t())
     unsafe sigfillset(&all)
-    // What the thread does itself cannot wait.
+    // Signals that the thread's own code raises cannot be deferred.
     for signal in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT] { unsafe sigdelset(&all, signal) }
     unsafe pthread_sigmask(SIG_BLOCK, &all, &earlier)
     defer { unsafe pthread_sigmask(SIG_SETMASK, &earlier, nil) }
@@ -24,15 +25,16 @@ package enum Signals {
   }
 }
 
-/// Calls a handler on a loop for each signal that arrives, while it lives. What was installed for the signals before is
-/// there again afterwards. Any number of loops can watch the same signal, up to 16.
+/// A watch that calls a handler on a loop for each signal that arrives. When the last watch of a signal is deallocated,
+/// the signal's previous action is restored. Several loops can watch the same signal; a process can have up to 16
+/// watches.
 package final class SignalWatch {
   private let reading: Descriptor
   private let writing: Descriptor
   private let slot: CInt
   private var watch: Watch?
 
-  /// - Throws: `EMFILE`; `EAGAIN` when there are too many already.
+  /// - Throws: `EMFILE` when no descriptor is available, `EAGAIN` when there are already 16 watches.
   package init(
     _ signals: [CInt], on reactor: Reactor, _ handler: @escaping (CInt) -> Void
   ) throws(SystemError) {

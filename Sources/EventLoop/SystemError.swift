@@ -1,10 +1,10 @@
 import Glibc
 
-/// A system call that failed: which one, on what, and why.
+/// A failed system call, with the attempted action and the reason.
 package struct SystemError: Error, Equatable, CustomStringConvertible {
-  /// What was being done, as a person would say it: `"open /etc/sluice/tokens"`.
+  /// The attempted action, in plain words, such as `"open /etc/sluice/tokens"`.
   package let action: String
-  /// The `errno` it failed with (errno(3)).
+  /// The `errno` of the call (errno(3)).
   package let code: CInt
 
   package init(_ action: String, code: CInt = errno) {
@@ -15,7 +15,7 @@ package struct SystemError: Error, Equatable, CustomStringConvertible {
   /// The text of ``code`` (strerror(3)): `"Permission denied"`.
   package var reason: String {
     var text = [CChar](repeating: 0, count: 256)
-    // The XSI form, which is what Swift sees: it writes at most `count` bytes, NUL included.
+    // Swift imports the XSI variant, which writes at most `count` bytes, including the NUL.
     unsafe strerror_r(code, &text, text.count)
     return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
   }

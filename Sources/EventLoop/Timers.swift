@@ -1,10 +1,10 @@
-/// Something to be done at a later instant. Made by ``Reactor/schedule(after:_:)``; belongs to its loop.
+/// A handler scheduled for a later instant. Created by ``Reactor/schedule(after:_:)``; confined to its loop.
 package final class Timer {
-  /// When it is due.
+  /// The instant at which the timer is due.
   package let deadline: LoopClock.Instant
 
   fileprivate var handler: (() -> Void)?
-  /// The place in the heap.
+  /// The position in the heap, or -1 if the timer is not pending.
   fileprivate var index = -1
   fileprivate weak var timers: Timers?
 
@@ -14,10 +14,10 @@ package final class Timer {
     self.handler = handler
   }
 
-  /// Whether it has still to fire.
+  /// Whether the timer has neither fired nor been cancelled.
   package var isPending: Bool { index >= 0 }
 
-  /// Ends it: the handler will not be called and what it holds is released. Cancelling twice is not an error.
+  /// Cancels the timer: the handler is released without being called. Cancelling twice is not an error.
   package func cancel() {
     guard isPending else { return }
     timers?.remove(self)
@@ -25,14 +25,14 @@ package final class Timer {
   }
 }
 
-/// The pending timers of one loop: a binary heap in which every timer knows its place, so that a cancelled one
-/// leaves at once and ten thousand short streams do not leave ten thousand dead deadlines behind.
+/// The pending timers of one loop: a binary heap in which every timer stores its position. A cancelled timer is removed
+/// immediately, so ten thousand short streams do not leave ten thousand stale deadlines behind.
 final class Timers {
   private var heap: [Timer] = []
 
   var count: Int { heap.count }
 
-  /// The instant to wake at, or nil when nothing is pending.
+  /// The instant of the earliest deadline, or nil if no timer is pending.
   var next: LoopClock.Instant? { heap.first?.deadline }
 
   func add(at deadline: LoopClock.Instant, _ handler: @escaping () -> Void) -> Timer {
@@ -43,7 +43,7 @@ final class Timers {
     return timer
   }
 
-  /// Calls the handlers of all timers due at `now`, earliest first. A handler may add and cancel timers.
+  /// Calls the handlers of all timers that are due at `now`, earliest first. A handler can add and cancel timers.
   func fire(at now: LoopClock.Instant) {
     while let timer = heap.first, timer.deadline <= now {
       remove(timer)

@@ -1,7 +1,7 @@
-/// Where one task of a loop waits until something happens there. Belongs to its loop.
+/// A wait point at which one task of a loop waits for an event on that loop. Confined to its loop.
 ///
-/// A wake-up that comes before the wait is kept, so none is lost; one that nobody needed makes the next wait return
-/// early, so whoever waits looks at its condition again.
+/// A wake-up before the wait is stored, so none is lost. A wake-up that was not needed makes the next wait return
+/// early, so the waiting task must check its condition again.
 @safe
 package final class Waiter {
   private var continuation: UnsafeContinuation<Void, Never>?
@@ -9,7 +9,7 @@ package final class Waiter {
 
   package init() {}
 
-  /// Lets the waiting task go on, in this turn of the loop.
+  /// Resumes the waiting task in this turn of the loop, or makes the next wait return immediately.
   package func wake() {
     if let continuation = unsafe continuation.take() {
       unsafe continuation.resume()
@@ -18,9 +18,9 @@ package final class Waiter {
     }
   }
 
-  /// Waits for ``wake()``. The task's cancellation does not end it: see ``Reactor/onCancel(_:while:)``.
+  /// Waits for ``wake()``. Cancelling the task does not end the wait: see ``Reactor/onCancel(_:while:)``.
   package func wait() async {
-    // Asked and registered within the continuation's body: nothing can come in between on this thread.
+    // The check and the registration are both in the continuation's body: no code runs between them on this thread.
     unsafe await withUnsafeContinuation { continuation in
       if isWoken {
         isWoken = false
@@ -34,15 +34,15 @@ package final class Waiter {
 }
 
 extension Reactor {
-  /// Does `body`, and calls `cancel` on this loop, soon, if the task is cancelled meanwhile.
+  /// Runs `body`. If the task is cancelled in the meantime, schedules a call of `cancel` on this loop.
   ///
-  /// A cancellation handler is registered once for all the waits in `body`, not for each.
+  /// One cancellation handler covers all the waits in `body`.
   package func onCancel<Success, Failure: Error>(
     _ cancel: @escaping () -> Void, while body: () async throws(Failure) -> Success
   ) async throws(Failure) -> Success {
-    // Safe: the closure given to `execute` runs on this loop, to which what `cancel` holds belongs.
+    // Safe: the closure passed to `execute` runs on this loop, to which the values that `cancel` captures are confined.
     let bound = unsafe LoopBound(cancel)
-    // withTaskCancellationHandler throws untyped.
+    // withTaskCancellationHandler does not support typed throws, so a Result carries the error.
     let result = await withTaskCancellationHandler {
       do throws(Failure) {
         return Result<Success, Failure>.success(try await body())
@@ -55,8 +55,8 @@ extension Reactor {
     return try result.get()
   }
 
-  /// Waits as long as `condition` holds, looking whenever `waiter` is woken, for `limit` at most. The task's
-  /// cancellation does not end it.
+  /// Waits as long as `condition` holds, for at most `limit`. Checks the condition whenever `waiter` is woken.
+  /// Cancelling the task does not end the wait.
   package func wait(on waiter: Waiter, for limit: Duration, while condition: () -> Bool) async {
     let timer = schedule(after: limit) { waiter.wake() }
     defer { timer.cancel() }
@@ -65,7 +65,7 @@ extension Reactor {
 
   /// Waits for `delay` on this loop's clock.
   ///
-  /// - Throws: `CancellationError` when the task is cancelled before.
+  /// - Throws: `CancellationError` if the task is cancelled first.
   package func sleep(for delay: Duration) async throws(CancellationError) {
     let waiter = Waiter()
     let timer = schedule(after: delay) { waiter.wake() }

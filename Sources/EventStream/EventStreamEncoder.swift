@@ -1,14 +1,14 @@
-/// Writes the records of a Server-Sent Events stream (WHATWG HTML, 9.2.5). Pure functions; no state, no I/O.
+/// An encoder for the records of a Server-Sent Events stream (WHATWG HTML, 9.2.5). It has no state and does no I/O.
 package enum EventStreamEncoder {
-  /// A comment, which keeps a connection alive and which no client shows: a colon and a single newline. A blank line
-  /// after it would be an event without data, on which some clients stumble.
+  /// A comment that keeps a connection alive and that clients ignore: a colon and a single newline. A blank line after
+  /// it would be an event without data, which some clients mishandle.
   package static let heartbeat: [UInt8] = Array(":\n".utf8)
 
   /// Appends one event.
   ///
   /// - Parameters:
-  ///   - event: the event's type; nil leaves it out, which means `message`.
-  ///   - data: the data. Every line end in it, CR, LF or CRLF, arrives at the client as LF.
+  ///   - event: the type of the event; nil omits the field, which means `message`.
+  ///   - data: the data. The client receives every line end in it, CR, LF or CRLF, as LF.
   package static func encode(event: StaticString? = nil, data: borrowing Span<UInt8>, into buffer: inout [UInt8]) {
     if let event {
       buffer.append(contentsOf: "event: ".utf8)
@@ -31,9 +31,9 @@ package enum EventStreamEncoder {
     buffer.append(0x0A)
   }
 
-  /// Appends the beginning of an event whose data is one line that the caller appends, ended by ``endLine(_:)``.
+  /// Appends the start of an event whose data is one line. The caller appends the line, then calls ``endLine(_:)``.
   ///
-  /// This is the way of the hot path: JSON without line ends is written straight into the buffer.
+  /// The hot path uses this function to write JSON without line ends directly to the buffer.
   package static func beginLine(event: StaticString? = nil, into buffer: inout [UInt8]) {
     if let event {
       buffer.append(contentsOf: "event: ".utf8)
@@ -44,7 +44,7 @@ package enum EventStreamEncoder {
     }
   }
 
-  /// Appends the end of an event begun by ``beginLine(event:into:)``.
+  /// Appends the end of an event started by ``beginLine(event:into:)``.
   package static func endLine(_ buffer: inout [UInt8]) {
     buffer.append(0x0A)
     buffer.append(0x0A)

@@ -1,50 +1,51 @@
 import Bytes
 import Glibc
 
-/// Reads a Server-Sent Events stream as it arrives, in pieces of any size (WHATWG HTML, 9.2.6).
+/// An incremental parser for a Server-Sent Events stream, which accepts chunks of any size (WHATWG HTML, 9.2.6).
 ///
-/// Lines end with CR, LF or CRLF and with nothing else; one BOM at the start is dropped; a block without data
-/// dispatches nothing; a block that the end of the stream cuts off is never dispatched. A value without I/O: feed it
-/// and it calls back. Its buffers are used again, so it allocates nothing for an event no longer than those before.
+/// Only CR, LF and CRLF end a line. One BOM at the start is dropped. A block without data dispatches nothing, and an
+/// incomplete block at the end of the stream is never dispatched. The parser is a value without I/O:
+/// ``feed(_:onOtherField:_:)`` calls back for every event. It reuses its buffers, so an event that is no longer than
+/// the previous ones needs no allocation.
 package struct EventStreamParser: Sendable {
-  /// A line or the data of one event grew beyond the limit.
+  /// The error of a line, or of the data, type or id of an event, that exceeds its limit.
   package struct TooLong: Error, Equatable, Sendable {
     /// The limit, in bytes.
     package let limit: Int
   }
 
   private let maximumEventBytes: Int
-  /// The part of a line that has arrived without its end.
+  /// The start of a line whose end has not arrived yet.
   private var line: [UInt8] = []
   private var data: [UInt8] = []
   private var type: [UInt8] = []
   private var lastEventID: [UInt8] = []
   private var hasData = false
-  /// How many bytes of a BOM have been seen; 3 once the start of the stream is past.
+  /// The number of BOM bytes seen, or 3 after the start of the stream.
   private var start = 0
-  /// Whether the last byte was a CR, after which an LF belongs to the same line end.
+  /// Whether the last byte was a CR, in which case a following LF belongs to the same line end.
   private var isAfterCR = false
 
-  /// A larger buffer, which a long event has made, is not kept for the next ones. Types and ids are not longer.
+  /// The largest buffer capacity retained for the next event, and the maximum size of types and ids, in bytes.
   private static let maximumRetainedCapacity = 64 * 1024
   private static let bom: [UInt8] = [0xEF, 0xBB, 0xBF]
 
-  /// - Parameter maximumEventBytes: the most bytes of a line, and of the data of one event. More is an error.
+  /// - Parameter maximumEventBytes: the maximum size of a line, and of the data of one event. More is an error.
   package init(maximumEventBytes: Int = 1 << 20) { self.maximumEventBytes = maximumEventBytes }
 
-  /// What is called with an event: its type, which is empty for `message`, its data, and the last event id. All
-  /// three are good for the call only.
+  /// A function that receives an event: its type, which is empty for `message`, its data, and the last event id. All
+  /// three are valid only during the call.
   package typealias Dispatch = (
     _ type: borrowing Span<UInt8>, _ data: borrowing Span<UInt8>, _ lastEventID: borrowing Span<UInt8>
   ) -> Void
 
   package typealias OnField = (_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) -> Void
 
-  /// Takes in `bytes` and calls `dispatch` with each event that they complete.
+  /// Parses `bytes` and calls `dispatch` with each event that they complete.
   ///
-  /// - Parameter onOtherField: called with the name and the value of each field that is neither `data` nor `id`, those
-  ///   that the standard passes over among them. Good for the call only.
-  /// - Throws: ``TooLong``, after which the parser is of no more use.
+  /// - Parameter onOtherField: called with the name and the value of each field that is neither `data` nor `id`,
+  ///   including fields that the standard ignores. Both are valid only during the call.
+  /// - Throws: ``TooLong``, after which the parser must not be used.
   package mutating func feed(
     _ bytes: borrowing Span<UInt8>, onOtherField: OnField = { _, _ in }, _ dispatch: Dispatch
   ) throws(TooLong) {
@@ -82,7 +83,7 @@ package struct EventStreamParser: Sendable {
     try bufferLine(bytes.extracting(index..<bytes.count))
   }
 
-  /// Like ``feed(_:_:)``, with whole events as values.
+  /// Parses `bytes` like ``feed(_:onOtherField:_:)`` and returns the completed events as values.
   package mutating func events(in bytes: borrowing Span<UInt8>) throws(TooLong) -> [ServerSentEvent] {
     var events: [ServerSentEvent] = []
     try feed(bytes) { type, data, lastEventID in
@@ -104,7 +105,7 @@ package struct EventStreamParser: Sendable {
   ) throws(TooLong) {
     if line.isEmpty {
       if hasData {
-        // Every data line ended with an LF, of which the last is not part of the data.
+        // Every data line is stored with a trailing LF; the last one is not part of the data.
         dispatch(type.span, data.span.extracting(0..<(data.count - 1)), lastEventID.span)
       }
       data.removeAll(keepingCapacity: data.capacity <= Self.maximumRetainedCapacity)
@@ -134,24 +135,24 @@ package struct EventStreamParser: Sendable {
       lastEventID.removeAll(keepingCapacity: true)
       lastEventID.append(value)
     } else if colon > 0 {
-      // Every other field is passed over; an empty name is a comment.
+      // The standard ignores all other fields. A line with an empty field name is a comment.
       onOtherField(name, value)
     }
   }
 }
 
-/// Finds the line ends of a piece of bytes, each byte being looked at twice at most, by memchr(3).
+/// A scanner for line ends in a chunk. It uses memchr(3) and examines each byte at most twice.
 private struct LineEnds {
-  /// Where the next line begins.
+  /// The start of the next line.
   private(set) var position: Int
-  /// The next LF and the next CR from `position` on, once they have been looked for; the count if there is none.
+  /// The next LF and the next CR from `position` on, as of the last search; the byte count if there is none.
   private var nextLF = -1
   private var nextCR = -1
 
   init(from position: Int) { self.position = position }
 
-  /// The end of the line at ``position``, which moves behind it; nil when the line is not complete. A CR that is the
-  /// last byte is a whole line end: the LF that may follow is the caller's to drop.
+  /// Returns the end of the line at ``position`` and advances ``position`` past it, or returns nil if the line is
+  /// incomplete. A CR in the last byte is a complete line end: the caller must drop an LF that follows.
   mutating func next(in bytes: borrowing Span<UInt8>) -> Int? {
     if nextLF < position { nextLF = bytes.firstIndex(of: 0x0A, from: position) }
     if nextCR < position { nextCR = bytes.firstIndex(of: 0x0D, from: position) }
@@ -164,9 +165,9 @@ private struct LineEnds {
 }
 
 extension Span<UInt8> {
-  /// The place of the first `byte` at or after `start`, or the count.
+  /// Returns the index of the first `byte` at or after `start`, or the count.
   fileprivate func firstIndex(of byte: UInt8, from start: Int) -> Int {
-    // Safe: memchr reads `count - start` bytes from `start`, all of them in the buffer.
+    // Safe: memchr reads `count - start` bytes from `start`, all of which are in the buffer.
     unsafe withUnsafeBytes { buffer in
       guard start < buffer.count, let base = buffer.baseAddress else { return buffer.count }
       let found = unsafe memchr(base + start, CInt(byte), buffer.count - start)
@@ -174,7 +175,7 @@ extension Span<UInt8> {
     }
   }
 
-  /// Whether these are the bytes of `text`.
+  /// Returns whether these are the bytes of `text`.
   package func equals(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     return text.withUTF8Buffer { expected in

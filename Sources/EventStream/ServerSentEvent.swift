@@ -1,9 +1,9 @@
 /// One event of a Server-Sent Events stream (WHATWG HTML, 9.2), as a parser dispatches it.
 package struct ServerSentEvent: Sendable, Equatable {
-  /// The event's type: `"message"` when the stream names none.
+  /// The type of the event; `"message"` if the stream does not name one.
   package var type: String
   package var data: String
-  /// The last event id in force, empty when the stream never gave one.
+  /// The last event id in effect; empty if the stream has not set one.
   package var lastEventID: String
 
   package init(type: String = "message", data: String, lastEventID: String = "") {

@@ -1,18 +1,18 @@
 import Bytes
 
-/// One request as the web server hands it on: CGI variables and a body (RFC 3875). A value; use it on any thread.
+/// A request from the web server: CGI variables and a body (RFC 3875). A value that can be used on any thread.
 public struct Request: Sendable {
-  /// The CGI variables: what the web server says (`REQUEST_METHOD`, `fastcgi_param …`) and, under names that begin
-  /// with `HTTP_`, what the client says.
+  /// The CGI variables. Names that begin with `HTTP_` hold the client's header fields; the web server sets the others
+  /// (`REQUEST_METHOD`, `fastcgi_param …`).
   public var parameters: Parameters
-  /// The body, read whole. Empty when there was none.
+  /// The complete body. Empty if there is none.
   public var body: [UInt8]
-  /// Whether the body was longer than the server takes. It was not read then, and ``body`` is empty.
+  /// Whether the body exceeds the server's limit. It is not read in that case, and ``body`` is empty.
   package var isBodyTooLarge = false
-  /// Whether the process has no descriptor left that this request could connect to a model with.
+  /// Whether no descriptor is available for this request's connection to a model.
   package var lacksDescriptor = false
 
-  /// A request for tests, or for a function that takes one; the server makes its own.
+  /// Creates a request, for tests or for calling functions that take one. The server creates its own.
   public init(parameters: Parameters, body: [UInt8] = []) {
     self.parameters = parameters
     self.body = body
@@ -23,11 +23,11 @@ public struct Request: Sendable {
     self.lacksDescriptor = lacksDescriptor
   }
 
-  /// The request method, in upper case: `"GET"` when the server names none.
+  /// The request method in upper case; `"GET"` if the web server sets none.
   public var method: String { parameters["REQUEST_METHOD"]?.uppercased() ?? "GET" }
 
-  /// The path that was asked for, with percent-encoding undone: `PATH_INFO` when it is not empty, else the path of
-  /// `REQUEST_URI`, else `SCRIPT_NAME`.
+  /// The percent-decoded request path: `PATH_INFO` if it is not empty, else the path of `REQUEST_URI`, else
+  /// `SCRIPT_NAME`.
   public var path: String {
     if let path = parameters["PATH_INFO"], !path.isEmpty { return path }
     if let uri = parameters["REQUEST_URI"], !uri.isEmpty {
@@ -36,7 +36,7 @@ public struct Request: Sendable {
     return parameters["SCRIPT_NAME"] ?? "/"
   }
 
-  /// The value of the first query item called `name`, decoded as a form (`+` is a space), or nil.
+  /// Returns the value of the first query item called `name`, form-decoded (`+` is a space), or nil.
   public func query(_ name: String) -> String? {
     guard let query = parameters["QUERY_STRING"] else { return nil }
     var rest = query.utf8[...]
@@ -57,10 +57,11 @@ public struct Request: Sendable {
     String(decoding: text, as: UTF8.self).percentDecoded(plusIsSpace: true)
   }
 
-  /// The value of a header field of the client's, by its HTTP name in any case: `header("Last-Event-ID")`.
+  /// Returns the value of a client header field by its case-insensitive HTTP name, such as `header("Last-Event-ID")`,
+  /// or nil.
   public func header(_ name: String) -> String? {
     switch name.lowercased() {
-    // CGI gives these two names of their own (RFC 3875, 4.1.2 and 4.1.3).
+    // CGI has separate variables for these two (RFC 3875, 4.1.2 and 4.1.3).
     case "content-type": return parameters["CONTENT_TYPE"]
     case "content-length": return parameters["CONTENT_LENGTH"]
     default:
@@ -69,9 +70,9 @@ public struct Request: Sendable {
   }
 }
 
-/// CGI variables, in the order in which they came. When a name comes twice the last value counts.
+/// CGI variables in the order received. If a name occurs more than once, its last value applies.
 ///
-/// They stay in one block of bytes, because an open stream keeps them: a string is made of what is asked for.
+/// All names and values share one byte buffer, because an open stream retains them. Strings are created on access.
 public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
   private struct Entry {
     var name: Range<Int32>
@@ -81,15 +82,17 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
   private var bytes: [UInt8] = []
   private var entries: [Entry] = []
 
-  /// No variables.
+  /// Creates an empty set of variables.
   public init() {}
 
   public init(dictionaryLiteral elements: (String, String)...) {
     for (name, value) in elements { add(name, value) }
   }
 
-  /// Two dozen short names are the usual: looking through them is as quick as hashing one. Of thousands, which a client
-  /// can send as header fields, nearly all differ in their length.
+  /// The value of the variable `name`, or nil.
+  ///
+  /// The lookup is a linear search. A typical request has about two dozen short names, for which hashing is no faster.
+  /// Of the hundreds of names that a client can send as header fields, comparing lengths first eliminates most.
   public subscript(name: String) -> String? {
     get {
       let count = name.utf8.count
@@ -103,7 +106,7 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     }
   }
 
-  /// Adds one `NAME=value`, as environments hold them. Without a `=` it is passed over.
+  /// Appends one `NAME=value` assignment, as in an environment. Ignores an assignment without `=`.
   mutating func add(_ assignment: borrowing Span<UInt8>) {
     let start = bytes.count
     bytes.append(assignment)
@@ -123,7 +126,7 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     entries.append(Entry(name: start..<middle, value: middle..<Int32(bytes.count)))
   }
 
-  /// Those that the web server sets itself: their names do not begin with `HTTP_`.
+  /// The variables set by the web server itself, whose names do not begin with `HTTP_`.
   package var ofServer: [(name: String, value: String)] {
     entries.lazy.filter { !bytes[$0.name].starts(with: "HTTP_".utf8) }.map {
       (name: String(decoding: bytes[$0.name], as: UTF8.self), value: String(decoding: bytes[$0.value], as: UTF8.self))
@@ -144,8 +147,8 @@ extension [UInt8] {
 }
 
 extension String {
-  /// Percent-encoding undone (RFC 3986, 2.1). A `%` that no two hex digits follow stays as it is; bytes that are not
-  /// UTF-8 become U+FFFD.
+  /// Returns the percent-decoded text (RFC 3986, 2.1). A `%` that is not followed by two hex digits is preserved;
+  /// invalid UTF-8 becomes U+FFFD.
   package func percentDecoded(plusIsSpace: Bool) -> String {
     guard utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else { return self }
     var decoded: [UInt8] = []

@@ -1,25 +1,25 @@
 import CSimdJSON
 
-/// The text is not JSON, is neither an array nor an object, or is nested too deep.
+/// The error of a text that is not JSON, is neither an array nor an object, or is nested too deeply.
 public struct JSONError: Error, Sendable {}
 
 extension JSON {
-  /// How deep arrays and objects may be nested.
+  /// The default maximum nesting depth of arrays and objects.
   public static let maximumDepth = 64
 
-  /// Reads a JSON text, an array or an object, strictly by RFC 8259, with simdjson. Members keep their order. Half of a
-  /// surrogate pair in an escape becomes U+FFFD. Use it on any thread; a megabyte takes some milliseconds.
+  /// Parses a JSON array or object with simdjson, strictly by RFC 8259. Members keep their order. An unpaired surrogate
+  /// in an escape becomes U+FFFD. Can be used on any thread; a megabyte takes a few milliseconds.
   ///
-  /// - Parameter depth: how deep arrays and objects may be nested.
+  /// - Parameter depth: the maximum nesting depth of arrays and objects.
   public init(parsing text: [UInt8], depth: Int = maximumDepth) throws(JSONError) {
     try self.init(parsing: text.span, depth: depth)
   }
 
-  /// The same, of bytes that stay where they are.
+  /// Parses a JSON array or object from borrowed bytes, by the same rules.
   public init(parsing text: borrowing Span<UInt8>, depth: Int = maximumDepth) throws(JSONError) {
     guard let parser = unsafe csimdjson_parser_new() else { fatalError("out of memory") }
     defer { unsafe csimdjson_parser_free(parser) }
-    // Safe: the tokens and their texts are the parser's, and are copied before it is freed.
+    // Safe: the parser owns the tokens and their texts, which are copied before it is freed.
     let json = unsafe text.withUnsafeBufferPointer { bytes -> JSON? in
       var tokens: UnsafePointer<csimdjson_token>?
       var count = 0
@@ -34,13 +34,13 @@ extension JSON {
   }
 }
 
-/// Makes values of the tokens, which come in order and belong together: simdjson has seen to that.
+/// A builder of values from tokens. simdjson guarantees that the tokens are in order and balanced.
 @unsafe
 private struct TokenReader {
   let tokens: UnsafeBufferPointer<csimdjson_token>
   var index = 0
 
-  /// The next value; nil at the end of an array or an object.
+  /// Returns the next value, or nil at the end of an array or an object.
   mutating func next() -> JSON? {
     guard unsafe index < tokens.count else { return nil }
     let token = unsafe tokens[index]
@@ -50,7 +50,7 @@ private struct TokenReader {
     case CSIMDJSON_FALSE: return .bool(false)
     case CSIMDJSON_NUMBER:
       let text = unsafe Self.text(token)
-      // What is not written as we would write it stays as it is: -0 too.
+      // A number that the encoder would write differently, such as -0, retains its original text.
       guard let number = Int(text), String(number) == text else { return .literal(text) }
       return .integer(number)
     case CSIMDJSON_STRING: return .string(unsafe Self.text(token))

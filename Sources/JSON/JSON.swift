@@ -1,16 +1,16 @@
 import Bytes
 
-/// A JSON value (RFC 8259). An object keeps its members in the order in which they were written down.
+/// A JSON value (RFC 8259). An object preserves the order of its members.
 public enum JSON: Sendable, Equatable {
   /// `null`.
   case null
   /// `true` or `false`.
   case bool(Bool)
-  /// A whole number.
+  /// An integer.
   case integer(Int)
-  /// Any other number.
+  /// A floating-point number.
   case number(Double)
-  /// A number as it was written down, where `integer` cannot hold it: nothing of it is lost.
+  /// A number in its original text, for numbers that `integer` cannot represent without loss.
   case literal(String)
   /// A string.
   case string(String)
@@ -21,12 +21,12 @@ public enum JSON: Sendable, Equatable {
 
   /// The members of an object.
   public struct Members: Sendable, Equatable, ExpressibleByDictionaryLiteral {
-    /// In the order in which they were written down.
+    /// The members in their original order.
     public private(set) var all: [Member] = []
-    /// The places of the names, where there are many of them: the last one of each.
+    /// The position of the last member with each name; empty up to ``maximumUnindexed`` members.
     private var places: [String: Int] = [:]
 
-    /// Up to so many members, looking through them is as quick as hashing a name.
+    /// The largest number of members for which a linear search is as fast as hashing a name.
     private static let maximumUnindexed = 16
 
     /// A name and its value.
@@ -36,7 +36,7 @@ public enum JSON: Sendable, Equatable {
       /// The value.
       public var value: JSON
 
-      /// A member for ``Members/init(_:)``.
+      /// Creates a member for ``Members/init(_:)``.
       public init(name: String, value: JSON) {
         self.name = name
         self.value = value
@@ -47,7 +47,7 @@ public enum JSON: Sendable, Equatable {
       self.init(elements.map { Member(name: $0, value: $1) })
     }
 
-    /// An object of these members, as they are: the last of several with one name counts.
+    /// Creates an object from `members`, without changes. If several have the same name, the last one is effective.
     public init(_ members: [Member] = []) {
       all = members
       index()
@@ -55,18 +55,18 @@ public enum JSON: Sendable, Equatable {
 
     public static func == (a: Members, b: Members) -> Bool { a.all == b.all }
 
-    /// Adds those of `other`, in their order; a name that is there already gets the other's value.
+    /// Sets the members of `other`, in their order. An existing member receives the new value.
     public mutating func merge(_ other: Members) {
       for member in other.all { self[member.name] = member.value }
     }
 
-    /// Adds those of `other` behind, whatever their names are: for many, of which none is there already.
+    /// Appends the members of `other` without a check for existing names. Intended for many new members.
     public mutating func append(_ other: Members) {
       all += other.all
       index()
     }
 
-    /// The value of the member with a name; nil when there is none. Setting nil removes it.
+    /// The value of the member with a name, or nil if there is none. Setting nil removes the member.
     public subscript(name: String) -> JSON? {
       get { place(of: name).map { all[$0].value } }
       set {
@@ -94,47 +94,47 @@ public enum JSON: Sendable, Equatable {
     }
   }
 
-  /// The member called `name`, where this is an object that has one.
+  /// The value of the member `name`, if this is an object that has one.
   public subscript(name: String) -> JSON? {
     guard case .object(let members) = self else { return nil }
     return members[name]
   }
 
-  /// The text, where this is a string.
+  /// The text, if this is a string.
   public var string: String? {
     guard case .string(let text) = self else { return nil }
     return text
   }
 
-  /// The value, where this is `true` or `false`.
+  /// The value, if this is `true` or `false`.
   public var bool: Bool? {
     guard case .bool(let value) = self else { return nil }
     return value
   }
 
-  /// The elements, where this is an array.
+  /// The elements, if this is an array.
   public var array: [JSON]? {
     guard case .array(let elements) = self else { return nil }
     return elements
   }
 
-  /// The members, where this is an object.
+  /// The members, if this is an object.
   public var object: Members? {
     guard case .object(let members) = self else { return nil }
     return members
   }
 
-  /// The number, where this is a whole one that fits.
+  /// The number, if this is an integer, or a literal with an integral value, that fits in `Int`.
   public var integer: Int? {
     switch self {
     case .integer(let number): number
-    // 3.0 is a whole number too.
+    // A literal such as 3.0 also has an integral value.
     case .literal(let text): Double(text).flatMap(Int.init(exactly:))
     default: nil
     }
   }
 
-  /// The number, where this is one.
+  /// The number, if this is one.
   public var number: Double? {
     switch self {
     case .integer(let number): Double(number)
@@ -144,7 +144,7 @@ public enum JSON: Sendable, Equatable {
     }
   }
 
-  /// Its text, without white space.
+  /// The JSON text of the value, without white space.
   public var encoded: [UInt8] {
     var buffer: [UInt8] = []
     buffer.append(json: self)
@@ -172,7 +172,7 @@ extension [UInt8] {
     case .null: append(contentsOf: "null".utf8)
     case .bool(let value): append(contentsOf: (value ? "true" : "false").utf8)
     case .integer(let value): append(contentsOf: String(value).utf8)
-    // JSON has no word for infinity and its like.
+    // JSON cannot represent infinity and NaN.
     case .number(let value): append(contentsOf: (value.isFinite ? String(value) : "null").utf8)
     case .literal(let text): append(contentsOf: text.utf8)
     case .string(let value): append(jsonString: value)
@@ -195,8 +195,8 @@ extension [UInt8] {
     }
   }
 
-  /// Appends `text` as a JSON string, quotes included: what JSON demands is escaped and nothing else, so there is no
-  /// line end in it. On the path of every token.
+  /// Appends `text` as a JSON string, including quotes. Escapes only the characters that JSON requires, which include
+  /// line ends. Runs for every token.
   package mutating func append(jsonString text: String) {
     append(UInt8(ascii: "\""))
     let span = text.utf8Span.span

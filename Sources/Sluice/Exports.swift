@@ -1,5 +1,5 @@
-// What handlers, dialects and generators are given and give back is declared in the modules below, whose public part is
-// that and nothing else: a program that imports Sluice needs no other import.
+// Re-exported, so that a program needs to import only Sluice: these modules declare the types that handlers, dialects
+// and generators receive and return, and nothing else in them is public.
 @_exported import FastCGI
 @_exported import JSON
 @_exported import Upstream

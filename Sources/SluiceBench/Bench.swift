@@ -3,13 +3,13 @@ import FoundationEssentials
 import Glibc
 import SluiceTesting
 
-/// Streams through nginx and Sluice, and what they cost: run it from the package's directory as
+/// A benchmark of streams through nginx and Sluice. Run it from the package directory:
 ///
 ///     swift build -c release --static-swift-stdlib
 ///     .build/release/sluice-bench --streams 1000 --rate 20 --seconds 20
 ///
-/// With `--patterns 3`, the answers are redacted by that many of three usual patterns: what that costs.
-/// It starts `nginx/demo` around itself. A figure that counts is a ratio: machines differ.
+/// `--patterns N` measures the cost of redaction with N of three typical patterns.
+/// The benchmark runs itself within `nginx/demo`. Compare ratios only: absolute metrics depend on the machine.
 @main
 struct Bench {
   static func main() {
@@ -24,7 +24,7 @@ struct Bench {
     }
   }
 
-  /// Becomes `nginx/demo`, which starts this program again with the servers up.
+  /// Replaces this process with `nginx/demo`, which starts the servers and then runs this program again.
   private static func runInDemo(_ options: Options) throws {
     setenvUnlessSet("SLUICE_UPSTREAM_URL", "http://127.0.0.1:\(options.upstreamPort)/v1")
     setenvUnlessSet("SLUICE_LOG", "error")
@@ -117,7 +117,7 @@ struct Run {
     let socket = try Loopback.listen(port: options.upstreamPort).release()
     upstreamLoop.execute { reactor in
       do {
-        // Kept by its own callbacks' owner: the loop, until the process ends.
+        // Attached to the loop, because the upstream's own callbacks do not retain it.
         let upstream = try LoadUpstream(Descriptor(owning: socket), profile: profile, on: reactor)
         _ = reactor.attachment(for: upstream) { upstream }
       } catch { fatalError("\(error)") }
@@ -131,13 +131,13 @@ struct Run {
     }
   }
 
-  /// The clients' side, from the first stream to the printed figures.
+  /// The client side, from the first stream to the printed metrics.
   private final class Measurement {
     private let run: Run
     private let reactor: Reactor
     private var client: LoadClient?
     private let idle: ProcessUsage
-    /// With a few streams open: what is loaded once, at the first stream, is no stream's cost.
+    /// The usage with a few streams open. Memory allocated once, for the first stream, is not a per-stream cost.
     private var baseline = ProcessUsage()
     private static let firstStreams = 20
 
@@ -159,7 +159,7 @@ struct Run {
         _ = reactor.schedule(after: delay) { client.open() }
       }
       _ = reactor.schedule(after: .seconds(1 + Run.rampSeconds + Run.warmUpSeconds)) { [unowned self] in measure() }
-      // Nothing may hang: a stream that is not over by then has failed.
+      // Bounds the run: a stream that is still open by then has failed.
       let patience = Run.rampSeconds + Run.warmUpSeconds + run.options.seconds + 30
       _ = reactor.schedule(after: .seconds(patience)) { [unowned self] in
         print("sluice-bench: \(client.openStreams) streams did not end")

@@ -2,14 +2,14 @@ import EventLoop
 import Glibc
 import SluiceTesting
 
-/// Clients that read streams through nginx and note how long each token was on its way.
+/// Clients that read streams through nginx and record the latency of each token.
 final class LoadClient {
   struct Report: Sendable {
     var tokens = 0
     var completed = 0
     var failures = 0
     var firstFailure = ""
-    /// Nanoseconds from the upstream's write to the client's read.
+    /// The times from the upstream's write to the client's read, in nanoseconds.
     var latencies: [UInt32] = []
   }
 
@@ -19,7 +19,7 @@ final class LoadClient {
   private let onEnd: () -> Void
   private var streams: [CInt: Stream] = [:]
   fileprivate(set) var report = Report()
-  /// Whether latencies are noted: only between warming up and the end.
+  /// Whether latencies are recorded: only between the warm-up and the end of the measurement.
   var isMeasuring = false
 
   init(port: UInt16, token: String, on reactor: Reactor, onEnd: @escaping () -> Void) {
@@ -98,7 +98,8 @@ final class LoadClient {
       read(at: now)
     }
 
-    /// Finds `"t":"WORD. "`, the word being the time, and `event: done`. What may be the beginning of one stays for the next read.
+    /// Finds `event: done` and each `"t":"WORD. "`, where WORD encodes the time of the write. A possible partial match
+    /// at the end is retained for the next read.
     private func read(at now: UInt64) {
       var index = 0
       while index < rest.count {
@@ -123,7 +124,7 @@ final class LoadClient {
         if client.isMeasuring { client.report.latencies.append(UInt32(clamping: now &- value)) }
         index = end + 1
       }
-      // "event: done" may be cut too.
+      // Retains 11 bytes, because `event: done` may be split across reads too.
       rest.removeFirst(index < rest.count ? index : max(0, rest.count - 11))
     }
   }

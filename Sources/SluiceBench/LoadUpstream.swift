@@ -3,8 +3,8 @@ import FastCGI
 import Glibc
 import SluiceTesting
 
-/// An OpenAI-compatible server that says tokens at a fixed rate, each with the time at which it was written: one
-/// loop, two system calls a token.
+/// An OpenAI-compatible server that sends tokens at a fixed rate, each containing the time at which it was written. It
+/// uses one loop and two system calls per token.
 final class LoadUpstream {
   struct Profile: Sendable {
     var tokensPerSecond: Double
@@ -65,12 +65,12 @@ final class LoadUpstream {
       sentTokens = 0
       _ = descriptor.sendAll(
         Array("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".utf8))
-      // Spread over the interval, so that a thousand streams do not speak at once.
+      // A random offset within the interval, so that a thousand streams do not send at the same time.
       next = reactor.now + .seconds(Double.random(in: 0..<1) / profile.tokensPerSecond)
       schedule()
     }
 
-    /// Whether the request has its body, by its Content-Length.
+    /// Whether the complete body has been received, according to Content-Length.
     private var isComplete: Bool {
       let text = String(decoding: request, as: UTF8.self)
       guard let end = text.firstRange(of: "\r\n\r\n"), let field = text.firstRange(of: "Content-Length: ") else {
@@ -112,13 +112,13 @@ final class LoadUpstream {
   }
 }
 
-/// The time as a word of 16 letters, a to p: a token that looks like text.
+/// Returns the time as a word of 16 letters from a to p, so that the token resembles text.
 private func timeAsWord() -> String {
   let now = nanoseconds()
   return String(decoding: (0..<16).map { 97 + UInt8(now >> (60 - 4 * $0) & 15) }, as: UTF8.self)
 }
 
-/// The machine's monotonic clock, which all processes share.
+/// Returns the time of the machine's monotonic clock, which all processes share.
 func nanoseconds() -> UInt64 {
   var time = timespec()
   unsafe clock_gettime(CLOCK_MONOTONIC, &time)

@@ -1,11 +1,11 @@
 import EventLoop
 import FoundationEssentials
 
-/// What the kernel says of a process (proc(5)).
+/// The resource usage of a process, as reported by the kernel (proc(5)).
 struct ProcessUsage {
-  /// Processor time of all threads, in nanoseconds.
+  /// The CPU time of all threads, in nanoseconds.
   var cpu: UInt64 = 0
-  /// Resident memory, in bytes.
+  /// The resident memory, in bytes.
   var memory = 0
   var descriptors = 0
 
@@ -23,7 +23,7 @@ struct ProcessUsage {
     descriptors = (try? files.contentsOfDirectory(atPath: "/proc/\(pid)/fd"))?.count ?? 0
   }
 
-  /// The child processes of `pid`: nginx's workers.
+  /// Returns the child processes of `pid`, such as nginx's workers.
   static func children(of pid: Int) -> [Int] {
     read("/proc/\(pid)/task/\(pid)/children").split(separator: " ").compactMap { Int($0) }
   }

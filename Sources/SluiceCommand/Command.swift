@@ -1,14 +1,16 @@
 import Glibc
 import Sluice
 
-/// The program: serves the built-in endpoints, checks a configuration, makes tokens.
+/// The `sluice` program: serves the built-in endpoints, checks a configuration, creates tokens.
 @main
 struct Command {
   static func main() {
     exit(run(Array(CommandLine.arguments.dropFirst())))
   }
 
-  /// - Returns: the exit status: 0, 1 for a failure, 2 for a issue in the arguments.
+  /// Runs the command given by `arguments`.
+  ///
+  /// - Returns: the exit status: 0 for success, 1 for a failure, 2 for invalid arguments.
   static func run(_ arguments: [String]) -> CInt {
     switch arguments {
     case []: return serve()
@@ -74,7 +76,7 @@ struct Command {
     return text
   }
 
-  /// False when standard output did not take it.
+  /// Returns false if standard output did not accept the complete line.
   private static func printLine(_ text: String) -> Bool {
     let line = Array("\(text)\n".utf8)
     return unsafe write(STDOUT_FILENO, line, line.count) == line.count

@@ -1,16 +1,16 @@
 import EventLoop
 import Foundation
 
-/// A FastCGI client in the web server's place, for saying things that a web server would not. Blocking.
+/// A blocking FastCGI client that replaces the web server and can send records that a web server would not.
 package final class FastCGIClient {
   private let descriptor: Descriptor
-  /// What came behind the last response.
+  /// The bytes received after the last response.
   private var unread: [UInt8] = []
 
-  /// Takes over a connected socket.
+  /// Creates a client that owns a connected socket.
   package init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
-  /// Connects to a socket in the file system.
+  /// Creates a client connected to the AF_UNIX socket at `path`.
   package init(path: String) throws {
     let socket = try Descriptor(
       Foundation.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
@@ -28,14 +28,14 @@ package final class FastCGIClient {
     descriptor = socket
   }
 
-  /// A record (specification 3.3).
+  /// Returns a record (FastCGI specification, 3.3).
   package static func record(_ type: UInt8, id: UInt16 = 1, _ content: [UInt8] = [], padding: UInt8 = 0) -> [UInt8] {
     [
       1, type, UInt8(id >> 8), UInt8(id & 0xFF), UInt8(content.count >> 8), UInt8(content.count & 0xFF), padding, 0,
     ] + content + [UInt8](repeating: 0, count: Int(padding))
   }
 
-  /// The name-value pairs of a PARAMS stream (specification 3.4).
+  /// Returns the name-value pairs of a PARAMS stream (FastCGI specification, 3.4).
   package static func pairs(_ parameters: [(String, String)]) -> [UInt8] {
     func length(_ text: String) -> [UInt8] {
       let count = text.utf8.count
@@ -46,7 +46,7 @@ package final class FastCGIClient {
     return parameters.flatMap { length($0.0) + length($0.1) + Array($0.0.utf8) + Array($0.1.utf8) }
   }
 
-  /// All records of a request.
+  /// Returns all records of a request.
   package static func request(
     _ parameters: [(String, String)], body: [UInt8] = [], keepsConnection: Bool = false, id: UInt16 = 1
   ) -> [UInt8] {
@@ -61,18 +61,18 @@ package final class FastCGIClient {
   @discardableResult
   package func send(_ bytes: [UInt8]) -> Bool { descriptor.sendAll(bytes) }
 
-  /// What of the answer has come until its end, or until nothing comes for `timeout`.
+  /// A response, possibly incomplete: the output received before its end, or before a timeout.
   package struct Response: Sendable {
     package var output: [UInt8] = []
-    /// Whether END_REQUEST came.
+    /// Whether END_REQUEST was received.
     package var isEnded = false
-    /// Whether the connection was closed.
+    /// Whether the peer closed the connection.
     package var isClosed = false
 
     package var text: String { String(decoding: output, as: UTF8.self) }
   }
 
-  /// Reads one response.
+  /// Reads one response, until it ends or no data arrives for `timeout`.
   package func readResponse(timeout: Duration = .seconds(10)) -> Response {
     var response = Response()
     var bytes = exchange(&unread, with: [])
@@ -99,24 +99,24 @@ package final class FastCGIClient {
     }
   }
 
-  /// Waits until something of an answer has come, and leaves it there.
+  /// Returns whether the socket becomes readable within `limit`. Reads nothing.
   package func waitForOutput(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
     return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
   }
 
-  /// Waits until the other side has closed (POLLHUP comes unasked), without reading anything.
+  /// Returns whether the peer closes within `limit`. Reads nothing: POLLHUP is reported without being requested.
   package func waitForHangup(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: 0, revents: 0)
     return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
   }
 
-  /// Whether the other side closes within `limit`.
+  /// Returns whether the peer closes the connection. Discards received data, and waits up to `limit` for each read.
   package func isClosed(within limit: Duration) -> Bool {
     guard let bytes = descriptor.receive(timeout: limit) else { return false }
     return bytes.isEmpty || isClosed(within: limit)
   }
 
-  /// Ends the sending side only.
+  /// Closes the sending side only.
   package func shutdownSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
 }

@@ -1,9 +1,9 @@
 import EventLoop
 import Glibc
 
-/// TCP sockets on 127.0.0.1, for servers and clients of tests and measurements.
+/// TCP sockets on 127.0.0.1, for the servers and clients of tests and benchmarks.
 package enum Loopback {
-  /// A listening socket on a port of the system's choice, or on `port`.
+  /// Returns a listening socket on `port`; 0 lets the system choose one.
   package static func listen(port: UInt16 = 0) throws(SystemError) -> Descriptor {
     let socket = try makeSocket()
     var yes: CInt = 1
@@ -13,7 +13,7 @@ package enum Loopback {
     return socket
   }
 
-  /// A connection to `port`.
+  /// Returns a connection to `port`.
   package static func connect(port: UInt16) throws(SystemError) -> Descriptor {
     let socket = try makeSocket()
     let result = unsafe withAddress(port: port) { address, length in
@@ -25,7 +25,7 @@ package enum Loopback {
     return socket
   }
 
-  /// The port that a socket is bound to.
+  /// Returns the port to which a socket is bound.
   package static func port(of socket: borrowing Descriptor) -> UInt16 {
     var address = sockaddr_in()
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
@@ -57,9 +57,9 @@ package enum Loopback {
   }
 }
 
-/// Blocking reads and writes of everything, for the straight-line code of tests.
+/// Blocking reads and writes, for the straight-line code of tests.
 extension Descriptor {
-  /// Writes all of `bytes`. False when the peer has gone.
+  /// Writes all of `bytes`. Returns false if the connection is closed.
   @discardableResult
   package borrowing func sendAll(_ bytes: [UInt8]) -> Bool {
     var sent = 0
@@ -74,8 +74,8 @@ extension Descriptor {
     return true
   }
 
-  /// Reads what is there, at least a byte. Empty when the connection is over, by an end or by a reset; nil when
-  /// nothing came in time.
+  /// Returns the available bytes, at least one. Returns an empty array if the connection was closed or reset, and nil
+  /// if nothing arrives within `timeout`.
   package borrowing func receive(timeout: Duration = .seconds(10)) -> [UInt8]? {
     var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
     guard unsafe poll(&request, 1, CInt(timeout.roundedUpMilliseconds)) == 1 else { return nil }

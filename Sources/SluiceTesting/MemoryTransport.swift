@@ -2,18 +2,18 @@ import Bytes
 import EventLoop
 import FastCGI
 
-/// An answer that goes into memory, to a peer that a test can make slow or let go. Belongs to its loop.
+/// A transport that writes the response to memory. A test can block or disconnect its peer. Confined to its loop.
 package final class MemoryTransport: ResponseTransport {
-  /// What was written, in one piece each.
+  /// The content of each write.
   package private(set) var writes: [String] = []
   private var output: [UInt8] = []
   package private(set) var isFinished = false
   package private(set) var isAborted = false
   package private(set) var isPeerClosed = false
   package var onPeerClosed: (() -> Void)?
-  /// Called once when the response is complete, or broken off.
+  /// Called once when the response is finished or aborted.
   package var onClose: (() -> Void)?
-  /// Whether the peer takes anything.
+  /// Whether the peer accepts no data.
   package var isBlocked = false { didSet { writable.wake() } }
   package let maximumWriteBytes: Int
 
@@ -25,10 +25,10 @@ package final class MemoryTransport: ResponseTransport {
     self.maximumWriteBytes = maximumWriteBytes
   }
 
-  /// All of it, as text: a piece may end within a character.
+  /// The complete output as text. A single write may end within a character.
   package var text: String { String(decoding: output, as: UTF8.self) }
 
-  /// The client goes away.
+  /// Simulates a client that disconnects.
   package func disconnect() {
     isPeerClosed = true
     writable.wake()

@@ -1,6 +1,6 @@
-/// Valid bytes made invalid in ways that a printed seed brings back.
+/// Random mutations of valid input, reproducible from a printed seed.
 extension [UInt8] {
-  /// A few random changes: bytes changed, taken out, put in, doubled, cut off.
+  /// Returns the bytes after up to four random changes: bytes replaced, removed, inserted, duplicated or cut off.
   package func mutated(_ random: inout SeededGenerator) -> [UInt8] {
     var bytes = self
     for _ in 0..<Int.random(in: 1...4, using: &random) {
@@ -19,7 +19,7 @@ extension [UInt8] {
     return bytes
   }
 
-  /// The bytes in pieces of random lengths.
+  /// Returns the bytes split into chunks of random lengths, 1 to 64 bytes.
   package func cut(_ random: inout SeededGenerator) -> [[UInt8]] {
     var pieces: [[UInt8]] = []
     var rest = self[...]

@@ -1,8 +1,8 @@
 import EventLoop
 
-/// Runs `body` in a task on an event loop of its own, whose thread is gone when this returns.
+/// Runs `body` in a task on a new event loop and returns its result. The thread of the loop has exited by then.
 ///
-/// - Parameter clock: the loop's time; a ``ManualClock``'s for tests in which time is stepped.
+/// - Parameter clock: the loop's clock; that of a ``ManualClock`` for tests that control the time.
 package func onLoop<Success: Sendable>(
   clock: LoopClock = .continuous, _ body: @escaping @Sendable (Reactor) async throws -> Success
 ) async throws -> Success {
@@ -22,7 +22,7 @@ package func onLoop<Success: Sendable>(
   return try result.get()
 }
 
-/// A clock that stands still until a test steps it.
+/// A clock that stands still until a test advances it.
 package final class ManualClock: Sendable {
   private let instant = Locked(LoopClock.continuous.now)
 
@@ -30,7 +30,7 @@ package final class ManualClock: Sendable {
 
   package var loopClock: LoopClock { LoopClock { self.instant.withLock { $0 } } }
 
-  /// Moves the time on, and lets the loop see it. Call it on the loop that has this clock, from a task.
+  /// Advances the time, and waits until the loop has handled the change. Call it in a task on the loop with this clock.
   package func advance(by duration: Duration, on reactor: Reactor) async {
     instant.withLock { $0 += duration }
     await reactor.nextTurn()
@@ -38,14 +38,15 @@ package final class ManualClock: Sendable {
 }
 
 extension Reactor {
-  /// Waits until the loop has handled everything that is there now, timers that are due included.
+  /// Waits until the loop has handled everything currently pending, including timers that are due.
   package func nextTurn() async {
     let waiter = Waiter()
     let loop = loop
     // Safe: the waiter is woken on the loop to which it belongs.
     let bound = unsafe LoopBound(waiter)
     for _ in 0..<3 {
-      // Behind one turn of the descriptors and timers, then behind the tasks that it woke.
+      // The timer fires after the descriptors of one turn. Its call then wakes this task behind those that the turn
+      // woke.
       let timer = schedule(after: .zero) { loop.execute { _ in bound.value.wake() } }
       await waiter.wait()
       timer.cancel()
@@ -53,7 +54,7 @@ extension Reactor {
   }
 }
 
-/// Waits until `condition` holds, looking often, for at most `limit`. False when it never did.
+/// Returns whether `condition` becomes true within `limit`. Checks it every 5 ms.
 package func eventually(within limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async rethrows
   -> Bool
 {

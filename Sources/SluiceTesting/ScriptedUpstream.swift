@@ -3,41 +3,43 @@ import FastCGI
 import Foundation
 import Synchronization
 
-/// An HTTP server on loopback that does byte by byte what a script says, well or badly. A thread serves each
-/// connection, so a script is straight-line code that may block.
+/// An HTTP server on loopback that sends exactly the bytes of a script, valid or not. Each connection has its own
+/// thread, so a script is straight-line code that can block.
 public final class ScriptedUpstream: Sendable {
-  /// A request as it came.
+  /// A request as received.
   public struct Request: Sendable {
-    /// The request line and the header fields, as they came.
+    /// The request line and the header fields, unmodified.
     public let head: String
     /// The body, as text.
     public let body: String
   }
 
-  /// Answers one request. It runs on a thread of its connection and may block.
+  /// Responds to one request. It runs on the thread of its connection and can block.
   public typealias Script = @Sendable (Exchange) -> Void
 
-  /// The port on 127.0.0.1, of the system's choice.
+  /// The port on 127.0.0.1, chosen by the system.
   public let port: UInt16
   private let seen = Locked<[Request]>([])
   private let accepted = Atomic(0)
   private let closedByPeer = Locked<[ContinuousClock.Instant]>([])
   private let listener: Int32
 
-  /// For `SLUICE_UPSTREAM_URL`.
+  /// The value for `SLUICE_UPSTREAM_URL`.
   public var baseURL: String { "http://127.0.0.1:\(port)/v1" }
-  /// The requests so far.
+  /// The requests received so far.
   public var requests: [Request] { seen.withLock { $0 } }
-  /// How many connections were accepted.
+  /// The number of accepted connections.
   public var connections: Int { accepted.load(ordering: .relaxed) }
-  /// When peers have closed connections that a script was waiting on with ``Exchange/waitForClose(within:)``.
+  /// The times at which ``Exchange/waitForClose(within:)`` saw a peer close its connection.
   public var closings: [ContinuousClock.Instant] { closedByPeer.withLock { $0 } }
 
   private let keepsRequests: Bool
 
+  /// Starts the server.
+  ///
   /// - Parameters:
-  ///   - keepsRequests: whether ``requests`` and ``closings`` are wanted; not where there are very many.
-  ///   - script: called for every request, on its connection's thread.
+  ///   - keepsRequests: whether ``requests`` and ``closings`` are recorded; pass false for very many requests.
+  ///   - script: called for every request, on the thread of its connection.
   public init(keepsRequests: Bool = true, _ script: @escaping Script) throws {
     self.keepsRequests = keepsRequests
     let socket = try Loopback.listen()
@@ -52,7 +54,7 @@ public final class ScriptedUpstream: Sendable {
           close(number)
           return
         }
-        // A program that a test starts would keep the connection open.
+        // Otherwise a program started by a test would inherit the connection and keep it open.
         _ = fcntl(number, F_SETFD, FD_CLOEXEC)
         accepted.add(1, ordering: .relaxed)
         let connection = Connection(number)
@@ -99,9 +101,9 @@ public final class ScriptedUpstream: Sendable {
 
   fileprivate func noteClosing() { if keepsRequests { closedByPeer.withLock { $0.append(.now) } } }
 
-  /// One request being answered.
+  /// One request and its response.
   public final class Exchange {
-    /// What is answered.
+    /// The request.
     public let request: Request
     fileprivate var keepsConnection = false
     private let number: CInt
@@ -113,16 +115,16 @@ public final class ScriptedUpstream: Sendable {
       self.upstream = upstream
     }
 
-    /// How many requests there were, this one included.
+    /// The number of requests that the server has recorded, including this one.
     public var upstreamRequests: Int { upstream.requests.count }
 
-    /// Sends bytes as they are.
+    /// Sends a text unmodified.
     public func send(_ text: String) { send(Array(text.utf8)) }
 
-    /// Whether the peer has taken everything so far, or may still.
+    /// Whether no send has failed so far.
     public private(set) var isOpen = true
 
-    /// Sends bytes as they are.
+    /// Sends bytes unmodified.
     public func send(_ bytes: [UInt8]) {
       var sent = 0
       while sent < bytes.count {
@@ -137,19 +139,19 @@ public final class ScriptedUpstream: Sendable {
       }
     }
 
-    /// The head of an answer, ended by closing.
+    /// Sends the head of a response whose body ends when the connection is closed.
     public func head(_ status: String = "200 OK", type: String = "text/event-stream", more: String = "") {
       send("HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nConnection: close\r\n\(more)\r\n")
     }
 
-    /// A whole answer of some status.
+    /// Sends a complete response. The connection stays open for further requests.
     public func respond(_ status: String, _ body: String, more: String = "", type: String = "application/json") {
       send("HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nContent-Length: \(body.utf8.count)\r\n\(more)\r\n")
       send(body)
       keepsConnection = true
     }
 
-    /// A chunk with one piece of text.
+    /// Sends a completion chunk with one delta.
     public func sendDelta(_ text: String, finish: String? = nil) {
       let encoded = String(decoding: (try? JSONEncoder().encode(text)) ?? Data(), as: UTF8.self)
       let reason = finish.map { "\"\($0)\"" } ?? "null"
@@ -158,10 +160,10 @@ public final class ScriptedUpstream: Sendable {
       )
     }
 
-    /// The record that ends a stream.
+    /// Sends the terminal record of a stream.
     public func sendDone() { send("data: [DONE]\n\n") }
 
-    /// The usual answer: a head, the deltas, a finish reason, `[DONE]`.
+    /// Sends a regular response: a head, the deltas, a finish reason, `[DONE]`.
     public func stream(_ deltas: [String], gap: Duration = .zero) {
       head()
       for text in deltas {
@@ -172,12 +174,12 @@ public final class ScriptedUpstream: Sendable {
       sendDone()
     }
 
-    /// Lets time pass on this connection only.
+    /// Waits for `duration`, on this connection only.
     public func pause(_ duration: Duration) {
       if duration > .zero { usleep(UInt32(duration.roundedUpMilliseconds * 1000)) }
     }
 
-    /// Waits until the peer closes, and notes when it did. False when it did not.
+    /// Waits until the peer closes, and records the time in ``closings``. Returns false if it does not within `limit`.
     @discardableResult
     public func waitForClose(within limit: Duration = .seconds(20)) -> Bool {
       var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
@@ -186,7 +188,7 @@ public final class ScriptedUpstream: Sendable {
       return true
     }
 
-    /// Ends the connection with a TCP reset.
+    /// Makes the connection end with a TCP reset when it is closed (SO_LINGER).
     public func reset() {
       var value = linger(l_onoff: 1, l_linger: 0)
       unsafe setsockopt(number, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))

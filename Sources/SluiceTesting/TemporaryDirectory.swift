@@ -1,6 +1,6 @@
 import Foundation
 
-/// A directory that is gone after the test.
+/// A directory that is removed with the last reference to this object.
 package final class TemporaryDirectory: Sendable {
   package let path: String
 

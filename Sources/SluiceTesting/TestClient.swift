@@ -3,8 +3,8 @@ import EventStream
 import FastCGI
 import Sluice
 
-/// Sends requests to an application in memory, as the web server would: no socket, no web server, the same code
-/// otherwise. Requests run on an event loop of the client's own; any number can be in flight.
+/// A client that passes requests to an application in memory, as the web server would. There is no web server and no
+/// socket; all other code is the same. Requests run on the client's own event loop; any number can be in flight.
 ///
 ///     let application = try Application(environment: ["SLUICE_AUTH": "none", "SLUICE_STATE": directory])
 ///     application.stream("GET", "/hello") { context, stream in try await stream.send("hello") }
@@ -14,9 +14,9 @@ public final class TestClient: Sendable {
   private let application: Application
   private let thread: LoopThread
 
-  /// Starts the loop.
+  /// Creates a client and starts its loop.
   ///
-  /// - Throws: when the system has no thread or descriptor to give.
+  /// - Throws: if the system cannot provide a thread or a descriptor.
   public init(_ application: Application) throws {
     self.application = application
     thread = try LoopThread(EventLoop(name: "test client"))
@@ -24,15 +24,16 @@ public final class TestClient: Sendable {
 
   deinit { thread.stop() }
 
-  /// Sends a request and waits for the whole response. When the task is cancelled, the client disconnects: what was
-  /// received up to there is returned.
+  /// Sends a request and returns the complete response. When the task is cancelled, the client disconnects and returns
+  /// the part received so far.
   ///
   /// - Parameters:
-  ///   - method: an HTTP method, in upper case.
-  ///   - path: the path, percent-encoded, with the query if there is one: `/rooms/a%20b?limit=5`.
+  ///   - method: the HTTP method, in upper case.
+  ///   - path: the percent-encoded path, with the query if there is one, such as `/rooms/a%20b?limit=5`.
   ///   - headers: the client's header fields.
-  ///   - body: the JSON of the body; its `Content-Type` is set.
-  ///   - parameters: what the web server says besides, such as `REMOTE_USER` or a setting for the location.
+  ///   - body: the JSON body; if present, `Content-Type` is set.
+  ///   - parameters: further FastCGI parameters from the web server, such as `REMOTE_USER` or a setting of the
+  ///     location.
   public func send(
     _ method: String, _ path: String, headers: [String: String] = [:], body: JSON? = nil,
     parameters: [String: String] = [:]
@@ -68,33 +69,33 @@ public final class TestClient: Sendable {
   }
 }
 
-/// Where a request's transport is kept: touched on the client's loop only.
+/// A reference to the transport of a request, accessed only on the client's loop.
 private final class OnLoop: Sendable {
   nonisolated(unsafe) weak var transport: MemoryTransport?
 }
 
-/// A response as a client has it.
+/// A response as received by a client.
 public struct TestResponse: Sendable {
   /// An event of an event stream.
   public struct Event: Sendable {
-    /// `message` where the record has none.
+    /// The type of the event; `message` if the record names none.
     public let type: String
-    /// Its data, lines joined.
+    /// The data of the event, its lines joined.
     public let data: String
-    /// The data as JSON; nil where it is none.
+    /// The data as JSON; nil if it is not valid JSON.
     public var json: JSON? { try? JSON(parsing: Array(data.utf8)) }
   }
 
-  /// The HTTP status; 0 when there is no head.
+  /// The HTTP status; 0 if there is no head.
   public let status: Int
-  /// By their names in lower case.
+  /// The header fields, by lower-case name.
   public let headers: [String: String]
   /// The body, as text.
   public let body: String
-  /// Whether the response came to its end. One that was aborted is what a client sees as a broken connection.
+  /// Whether the response was finished. A client sees an aborted response as a broken connection.
   public let isComplete: Bool
 
-  /// The body as JSON; nil where it is none.
+  /// The body as JSON; nil if it is not valid JSON.
   public var json: JSON? { try? JSON(parsing: Array(body.utf8)) }
 
   /// The events of an event stream, without comments.
@@ -106,7 +107,7 @@ public struct TestResponse: Sendable {
 
   init(_ text: String, isComplete: Bool) {
     self.isComplete = isComplete
-    // By bytes: to a Swift string CRLF is one character.
+    // Searches bytes, because CRLF is a single character of a Swift string.
     let bytes = Array(text.utf8)
     let end = bytes.firstRange(of: Array("\r\n\r\n".utf8))
     let head = String(decoding: bytes[..<(end?.lowerBound ?? bytes.endIndex)], as: UTF8.self)

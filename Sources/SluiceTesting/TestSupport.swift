@@ -2,7 +2,8 @@ import EventLoop
 import Glibc
 import Synchronization
 
-/// Two connected AF_UNIX stream sockets (socketpair(2)), for the caller to own: a tuple cannot hold owners.
+/// Returns two connected AF_UNIX stream sockets (socketpair(2)). The caller owns them; they are plain numbers because a
+/// tuple cannot contain noncopyable values.
 package func socketPair() throws(SystemError) -> (CInt, CInt) {
   var numbers: [CInt] = [0, 0]
   guard unsafe socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &numbers) == 0 else {
@@ -11,7 +12,7 @@ package func socketPair() throws(SystemError) -> (CInt, CInt) {
   return (numbers[0], numbers[1])
 }
 
-/// Random numbers that a printed seed brings back (SplitMix64).
+/// A random number generator whose output is reproducible from a printed seed (SplitMix64).
 package struct SeededGenerator: RandomNumberGenerator {
   private var state: UInt64
 
@@ -26,7 +27,7 @@ package struct SeededGenerator: RandomNumberGenerator {
   }
 }
 
-/// A gate at which threads wait until it is opened.
+/// A gate that blocks threads until it is opened.
 package final class Gate: Sendable {
   private let isOpen = Atomic(false)
 

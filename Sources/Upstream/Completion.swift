@@ -1,32 +1,32 @@
-/// Why a model stopped: the words of OpenAI's `finish_reason`.
+/// The reason why a model stopped, as in OpenAI's `finish_reason`.
 public struct FinishReason: Sendable, Equatable, RawRepresentable {
   public let rawValue: String
   public init(rawValue: String) { self.rawValue = rawValue }
 
-  /// It had said all.
+  /// The model finished its output.
   public static let stop = FinishReason(rawValue: "stop")
-  /// It was cut off by a limit on tokens.
+  /// A token limit truncated the output.
   public static let length = FinishReason(rawValue: "length")
 
-  /// The reasons that mean that the model has said what it had to say: those of OpenAI's reference, which vLLM,
-  /// llama.cpp, Ollama, OpenRouter and Azure use for that too. Every other one reports a failure: `error`, `abort`,
-  /// `insufficient_system_resource`, or one that nobody has heard of yet.
+  /// The reasons of complete outputs: those of OpenAI's reference, which vLLM, llama.cpp, Ollama, OpenRouter and Azure
+  /// use in the same sense. Every other reason is a failure, such as `error`, `abort`, `insufficient_system_resource`,
+  /// or one that is not known yet.
   private static let completions: Set = ["stop", "length", "content_filter", "tool_calls", "function_call"]
 
-  /// Whether a response that ends for this reason is complete.
+  /// Whether a response with this reason is complete.
   public var isCompletion: Bool { Self.completions.contains(rawValue) }
 }
 
-/// What an answer cost, in tokens, as the upstream counted it.
+/// The token usage of a response, as counted by the upstream.
 public struct Usage: Sendable, Equatable {
-  /// Those of the prompt.
+  /// The number of tokens in the prompt.
   public var promptTokens: Int
-  /// Those of the response.
+  /// The number of tokens in the response.
   public var completionTokens: Int
-  /// Both.
+  /// The total number of tokens.
   public var totalTokens: Int
 
-  /// A usage, as a generator counts it.
+  /// Creates a usage from a generator's counts.
   public init(promptTokens: Int, completionTokens: Int, totalTokens: Int) {
     self.promptTokens = promptTokens
     self.completionTokens = completionTokens
@@ -34,14 +34,14 @@ public struct Usage: Sendable, Equatable {
   }
 }
 
-/// How an answer ended that is complete.
+/// The result of a complete response.
 public struct Completion: Sendable, Equatable {
-  /// Why the model stopped.
+  /// The reason why the model stopped.
   public var finishReason: FinishReason
-  /// What it used; nil when it is not known.
+  /// The token usage. Nil if it is unknown.
   public var usage: Usage?
 
-  /// A completion; ``FinishReason/stop`` is the usual reason.
+  /// Creates a completion. ``FinishReason/stop`` is the usual reason.
   public init(_ finishReason: FinishReason = .stop, usage: Usage? = nil) {
     self.finishReason = finishReason
     self.usage = usage

@@ -16,18 +16,19 @@ import JSON
 public protocol Generator: Sendable {
   /// Generates the response to `prompt`: yields its text in order and returns when it is complete.
   ///
-  /// It runs in a task on the event loop of its stream, so it must not block. The task is cancelled when the stream
-  /// terminates early: its client disconnected, it was stopped, or a limit in time was reached. What it yields then is
-  /// discarded.
+  /// It runs in a task on the event loop of its stream, so it must not block. The task is cancelled if the stream
+  /// terminates early: the client disconnected, the stream was stopped, or a time limit was reached. Text that it
+  /// yields after that is discarded.
   ///
-  /// - Returns: why the response is complete, and what it used. A reason that is not one of OpenAI's five fails the stream.
-  /// - Throws: ``GeneratorError`` to choose what the client is told. Any other error fails the stream with
-  ///   `upstream_error`, and only the log has its description. Thrown before the first ``GeneratorOutput/yield(_:)`` or
-  ///   ``GeneratorOutput/accept()``, it becomes an HTTP status instead of a record in the stream.
+  /// - Returns: the finish reason and the token usage. A reason other than OpenAI's five fails the stream.
+  /// - Throws: ``GeneratorError`` to choose the error that the client receives. Any other error fails the stream with
+  ///   `upstream_error`, and its description appears only in the log. An error before the first
+  ///   ``GeneratorOutput/yield(_:)`` or ``GeneratorOutput/accept()`` becomes an HTTP status instead of a record in the
+  ///   stream.
   nonisolated(nonsending) func generate(_ prompt: Prompt, to output: GeneratorOutput) async throws -> Completion
 }
 
-/// Where a ``Generator`` yields its text to. Belongs to the task that it was given to.
+/// The output to which a ``Generator`` yields its text. Belongs to the task that received it.
 public struct GeneratorOutput {
   private let output: ModelOutput
   private let room: Waiter
@@ -37,34 +38,35 @@ public struct GeneratorOutput {
     self.room = room
   }
 
-  /// Declares that a response will follow: the client gets the head of its stream now instead of with the first text.
-  /// Without effect after the first time.
+  /// Declares that a response will follow: the client receives the head of its stream now instead of with the first
+  /// text. Has no effect after the first call.
   public func accept() { output.accept() }
 
-  /// Yields the next part of the text, of any size; an empty one is ignored. Waits while the reader is 64 KiB behind.
+  /// Yields the next delta, of any size; an empty one is ignored. Waits while the reader is 64 KiB behind.
   ///
-  /// - Throws: `CancellationError` when the stream has terminated: let it through.
+  /// - Throws: `CancellationError` if the stream has terminated. Propagate it.
   public func yield(_ text: String) async throws {
     output.yield(text)
     while !output.isFinished, output.isFull { await room.wait() }
     if output.isFinished { throw CancellationError() }
   }
 
-  /// Reports that the model works though it has no text yet, because it reasons for example. Limits in time take it
-  /// for a sign of life. Accepts, as ``accept()`` does.
+  /// Reports that the model is active although it has no text yet, for example because it is reasoning. Counts as
+  /// output for the first-token and idle deadlines. Also accepts, like ``accept()``.
   public func noteActivity() {
     output.accept()
     output.noteActivity()
   }
 }
 
-/// What the loop starts for each response, without a task of its own: the form that built-in generators have.
+/// A generator that the loop starts for each response without a task of its own. The built-in generators have this
+/// form.
 package protocol CallbackGenerator: Sendable {
-  /// Begins to respond to `prompt` on the calling loop, and returns at once. What comes of it, errors included, comes
-  /// through the ``ModelOutput``.
+  /// Starts to respond to `prompt` on the calling loop, and returns at once. All results, including errors, are
+  /// delivered through the ``ModelOutput``.
   func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput
 
-  /// The models that can be requested, as objects of OpenAI's API. Nil when the generator has no list.
+  /// Returns the models that can be requested, as objects of OpenAI's API. Nil if the generator has no list.
   nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]?
 }
 
@@ -72,7 +74,7 @@ extension CallbackGenerator {
   package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? { nil }
 }
 
-/// Runs a ``Generator`` in a task for each response.
+/// An adapter that runs a ``Generator`` in one task per response.
 package struct TaskGenerator: CallbackGenerator {
   private let generator: any Generator
 

@@ -1,6 +1,6 @@
-/// Why there is no answer, or no whole one.
+/// The reason why generation failed.
 public struct GeneratorError: Error, Sendable, Equatable {
-  /// What kind of failure it is. New ones may be added.
+  /// The kind of failure. New kinds may be added.
   public struct Code: Sendable, Hashable, CustomStringConvertible {
     package enum Value: Sendable { case failed, truncated, timedOut, rateLimited, cancelled, misconfigured }
 
@@ -8,34 +8,34 @@ public struct GeneratorError: Error, Sendable, Equatable {
 
     public var description: String { "\(value)" }
 
-    /// The upstream refused, failed, could not be reached or did not speak the protocol: `upstream_error`.
+    /// The upstream refused, failed, could not be reached or violated the protocol: `upstream_error`.
     public static let failed = Code(value: .failed)
-    /// It ended, or was cut off, after it had begun and before it was complete: `upstream_truncated`.
+    /// The upstream's response was truncated after it had started: `upstream_truncated`.
     public static let truncated = Code(value: .truncated)
-    /// It did not respond in time: `upstream_timeout`.
+    /// The upstream did not respond in time: `upstream_timeout`.
     public static let timedOut = Code(value: .timedOut)
-    /// It is rate limiting: `upstream_rate_limited`.
+    /// The upstream is rate limiting: `upstream_rate_limited`.
     public static let rateLimited = Code(value: .rateLimited)
     /// The generation was cancelled.
     public static let cancelled = Code(value: .cancelled)
-    /// The administrator must act; the log says how: `internal`.
+    /// The server is misconfigured; the log contains the details: `internal`.
     public static let misconfigured = Code(value: .misconfigured)
   }
 
-  /// What kind of failure it is.
+  /// The kind of failure.
   public var code: Code
-  /// What happened, for the client: no address, key or text of the upstream's is in it.
+  /// The message for the client. It contains no address, API key or text of the upstream.
   public var message: String
-  /// More, for the log.
+  /// Further details, for the log only.
   public var detail: String?
-  /// Whether the same question may be answered if it is asked again later.
+  /// Whether the same request can succeed later.
   public var isRetriable = true
-  /// How long the upstream wants to be left alone (`Retry-After`).
+  /// The delay that the upstream requested (`Retry-After`).
   public var retryAfter: Duration?
 
   /// - Parameters:
-  ///   - message: for the person who uses the client; without addresses, keys or words of the upstream's.
-  ///   - detail: for the log only.
+  ///   - message: the message for the client; must not contain addresses, API keys or text of the upstream.
+  ///   - detail: further details, for the log only.
   ///   - retryAfter: the delay that the upstream requested.
   public init(_ code: Code, _ message: String, detail: String? = nil, retryAfter: Duration? = nil) {
     self.code = code

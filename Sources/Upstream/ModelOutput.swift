@@ -1,24 +1,24 @@
 import EventLoop
 
-/// Someone to whom an answer can speak directly.
+/// Receives deltas synchronously, without waking a task.
 package protocol DeltaReceiver: AnyObject {
-  /// Takes a delta. False when it has to wait: the delta comes by ``ModelOutput/next()`` then, as do all after it until
-  /// the reader has caught up.
+  /// Handles a delta. Returns false if the delta must wait: it and all later ones are then delivered through
+  /// ``ModelOutput/next()`` until the reader has caught up.
   func receive(_ delta: String) -> Bool
 
-  /// Called when the source works without having text.
+  /// Called when the source is active without producing text.
   func didReceiveActivity()
 }
 
-/// An answer on its way: what a generator puts in at one end, a stream takes out at the other. Belongs to its loop.
+/// The channel from a generator to its consumer, on one loop.
 ///
-/// It holds little: when the reader is slow, ``isFull`` tells the generator to pause its source until ``onDrain`` is
+/// It buffers little: if the reader is slow, ``isFull`` makes the generator pause its source until ``onDrain`` is
 /// called.
 package final class ModelOutput {
   package enum Event: Sendable, Equatable {
-    /// A piece of the text. Never empty, except where a reader with a ``receiver`` is to flush.
+    /// A delta of the text. Empty only to make a reader with a ``receiver`` flush.
     case delta(String)
-    /// The text is complete. The last event.
+    /// The text is complete. This is the last event.
     case completed(Completion)
   }
 
@@ -29,33 +29,33 @@ package final class ModelOutput {
   private(set) var queuedBytes = 0
   private var shouldCallDrain = false
 
-  /// The most that waits for the reader before the source is to pause.
+  /// The number of queued bytes at which the source should pause.
   private static let maximumQueuedBytes = 64 * 1024
 
   package init() {}
 
-  // MARK: The generator's end
+  // MARK: Generator
 
-  /// Called once, when the reader has lost interest before the answer was over: the source is to be let go.
+  /// Called once if the consumer cancels early; the generator must release its source.
   package var onCancel: (() -> Void)?
 
-  /// Called when there is room again after ``isFull`` was true.
+  /// Called when the queue has room again after ``isFull`` was true.
   package var onDrain: (() -> Void)?
 
-  /// Whether the source should pause. A generator that asks and is told so is called back through ``onDrain``.
+  /// Whether the source should pause. Reading true arms ``onDrain``.
   package var isFull: Bool {
     guard queuedBytes >= Self.maximumQueuedBytes else { return false }
     shouldCallDrain = true
     return true
   }
 
-  /// The source has taken the question and will answer. Implied by everything that follows.
+  /// Declares that the source has accepted the request and will respond. Every event implies it.
   package func accept() {
     isAccepted = true
     acceptance.wake()
   }
 
-  /// Says a piece of the text: to the ``receiver`` at once if it takes it, else it waits in the queue.
+  /// Emits a delta: directly to the ``receiver`` if it can handle it, otherwise through the queue.
   package func yield(_ text: String) {
     guard !isFinished, !text.isEmpty else { return }
     if let receiver, events.count == 0, receiver.receive(text) { return }
@@ -63,7 +63,8 @@ package final class ModelOutput {
     post(.success(.delta(text)))
   }
 
-  /// Reports that the source works though it has no text: a model that reasons is not silent. Time limits count it.
+  /// Reports that the source is active although it has no text, such as a model that reasons. Counts as output for the
+  /// first-token and idle deadlines.
   package func noteActivity() { receiver?.didReceiveActivity() }
 
   package func finish(_ completion: Completion) { finish(with: .success(.completed(completion))) }
@@ -84,44 +85,44 @@ package final class ModelOutput {
     if !isAccepted { accept() }
   }
 
-  // MARK: The reader's end
+  // MARK: Consumer
 
-  /// Takes deltas without a task having to be woken for each: the fast way, for as long as it can take them. Kept
-  /// until the answer is over.
+  /// The fast path for deltas, used while it can handle them, without waking a task for each. Retained until the output
+  /// is finished.
   package var receiver: (any DeltaReceiver)?
 
-  /// Wakes the reader, which gets an empty delta, to flush what ``receiver`` could not send at once.
+  /// Wakes the reader with an empty delta, to flush the output that ``receiver`` could not send at once.
   package func wakeReader() {
     guard !isFinished, events.count == 0 else { return }
     events.post(.success(.delta("")))
   }
 
-  /// Waits until the source has accepted.
+  /// Waits until the source has accepted the request.
   ///
-  /// - Throws: what it refused with, or ``GeneratorError/Code/cancelled``.
+  /// - Throws: the error with which the source refused, or ``GeneratorError/Code/cancelled``.
   package func waitUntilAccepted() async throws(GeneratorError) {
     while !isAccepted { await acceptance.wait() }
-    // What is there already tells whether it was accepted or refused.
+    // A refusal is the first event in the queue.
     if let refusal { throw refusal }
   }
 
-  /// The next event, as soon as there is one.
+  /// Waits for the next event and returns it.
   ///
-  /// - Throws: what the answer failed with, after all deltas that came before, or ``GeneratorError/Code/cancelled``.
+  /// - Throws: the error of a failed output, after all deltas that preceded it, or ``GeneratorError/Code/cancelled``.
   package func next() async throws(GeneratorError) -> Event {
     resumeSource()
     return try dequeued(await events.next())
   }
 
-  /// The next event if it is there already.
+  /// Returns the next event if it is already queued, otherwise nil.
   package func nextReady() throws(GeneratorError) -> Event? {
     resumeSource()
     guard let event = events.nextReady() else { return nil }
     return try dequeued(event)
   }
 
-  /// Lets the answer go: an upstream transfer ends at once, and a wait for the next event too. After the end it does
-  /// nothing. The cancellation of a waiting task is not noticed by itself: see ``EventLoop/Reactor/onCancel(_:while:)``.
+  /// Cancels the output: terminates the upstream transfer and a pending wait for the next event. Has no effect after
+  /// the last event. Cancelling the waiting task does not call this; see ``EventLoop/Reactor/onCancel(_:while:)``.
   package func cancel() {
     let release = onCancel
     finish(with: .failure(.cancelled))
@@ -140,8 +141,8 @@ package final class ModelOutput {
     return try event.get()
   }
 
-  /// Lets the source go on when there is room again. Called before an event is taken, when the reader has done with the
-  /// one before: a source may post at once, and what it posts must not overtake what the reader still holds.
+  /// Resumes the source if there is room again. Called before an event is dequeued, when the reader has processed the
+  /// previous one: the source can yield at once, and its deltas must not overtake one that is still being processed.
   private func resumeSource() {
     guard shouldCallDrain, queuedBytes < Self.maximumQueuedBytes / 2 else { return }
     shouldCallDrain = false

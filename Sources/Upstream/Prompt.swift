@@ -1,43 +1,43 @@
 import JSON
 
-/// One message of a conversation, as chat models take it.
+/// One message of a conversation with a chat model.
 public struct Message: Sendable, Equatable {
-  /// Who wrote a message, in the words of OpenAI's API.
+  /// The author of a message, with the names of OpenAI's API.
   public enum Role: String, Sendable {
-    /// The operator, to the model.
+    /// The operator, who instructs the model.
     case system
-    /// The same, as newer models call it.
+    /// The operator, under the name that newer models use.
     case developer
-    /// The person.
+    /// The user.
     case user
     /// The model.
     case assistant
   }
 
-  /// Who wrote it.
+  /// The author.
   public var role: Role
   /// The text.
   public var content: String
 
-  /// A message of `role`.
+  /// Creates a message of `role`.
   public init(_ role: Role, _ content: String) {
     self.role = role
     self.content = content
   }
 }
 
-/// What a generator responds to: a conversation and what is known of the response that is wanted.
+/// The input of a generator: a conversation and the parameters of the response.
 public struct Prompt: Sendable, Equatable {
-  /// Oldest first; the last one is what is to be answered.
+  /// The messages, oldest first. The last one is the message to respond to.
   public var messages: [Message]
-  /// The model to ask, where the generator has several. Nil leaves the choice to the upstream.
+  /// The model to use, if the generator has several. Nil leaves the choice to the upstream.
   public var model: String?
-  /// The most tokens of the answer. Nil means no limit of ours.
+  /// The maximum number of output tokens. Nil sends no limit.
   public var maximumTokens: Int?
-  /// Further members of the request to an OpenAI-compatible API, such as `temperature`, as they are to be sent.
+  /// Further members of the request to an OpenAI-compatible API, such as `temperature`, which are sent unchanged.
   public var parameters: JSON.Members = [:]
 
-  /// A prompt. The defaults leave the rest to the generator.
+  /// Creates a prompt. The defaults leave the rest to the generator.
   public init(messages: [Message], model: String? = nil, maximumTokens: Int? = nil) {
     self.messages = messages
     self.model = model
@@ -46,7 +46,7 @@ public struct Prompt: Sendable, Equatable {
 }
 
 extension Prompt {
-  /// Whether encoding it would hold a loop for longer than an event may.
+  /// Whether encoding the prompt would block a loop for too long.
   var isLarge: Bool {
     var budget = 16 * 1024
     for message in messages {
@@ -62,7 +62,7 @@ extension Prompt {
 }
 
 extension JSON {
-  /// Takes about its size in bytes from `budget`, and stops when nothing is left.
+  /// Subtracts the approximate encoded size in bytes from `budget`. Stops when the budget is exhausted.
   fileprivate func spend(_ budget: inout Int) {
     budget -= 32
     switch self {

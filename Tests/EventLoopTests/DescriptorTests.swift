@@ -5,12 +5,12 @@ import Testing
 
 @Suite("Descriptors")
 struct DescriptorTests {
-  @Test("are closed by their owner's end, and not when they were given away")
+  @Test("A descriptor is closed with its owner, unless it was released before")
   func ownership() throws {
     let (owned, peer) = try socketPair()
     let other = Descriptor(owning: peer)
     do { _ = Descriptor(owning: owned) }
-    // Not by the number, which may be somebody else's by now: the other end sees the close.
+    // The peer observes the close. The number proves nothing, because another test may have reused it.
     #expect(other.receive() == [])
     let (given, givenPeer) = try socketPair()
     let reader = Descriptor(owning: givenPeer)
@@ -19,7 +19,7 @@ struct DescriptorTests {
     #expect(reader.receive() == [7])
   }
 
-  @Test("that are watched report what they became, and nothing once the watch is cancelled")
+  @Test("A watch reports readiness and a closed peer, and nothing after it is cancelled")
   func watching() async throws {
     let seen = try await onLoop { reactor -> [String] in
       let pair = try socketPair()
@@ -40,11 +40,11 @@ struct DescriptorTests {
       await reactor.nextTurn()
       return seen + ["\(reactor.watchedDescriptors)"]
     }
-    // The loop's own wake-up is the one that is left.
+    // Only the loop's own wake-up descriptor is still watched.
     #expect(seen == ["readable", "readable", "closed", "1"])
   }
 
-  @Test("closed and opened again under the same number do not get each other's events")
+  @Test("A cancelled watch receives no pending event, even if its descriptor is watched again")
   func staleEvents() async throws {
     let seen = try await onLoop { reactor -> [String] in
       var seen: [String] = []
@@ -54,7 +54,8 @@ struct DescriptorTests {
       let second = Descriptor(owning: pairs[1].0)
       let secondPeer = Descriptor(owning: pairs[1].1)
       var watches: [Watch] = []
-      // Both are ready in one turn; whoever comes first cancels the other and watches it anew.
+      // Both descriptors are ready in the same turn. The first handler cancels both watches, then watches the other
+      // descriptor again.
       let numbers = (first.number, second.number)
       for (name, number) in [("first", numbers.0), ("second", numbers.1)] {
         watches.append(

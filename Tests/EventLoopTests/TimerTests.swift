@@ -4,7 +4,7 @@ import Testing
 
 @Suite("Timers")
 struct TimerTests {
-  @Test("fire in the order of their deadlines, whatever the order in which they were made")
+  @Test("Timers fire in the order of their deadlines, regardless of the order of their creation")
   func order() async throws {
     let clock = ManualClock()
     let fired = try await onLoop(clock: clock.loopClock) { reactor -> [Int] in
@@ -20,7 +20,7 @@ struct TimerTests {
     #expect(fired == [10, 10, 20, 30, 0, 40, 50])
   }
 
-  @Test("that are cancelled leave the heap at once and never fire, in any order of cancelling", arguments: 0..<20)
+  @Test("Cancelled timers leave the heap immediately and never fire, in any order of cancellation", arguments: 0..<20)
   func cancelling(seed: Int) async throws {
     let clock = ManualClock()
     let (left, fired) = try await onLoop(clock: clock.loopClock) { reactor -> (Int, [Int]) in
@@ -39,7 +39,7 @@ struct TimerTests {
     #expect(fired.count == 3, "seed \(seed)")
   }
 
-  @Test("may be made by the handler of another")
+  @Test("A timer's handler can schedule another timer")
   func nesting() async throws {
     let clock = ManualClock()
     let count = try await onLoop(clock: clock.loopClock) { reactor -> Int in
@@ -58,7 +58,7 @@ struct TimerTests {
 
 @Suite("Tasks on a loop")
 struct TaskTests {
-  @Test("stay on its thread across every suspension")
+  @Test("A task stays on its loop's thread across every suspension")
   func affinity() async throws {
     let pool = BlockingPool()
     let answers = try await onLoop { reactor -> [Bool] in
@@ -74,7 +74,7 @@ struct TaskTests {
     #expect(answers == [true, true, true, true])
   }
 
-  @Test("that wait are woken by a cancellation, once, before or during the wait")
+  @Test("Cancellation wakes a waiting task once, before or during the wait")
   func cancellation() async throws {
     for early in [true, false] {
       let wasCancelled = try await onLoop { reactor -> Bool in
@@ -93,7 +93,7 @@ struct TaskTests {
     }
   }
 
-  @Test("hand each other elements in order, none lost")
+  @Test("A mailbox delivers every element in order")
   func mailbox() async throws {
     let received = try await onLoop { reactor -> [Int] in
       let mailbox = Mailbox<Int>()
@@ -110,7 +110,7 @@ struct TaskTests {
     #expect(received == Array(0..<1000))
   }
 
-  @Test("get what other threads deliver, in any number, while the loop sleeps and while it runs")
+  @Test("A loop runs every closure that other threads deliver, whether it is idle or busy")
   func deliveries() async throws {
     let total = try await onLoop { reactor -> Int in
       let waiter = Waiter()
@@ -134,19 +134,19 @@ struct TaskTests {
   private final class Counter { var count = 0 }
 }
 
-@Suite("The pool of blocking threads")
+@Suite("Blocking pool")
 struct BlockingPoolTests {
-  @Test("does not let a hundred that block delay another")
+  @Test("A hundred blocked jobs do not delay another job")
   func growth() async throws {
     let pool = BlockingPool()
     let gate = Gate()
     for _ in 0..<100 { pool.submit { gate.pass() } }
-    // They are let go behind it: were it to wait for them, this would never end.
+    // The gate opens only after this job has returned; a job that waited for the others would hang the test.
     #expect(await pool.run { 1 } == 1)
     gate.open()
   }
 
-  @Test("passes on what its work throws")
+  @Test("An error thrown by a job reaches its caller")
   func errors() async {
     let pool = BlockingPool()
     await #expect(throws: SystemError("work", code: 5)) {

@@ -52,9 +52,9 @@ private let fixtures: [Fixture] = [
   Fixture("half a BOM is data", "\u{EF}\n\ndata: a\n\n", [.init(data: "a")]),
 ]
 
-@Suite("The parser of event streams")
+@Suite("Event stream parser")
 struct ParserTests {
-  @Test("dispatches what the standard says, however the bytes are split in two", arguments: fixtures)
+  @Test("The parser dispatches the events of the standard at every split of the bytes", arguments: fixtures)
   func splits(fixture: Fixture) throws {
     let bytes = Array(fixture.stream.utf8)
     for split in 0...bytes.count {
@@ -64,7 +64,7 @@ struct ParserTests {
     }
   }
 
-  @Test("dispatches the same byte by byte", arguments: fixtures)
+  @Test("The parser dispatches the same events byte by byte", arguments: fixtures)
   func bytewise(fixture: Fixture) throws {
     var parser = EventStreamParser()
     var events: [ServerSentEvent] = []
@@ -72,7 +72,7 @@ struct ParserTests {
     #expect(events == fixture.events)
   }
 
-  @Test("refuses an event that grows beyond its limit, in one line or in many")
+  @Test("An event over the size limit is rejected, whether it has one line or many")
   func limit() {
     for piece in ["data: " + String(repeating: "x", count: 2000), String(repeating: "data: xxxxxxxx\n", count: 200)] {
       var parser = EventStreamParser(maximumEventBytes: 1000)
@@ -82,7 +82,7 @@ struct ParserTests {
     }
   }
 
-  @Test("survives random bytes in random pieces", arguments: 0..<200)
+  @Test("Random bytes produce the same events however they are split", arguments: 0..<200)
   func randomBytes(seed: Int) throws {
     var random = SeededGenerator(seed: UInt64(seed))
     let alphabet = Array("data: event:id:\r\n\r\n\n\0\u{FEFF}x".utf8) + [0xFF, 0xEF, 0xBB]
@@ -101,9 +101,9 @@ struct ParserTests {
   }
 }
 
-@Suite("The encoder of event streams")
+@Suite("Event stream encoder")
 struct EncoderTests {
-  @Test("writes what a parser reads back, every line end as LF", arguments: 0..<200)
+  @Test("A parser reads the encoded text back, with every line ending as LF", arguments: 0..<200)
   func roundTrip(seed: Int) throws {
     var random = SeededGenerator(seed: UInt64(seed))
     let alphabet = ["a", " ", ":", "\n", "\r", "\r\n", "\u{2028}", "𝄞", "\0", "data:", "\u{FEFF}"]
@@ -114,7 +114,7 @@ struct EncoderTests {
     var parser = EventStreamParser()
     let events = try parser.events(in: buffer)
     #expect(events.count == 1, "seed \(seed)")
-    // By bytes: for a Swift string CRLF is one character, and so is what combines with it.
+    // Normalizes bytes: a Swift string treats CRLF as one character, and merges combining scalars into others.
     var expected: [UInt8] = []
     for byte in text.utf8 {
       if byte == 0x0A, expected.last == 0x0D { expected.removeLast() }
@@ -125,7 +125,7 @@ struct EncoderTests {
     #expect(events.first?.type == "token")
   }
 
-  @Test("a heartbeat is no event, whatever stands around it")
+  @Test("A heartbeat between events is not dispatched as an event")
   func heartbeat() throws {
     var parser = EventStreamParser()
     let bytes = Array("data: a\n\n".utf8) + EventStreamEncoder.heartbeat + Array("data: b\n\n".utf8)

@@ -10,8 +10,11 @@ private let initialized: Void = {
   ConnectionServer.initializeLibrary()
 }()
 
-/// A server that answers with the request's method, path and body, on one end of a socket pair; the test has the
-/// other. `/slow` waits for its client to go, `/flood` writes without end.
+/// Runs `test` as the client of a server on a socket pair, and returns its result, the server's log and the number of
+/// connections that are still open.
+///
+/// The server responds with the request's method, path and body size. `/slow` waits until the client disconnects;
+/// `/flood` writes until a write fails, 100 MB at most.
 private func serve<Success: Sendable>(
   limits: ServerLimits = ServerLimits(),
   _ test: @escaping @Sendable (FastCGIClient) throws -> Success
@@ -30,7 +33,7 @@ private func serve<Success: Sendable>(
         guard let writer = writer.take() else { return }
         switch request.path {
         case "/slow":
-          // Until the peer goes; what was begun and not finished is broken off.
+          // Returns when the peer disconnects. Dropping the unfinished body aborts the response.
           let body = writer.begin(ResponseHead())
           try? await body.flush()
           await left.wait()
@@ -55,7 +58,7 @@ private func serve<Success: Sendable>(
     let (mine, number) = try socketPair()
     server.serve(Descriptor(owning: mine))
     let pool = BlockingPool()
-    // The test's end blocks, so it has a thread of its own.
+    // The client blocks, so it runs on a thread of its own.
     let result: Result<Success, any Error> = await withCheckedContinuation { continuation in
       pool.submit {
         continuation.resume(returning: Result { try test(FastCGIClient(Descriptor(owning: number))) })
@@ -70,9 +73,9 @@ private func get(_ path: String, keep: Bool = false) -> [UInt8] {
   FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", path)], keepsConnection: keep)
 }
 
-@Suite("A connection of the web server's", .serialized)
+@Suite("Web server connection", .serialized)
 struct ConnectionTests {
-  @Test("gets its request answered, and is closed after it unless it is to be kept")
+  @Test("A request without FCGI_KEEP_CONN gets a response, and its connection is closed")
   func single() async throws {
     let (answer, _, connections) = try await serve { client in
       client.send(get("/a"))
@@ -84,7 +87,7 @@ struct ConnectionTests {
     #expect(connections == 0)
   }
 
-  @Test("that is kept carries one request after another")
+  @Test("A connection with FCGI_KEEP_CONN carries one request after another")
   func kept() async throws {
     let (texts, _, connections) = try await serve { client in
       (0..<5).map { index in
@@ -96,7 +99,7 @@ struct ConnectionTests {
     #expect(connections == 0)
   }
 
-  @Test("may send its request byte by byte")
+  @Test("A request can arrive byte by byte")
   func bytewise() async throws {
     let (text, _, _) = try await serve { client in
       for byte in FastCGIClient.request(
@@ -109,7 +112,7 @@ struct ConnectionTests {
     #expect(text.hasSuffix("POST /b 5"), "\(text)")
   }
 
-  @Test("may send a body larger than any socket buffer")
+  @Test("A request body can be larger than any socket buffer")
   func largeBody() async throws {
     let (text, _, _) = try await serve { client in
       let body = [UInt8](repeating: 1, count: 1_000_000)
@@ -121,7 +124,7 @@ struct ConnectionTests {
     #expect(text.hasSuffix("POST /b 1000000"), "\(text)")
   }
 
-  @Test("is told of a body that is too large, which is not read into memory")
+  @Test("A body over the limit is not read into memory, and its request is marked as too large")
   func tooLarge() async throws {
     var limits = ServerLimits()
     limits.maximumBodyBytes = 1000
@@ -138,7 +141,7 @@ struct ConnectionTests {
     }
   }
 
-  @Test("that ends in the middle of a request gets no answer, wherever the cut is")
+  @Test("A request that is cut off anywhere gets no response")
   func truncated() async throws {
     let bytes = FastCGIClient.request(
       [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "5")], body: Array("hello".utf8))
@@ -153,7 +156,7 @@ struct ConnectionTests {
     }
   }
 
-  @Test("that announces more body than it sends gets no answer")
+  @Test("A request with a shorter body than it announces gets no response")
   func shortBody() async throws {
     let (answer, log, _) = try await serve { client in
       client.send(
@@ -166,7 +169,7 @@ struct ConnectionTests {
   }
 
   @Test(
-    "that sends junk is closed",
+    "A connection that sends malformed data is closed",
     arguments: ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\0\0\0\0\0", "\u{1}\u{1}\0\u{1}\0\u{2}\0\0xx"])
   func junk(text: String) async throws {
     let (isClosed, log, _) = try await serve { client in
@@ -176,8 +179,8 @@ struct ConnectionTests {
     #expect(isClosed && log.isEmpty)
   }
 
-  /// Ways past a guard that looks at record headers from outside: each asks libfcgi for values, whose answer overflows
-  /// a buffer of 64 bytes, or makes it wait.
+  /// Requests that would pass a check of record headers outside libfcgi. Their padding hides either an FCGI_GET_VALUES
+  /// record, to which libfcgi's response overflows a buffer of 64 bytes, or a header that makes libfcgi wait for more.
   private static let traps: [[UInt8]] = {
     let names = ["FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS"]
     let question = FastCGIClient.record(
@@ -189,7 +192,7 @@ struct ConnectionTests {
     let pairs = FastCGIClient.pairs([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/a")])
     let short = Array(question.prefix(255))
     let rest = FastCGIClient.record(4, pairs) + FastCGIClient.record(4) + FastCGIClient.record(5)
-    // The head of a record of 65,535 bytes, of which none come.
+    // The header of a record of 65,535 bytes, none of which are sent.
     let long: [UInt8] = [1, 4, 0, 1, 0xFF, 0xFF, 0, 0]
     return [
       padded(1, begin, with: short) + rest,
@@ -203,7 +206,7 @@ struct ConnectionTests {
     ]
   }()
 
-  @Test("may hide anything in padding: it is dropped, and the request answered at once", arguments: traps.indices)
+  @Test("Padding is dropped whatever it contains, and the response is sent immediately", arguments: traps.indices)
   func padding(index: Int) async throws {
     let trap = Self.traps[index]
     let start = ContinuousClock.now
@@ -215,7 +218,7 @@ struct ConnectionTests {
     #expect(ContinuousClock.now - start < .seconds(3))
   }
 
-  @Test("that asks libfcgi for values is closed: first, behind another request's record, late, or behind a large body")
+  @Test("A connection that sends FCGI_GET_VALUES is closed at any stage of a request")
   func values() async throws {
     let question = FastCGIClient.record(
       9, id: 0, FastCGIClient.pairs((0..<200).map { _ in ("FCGI_MPXS_CONNS", "9") }))
@@ -237,7 +240,7 @@ struct ConnectionTests {
     }
   }
 
-  @Test("that sends parameters without end is closed at their limit, and the log says why")
+  @Test("Parameters over the limit close the connection and report an error")
   func endlessParameters() async throws {
     let reports = Locked<[SystemError]>([])
     var limits = ServerLimits()
@@ -251,7 +254,7 @@ struct ConnectionTests {
     #expect(reports.withLock { $0 }.map(\.code) == [EMSGSIZE])
   }
 
-  @Test("may send its next request right behind the first")
+  @Test("Requests can be pipelined on one connection")
   func pipelined() async throws {
     let (texts, _, _) = try await serve { client in
       client.send(get("/1", keep: true) + get("/2", keep: true) + get("/3"))
@@ -260,7 +263,7 @@ struct ConnectionTests {
     #expect(texts == ["GET /1 0", "GET /2 0", "GET /3 0"])
   }
 
-  @Test("that never ends the body that is too large is closed after the request timeout, and keeps nobody waiting")
+  @Test("A request with an endless body gets a response, and its connection is closed after the request timeout")
   func endlessBody() async throws {
     var limits = ServerLimits()
     limits.maximumBodyBytes = 1000
@@ -278,7 +281,7 @@ struct ConnectionTests {
     #expect(connections == 0)
   }
 
-  @Test("holds two descriptors of the budget while it is fresh or served, and one when it is silent for long")
+  @Test("A connection holds two descriptors of the budget while it is new or active, and one while it is idle")
   func budget() async throws {
     var limits = ServerLimits()
     limits.descriptors = DescriptorBudget(units: 2)
@@ -287,7 +290,7 @@ struct ConnectionTests {
     let (seen, _, _) = try await serve(limits: limits) { client in
       client.send(get("/a", keep: true))
       _ = client.readResponse()
-      // The answer may be read before the connection waits again.
+      // The client can read the response before the connection becomes idle and releases its second descriptor.
       for _ in 0..<1000 where budget.available == 0 { usleep(1000) }
       var seen = [budget.available]
       client.send(get("/slow", keep: true))
@@ -299,7 +302,7 @@ struct ConnectionTests {
     #expect(budget.available == 2)
   }
 
-  @Test("that never completes its request is closed after the request timeout")
+  @Test("A connection that never completes its request is closed after the request timeout")
   func halfRequest() async throws {
     var limits = ServerLimits()
     limits.requestTimeout = .milliseconds(100)
@@ -312,7 +315,7 @@ struct ConnectionTests {
     }
   }
 
-  @Test("whose peer goes while it is served is noticed at once")
+  @Test("A peer that disconnects during a request is detected immediately")
   func peerGone() async throws {
     let (_, log, connections) = try await serve { client in
       client.send(get("/slow"))
@@ -322,7 +325,7 @@ struct ConnectionTests {
     #expect(connections == 0)
   }
 
-  @Test("that sends ABORT_REQUEST is a peer that has gone")
+  @Test("An FCGI_ABORT_REQUEST record counts as a disconnect")
   func abortRecord() async throws {
     let (isClosed, log, _) = try await serve { client in
       client.send(get("/slow"))
@@ -333,7 +336,7 @@ struct ConnectionTests {
     #expect(isClosed && log == ["went"], "\(log)")
   }
 
-  @Test("that sends ABORT_REQUEST half with its request is a peer that has gone too")
+  @Test("An FCGI_ABORT_REQUEST record that arrives partly with the request counts as a disconnect")
   func splitAbort() async throws {
     let abort = FastCGIClient.record(2)
     let (isClosed, log, _) = try await serve { client in
@@ -345,13 +348,13 @@ struct ConnectionTests {
     #expect(isClosed && log == ["went"], "\(log)")
   }
 
-  @Test("whose peer reads nothing pauses its writer, which is given up after the write timeout")
+  @Test("A peer that reads nothing pauses the writer, and is disconnected after the write timeout")
   func stuckReader() async throws {
     var limits = ServerLimits()
     limits.writeTimeout = .milliseconds(200)
     let (_, log, connections) = try await serve(limits: limits) { client in
       client.send(get("/flood"))
-      // Reads nothing until the server has given up.
+      // The client reads nothing until the server has closed the connection.
       return client.waitForHangup()
     }
     #expect(log.first == "timedOut", "\(log)")

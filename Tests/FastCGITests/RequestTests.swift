@@ -3,9 +3,9 @@ import Testing
 
 @testable import FastCGI
 
-@Suite("A request")
+@Suite("Request")
 struct RequestTests {
-  @Test("has the path of PATH_INFO, else of REQUEST_URI, else SCRIPT_NAME")
+  @Test("The path comes from PATH_INFO, else from REQUEST_URI, else from SCRIPT_NAME")
   func path() {
     #expect(Request(parameters: ["PATH_INFO": "/a", "REQUEST_URI": "/b"]).path == "/a")
     #expect(Request(parameters: ["PATH_INFO": "", "REQUEST_URI": "/b%20c?d=/e"]).path == "/b c")
@@ -14,7 +14,7 @@ struct RequestTests {
     #expect(Request(parameters: [:]).path == "/")
   }
 
-  @Test("decodes its query as a form, and leaves what is no encoding as it is")
+  @Test("The query is decoded as a form, and malformed escapes are left unchanged")
   func query() {
     let request = Request(parameters: ["QUERY_STRING": "a=1&b=x+y%26z&c&d=%zz%4&a=2&%61b=%F0%9F%8E%A7"])
     #expect(request.query("a") == "1")
@@ -25,7 +25,7 @@ struct RequestTests {
     #expect(request.query("e") == nil)
   }
 
-  @Test("finds header fields under any case, the two that CGI names otherwise too")
+  @Test("Header fields are found in any case, including the two that CGI passes without the HTTP_ prefix")
   func headers() {
     let request = Request(parameters: ["HTTP_LAST_EVENT_ID": "7", "CONTENT_TYPE": "application/json"])
     #expect(request.header("last-event-id") == "7")
@@ -33,7 +33,7 @@ struct RequestTests {
     #expect(request.header("X-Other") == nil)
   }
 
-  @Test("takes the last of two parameters with one name, and forgets one that is set to nil")
+  @Test("The last of two parameters with the same name counts, and setting one to nil removes it")
   func parameters() {
     var parameters: Parameters = ["A": "1", "B": "2", "A": "3"]
     #expect(parameters["A"] == "3")
@@ -48,7 +48,7 @@ struct RequestTests {
     #expect(parameters.map(\.name) == ["B", "C"])
   }
 
-  @Test("tells what the web server sets from what the client sends")
+  @Test("Parameters set by the web server are distinguished from header fields sent by the client")
   func ofServer() {
     let parameters: Parameters = ["SLUICE_MODEL": "a", "HTTP_SLUICE_MODEL": "b", "HTTPS": "on", "HTTP_": ""]
     #expect(parameters.ofServer.map(\.name) == ["SLUICE_MODEL", "HTTPS"])
@@ -56,12 +56,12 @@ struct RequestTests {
   }
 }
 
-@Suite("The records of a request")
+@Suite("Request records")
 struct RequestRecordsTests {
   private static let parameters = [
     ("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5"), ("X", String(repeating: "y", count: 200)),
   ]
-  /// A request whose every record has padding, which begins as a record does.
+  /// A request in which the padding of every record is itself a record.
   private static let padded: [UInt8] = {
     let trap = FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "")]))
     func record(_ type: UInt8, _ content: [UInt8]) -> [UInt8] {
@@ -78,7 +78,7 @@ struct RequestRecordsTests {
     return records
   }
 
-  @Test("are the same at every split, and are complete at their last byte of padding only")
+  @Test("A request is parsed identically at every split, and is complete only after its last padding byte")
   func splits() {
     let bytes = Self.padded
     for split in 0...bytes.count {
@@ -92,7 +92,7 @@ struct RequestRecordsTests {
     #expect(bytewise.status == .complete && bytewise.body == Array("hello".utf8))
   }
 
-  @Test("reach libfcgi without padding, and the rest of the bytes stays where it is")
+  @Test("Records are passed to libfcgi without padding, and bytes after the request are not consumed")
   func head() {
     let pairs = FastCGIClient.pairs(Self.parameters)
     var records = RequestRecords(maximumBodyBytes: 100)
@@ -102,7 +102,7 @@ struct RequestRecordsTests {
         + FastCGIClient.record(4))
   }
 
-  @Test("of long parameters and of a long body are taken up to their limits")
+  @Test("Parameters and bodies are accepted up to their limits")
   func limits() {
     let long = FastCGIClient.request([("A", String(repeating: "x", count: 60_000))], body: [1, 2, 3])
     #expect(read([long], parameterLimit: 60_005).status == .parametersTooLarge)
@@ -114,17 +114,17 @@ struct RequestRecordsTests {
     }
   }
 
-  @Test("that are no request of a web server are refused at once")
+  @Test("Malformed and aborted requests are rejected")
   func malformed() {
     let begin = FastCGIClient.record(1, [0, 1, 0, 0, 0, 0, 0, 0])
     let cases: [([UInt8], RequestRecords.Status)] = [
       (Array("GET / HTTP/1.1".utf8), .malformed),
       ([0], .malformed),
       (FastCGIClient.record(200), .malformed),
-      // Of another version, whatever its type is.
+      // A record of an unsupported protocol version is malformed, although its type is FCGI_ABORT_REQUEST.
       ([0, 2, 0, 1, 0, 0, 0, 0], .malformed),
       (FastCGIClient.record(1, [0, 1]), .malformed),
-      // A filter's role.
+      // The role is FCGI_FILTER instead of FCGI_RESPONDER.
       (FastCGIClient.record(1, [0, 3, 0, 0, 0, 0, 0, 0]), .malformed),
       (FastCGIClient.record(2), .aborted),
       (begin + FastCGIClient.record(2), .aborted),
@@ -135,7 +135,7 @@ struct RequestRecordsTests {
       (begin + begin, .malformed),
       (begin + FastCGIClient.record(5), .malformed),
       (begin + FastCGIClient.record(4) + FastCGIClient.record(4), .malformed),
-      // Lengths beyond the bytes that there are: libfcgi would allocate them.
+      // The lengths exceed the available bytes; libfcgi would allocate memory for them.
       (
         begin + FastCGIClient.record(4, [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 65]) + FastCGIClient.record(4),
         .malformed
@@ -149,7 +149,7 @@ struct RequestRecordsTests {
     }
   }
 
-  @Test("that are junk are the same however they are cut", arguments: 0..<300)
+  @Test("Mutated records are parsed identically however they are split", arguments: 0..<300)
   func junk(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let bytes = Self.padded.mutated(&random)
@@ -158,14 +158,14 @@ struct RequestRecordsTests {
   }
 }
 
-@Suite("A response head")
+@Suite("Response head")
 struct ResponseHeadTests {
-  @Test("cannot hold a value that would begin another field", arguments: ["a\r\nb", "a\nb", "a\rb", "a\0b", "\u{7F}"])
+  @Test("Field values cannot contain control characters", arguments: ["a\r\nb", "a\nb", "a\rb", "a\0b", "\u{7F}"])
   func injection(text: String) {
     #expect(FieldValue(text) == nil)
   }
 
-  @Test("is written as CGI writes it, a field that is set twice once")
+  @Test("A head is encoded in CGI format, and a field that is set twice is sent once")
   func encoding() {
     var head = ResponseHead(status: 404)
     head.set("Content-Type", "a/b")

@@ -5,7 +5,7 @@ import JSON
 @testable import Sluice
 @testable import Upstream
 
-/// libFuzzer, started with the arguments of this program: what it tries goes to the parser that the first byte names.
+/// libFuzzer with the arguments of this program. The first byte of an input selects the parser for the remaining bytes.
 @main
 struct Fuzz {
   static func main() {
@@ -15,17 +15,17 @@ struct Fuzz {
   }
 }
 
-/// By this name the library looks for it too.
+/// Passes one input to the selected parser. libFuzzer also looks the function up by this symbol name.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
-  // Safe: libFuzzer owns the bytes during the call.
+  // Safe: libFuzzer keeps the bytes alive during the call.
   let bytes = unsafe Array(UnsafeBufferPointer(start: start, count: count))
   guard let choice = bytes.first else { return 0 }
   parsers[Int(choice) % parsers.count](Array(bytes.dropFirst()))
   return 0
 }
 
-/// llvm-project, compiler-rt/lib/fuzzer/FuzzerDriver.cpp.
+/// The entry point of libFuzzer (llvm-project, compiler-rt/lib/fuzzer/FuzzerDriver.cpp).
 @_silgen_name("LLVMFuzzerRunDriver")
 private func runLibFuzzer(
   _ count: UnsafeMutablePointer<CInt>,

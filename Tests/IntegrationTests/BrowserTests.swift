@@ -2,7 +2,7 @@ import Foundation
 import SluiceTesting
 import Testing
 
-/// A real browser, driven over the WebDriver protocol (W3C WebDriver, level 2) with curl.
+/// A real browser that curl controls through the WebDriver protocol (W3C WebDriver, level 2).
 private final class Browser: Sendable {
   private let driver: Program
   private let base: String
@@ -25,7 +25,7 @@ private final class Browser: Sendable {
 
   func open(_ url: String) async throws { _ = try await call("/url", ["url": url]) }
 
-  /// What a script in the page returns.
+  /// Runs a script in the page and returns its result as a string.
   func run(_ script: String) async throws -> String {
     try await call("/execute/sync", ["script": "return String(\(script))", "args": [String]()]) as? String ?? ""
   }
@@ -63,19 +63,19 @@ private final class Browser: Sendable {
 }
 
 extension Integration {
-  @Suite("The page in a real browser")
+  @Suite("Example page in a browser")
   struct BrowserTests {
     private static let answer = "document.querySelector('#messages .assistant:last-child')?.textContent"
     private static let status = "document.getElementById('status').textContent"
 
-    @Test("shows tokens as they come, stops when asked, and knows a lost connection from an end")
+    @Test("The page shows tokens as they arrive, can stop a stream, and reports a lost connection")
     func page() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "50ms"])
       let browser = try await Browser()
       try await browser.open("\(servers.url)/#token=\(servers.token)")
 
       try await browser.click("#send")
-      // The beginning is there before the end is.
+      // The first words are displayed before the response is complete.
       #expect(await eventually { (try? await browser.run(Self.answer).hasPrefix("The quick")) == true })
       #expect(await eventually { (try? await browser.run(Self.status)) == "Done." })
       #expect(try await browser.run(Self.answer) == "The quick brown fox jumps over the lazy dog")
@@ -104,7 +104,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("asks again when told to, and takes an answer in one piece where streaming is off")
+    @Test("The page retries a failed stream, and displays a JSON response if streaming is disabled")
     func retry() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
@@ -135,7 +135,7 @@ extension Integration {
       _ = await off.stop()
     }
 
-    @Test("an EventSource is served once, though it reconnects when a stream is over")
+    @Test("An EventSource that reconnects does not start a second generation")
     func eventSource() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms"])
       let browser = try await Browser()
@@ -153,7 +153,7 @@ extension Integration {
         })()
         """)
       #expect(await eventually { (try? await browser.run("ends.join()")) == "complete" })
-      // It was not closed by the page: what it asks again is answered with 204, which closes it for good.
+      // The page does not close the EventSource. It reconnects, gets 204, and closes permanently.
       #expect(await eventually(within: .seconds(20)) { (try? await browser.run("source.readyState")) == "2" })
       #expect(try await browser.run("chunks.join('')") == "one two")
       #expect(servers.storedLines.count == 1)
@@ -161,7 +161,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("a page of a configured origin streams from another, one of any other origin does not")
+    @Test("A page can stream from another origin only if its own origin is configured there")
     func otherOrigin() async throws {
       let page = try await Servers()
       let allowing = try await Servers(["SLUICE_ECHO_GAP": "5ms", "SLUICE_CORS_ORIGINS": page.url])

@@ -3,9 +3,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("A chat behind nginx")
+  @Suite("Chat behind nginx")
   struct ChatTests {
-    @Test("is streamed word by word, ends with done, and lies in the store as one line")
+    @Test("A chat response is streamed word by word, ends with one done record, and is stored as one line")
     func echo() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "100ms"])
       let curl = try servers.chat("one two three four five six")
@@ -15,7 +15,7 @@ extension Integration {
       #expect(output.contains("Sluice-Stream-Id: "))
       #expect(output.contains("event: token\ndata: {\"t\":\"one \"}\n\nevent: token\ndata: {\"t\":\"two \"}\n\n"))
       #expect(output.components(separatedBy: "event: done\n").count == 2)
-      // One by one, not all at the end: as many pieces as words, over the time that the echo took.
+      // The words arrive one by one over the duration of the echo, not together at the end.
       let times = curl.pieces.filter { String(decoding: $0.bytes, as: UTF8.self).contains("event: token") }.map(\.at)
       #expect(times.count >= 5, "\(curl.pieces.count) pieces")
       if let first = times.first, let last = times.last { #expect(last - first > .milliseconds(300)) }
@@ -34,7 +34,7 @@ extension Integration {
       #expect(await servers.stop() == 0)
     }
 
-    @Test("lets nobody in without a valid token, and asks no model then")
+    @Test("A request without a valid token gets 401 and never reaches the model")
     func unauthorized() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
@@ -47,7 +47,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("arrives at the pace of its upstream, and the session's earlier turns go with the next question")
+    @Test("Deltas arrive at the pace of the upstream, and the next prompt includes the session's earlier turns")
     func upstream() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo ", "🎧"], gap: .milliseconds(100)) }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
@@ -68,7 +68,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("is answered in one JSON object when the client, or the flag, says so")
+    @Test("The response is one JSON object if the client requests it or the feature flag is off")
     func twin() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       let output = await servers.finished(try servers.chat("Hi there", more: ",\"stream\":false,\"sessionId\":7"))
@@ -83,7 +83,7 @@ extension Integration {
     }
 
     @Test(
-      "that is abandoned, before its first token or after, stops its model and stores nothing",
+      "A disconnect before or after the first token stops generation, and nothing is stored",
       arguments: [false, true])
     func disconnected(afterToken: Bool) async throws {
       let upstream = try ScriptedUpstream { exchange in
@@ -101,7 +101,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("that is stopped ends with its cancelled record, for its own user only")
+    @Test("A stopped stream ends with one cancelled record, and only its own user can stop it")
     func stopped() async throws {
       let file = try await TokensFile("other")
       let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms", "SLUICE_TOKENS_FILE": file.path])
@@ -120,7 +120,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("whose server is killed ends without a terminal record; nothing is stored, and the next start serves")
+    @Test("A killed server sends no terminal record and stores nothing, and serves requests after a restart")
     func killed() async throws {
       let state = FileManager.default.temporaryDirectory.path + "/sluice-state-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: state) }
@@ -138,7 +138,7 @@ extension Integration {
       _ = await again.stop()
     }
 
-    @Test("refuses what it cannot read, saying what would be right")
+    @Test("An invalid request gets an error that names what was expected")
     func badRequests() async throws {
       let servers = try await Servers(["SLUICE_MAX_MESSAGE": "10", "SLUICE_MAX_BODY": "1000"])
       let json = ["-H", "Content-Type: application/json", "-d"]

@@ -5,9 +5,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("Secrets")
+  @Suite("Confidentiality")
   struct ConfidentialityTests {
-    @Test("are in no log, figure, error, process list or stored file; files are for their owner only")
+    @Test("No secret appears in a log, metric, error, process list or file, and only the owner can read files")
     func nowhere() async throws {
       let (key, said, answered) = ("sk-UPSTREAMKEY123", "WHATTHEUSERSAID", "WHATTHEMODELSAID")
       let upstream = try ScriptedUpstream { exchange in
@@ -62,7 +62,7 @@ extension Integration {
       #expect(!servers.demo.errors.contains(said) && !servers.demo.errors.contains(servers.token))
     }
 
-    @Test("that a model says in pieces do not leave: not in a stream, a report, a twin, the store, a replay, an error")
+    @Test("A match split across deltas is redacted in streams, JSON, reports, replays, errors and the store")
     func redaction() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
@@ -106,7 +106,7 @@ extension Integration {
       #expect(servers.storedLines.count > 7)
       for line in servers.storedLines { #expect(!line.contains("ada@"), "\(line)") }
 
-      // Emptied or broken while it runs: nothing goes out, rather than everything.
+      // If the file is emptied or becomes invalid at run time, nothing is sent, rather than unredacted text.
       try "".write(toFile: file, atomically: true, encoding: .utf8)
       #expect(try await servers.posted("/api/chat", #"{"message":"x"}"#).errorCode == "internal")
       try "e-mail  (\n".write(toFile: file, atomically: true, encoding: .utf8)
@@ -121,7 +121,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("that a report holds are taken out by the patterns of its start, though their file breaks meanwhile")
+    @Test("A report is redacted by the patterns in effect at its start, even if their file becomes invalid")
     func patternsBreak() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
@@ -154,14 +154,14 @@ extension Integration {
           let report = try String(contentsOfFile: sluice.directory + "/state/" + name, encoding: .utf8)
           #expect(report.contains("[redacted]") && !report.contains("example.org"), "\(report)")
         }
-        // Whoever asks for it again gets nothing, rather than what today's patterns cannot be tried on.
+        // The replay is stored, but cannot be sent while the current patterns are invalid.
         #expect(files.contains { $0.contains("/replays/") })
         sluice.program.signal(SIGTERM)
         #expect(await sluice.program.exitCode() == 0)
       }
     }
 
-    @Test("in a query are in none of nginx's logs, whatever goes wrong, and open no way around the locations beside")
+    @Test("A token in a query appears in no nginx log, even on errors, and does not bypass other locations")
     func errorLog() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
@@ -177,7 +177,7 @@ extension Integration {
       try String(repeating: "x", count: 3_000_000).write(toFile: body, atomically: true, encoding: .utf8)
       let large = ["-H", "Content-Type: application/json", "-d", "@\(body)"]
       for query in ["?token=TOKEN1", "?a=b&%74o%6Ben=TOKEN1", "?TOKEN=TOKEN1&token=TOKEN1"] {
-        // Too large, too slow.
+        // The first request body is too large (413); the second response exceeds nginx's read timeout.
         #expect(try await site.ask("/stream/" + query, nil, large).status == 413)
         #expect(try await site.ask("/chat/stream" + query + "&message=x").contains("\"a\""))
         for path in ["/stream/", "/v1/", "/healthz", "/metrics"] { _ = try await site.ask(path + query) }
@@ -191,7 +191,7 @@ extension Integration {
           path + "?token=TOKEN1&message=x", nil, ["-H", "Referer: http://a/?token=TOKEN1"])
         #expect(output.status == 502, "\(path): \(output)")
       }
-      // What another location refuses is in its log as ever.
+      // Another location logs its refusals as usual, so those lines are excluded.
       let errors = site.nginx.errors.split(separator: "\n").filter {
         $0.contains("TOKEN1") && !$0.contains("/api/chat?")
       }
@@ -199,7 +199,7 @@ extension Integration {
       await site.stop()
     }
 
-    @Test("heartbeats come from the request's start, in each dialect's own form, only while nothing else does")
+    @Test("Heartbeats start with the request, have the form of the dialect, and are sent only when nothing else is")
     func heartbeats() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.pause(.milliseconds(700))

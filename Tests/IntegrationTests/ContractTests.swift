@@ -3,7 +3,7 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("The contract")
+  @Suite("API contract")
   struct ContractTests {
     private static let python = packageRoot + "/.build/python/bin/python"
     private static let directory = packageRoot + "/Tests/Contract"
@@ -15,14 +15,14 @@ extension Integration {
       #expect(code == 0, "\(program.output)\(program.errors)")
     }
 
-    @Test("is valid, and every record of every dialect fits it")
+    @Test("The contract is valid, and every record of every dialect conforms to it")
     func records() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "5ms", "SLUICE_STREAMS_PER_USER": "0"])
       try await run([Self.directory + "/records.py"], servers)
       _ = await servers.stop()
     }
 
-    @Test("is what the server does, whatever it is asked")
+    @Test("The server conforms to the contract for generated requests")
     func schemathesis() async throws {
       let servers = try await Servers([
         "SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0",
@@ -37,7 +37,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("OpenAI's own client is content with /v1, heartbeats included")
+    @Test("OpenAI's own client works with /v1, including its heartbeats")
     func sdk() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "30ms", "SLUICE_HEARTBEAT": "10ms"])
       try await run([Self.directory + "/sdk.py"], servers)
@@ -46,7 +46,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("one server is the upstream of another: parameters go through, text and usage come back")
+    @Test("A server can be the upstream of another, which forwards parameters and returns text and errors")
     func chain() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo 🎧"]) }
       let inner = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "50ms"])
@@ -61,7 +61,7 @@ extension Integration {
       #expect(deltas.joined() == "Hello 🎧" && output.events.last?.data == "[DONE]", "\(output)")
       let asked = try #require(upstream.requests.first?.body)
       #expect(asked.contains(#""temperature":0.25,"stop":["x"]"#) && asked.contains(#""model":"m""#), "\(asked)")
-      // A failure of the innermost comes out as what it is, of the one before as well.
+      // Errors keep their meaning: an invalid request gets 400, and an unreachable inner server becomes 502.
       let refused = await outer.finished(try outer.post("/v1/chat/completions", #"{"messages":[{"role":"x"}]}"#))
       #expect(refused.hasPrefix("HTTP/1.1 400 ") && refused.contains(#""type":"invalid_request_error""#), "\(refused)")
       _ = await inner.stop()

@@ -3,12 +3,12 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("The documentation for embedders")
+  @Suite("Documentation for embedders")
   struct DocumentationTests {
     private static let catalogue = packageRoot + "/Sources/Sluice/Sluice.docc"
     private static let modules = packageRoot + "/.build/debug"
 
-    /// What the compiler needs to import Sluice from the build that these tests are part of.
+    /// The compiler flags for importing Sluice from the build that contains these tests.
     private static let importing: [String] =
       ["-I", modules + "/Modules"]
       + (["CLinux", "CSimdJSON"].map { modules + "/\($0).build/module.modulemap" }
@@ -22,7 +22,7 @@ extension Integration {
       return (code, program.output + program.errors)
     }
 
-    @Test("has a comment for every public symbol, and builds without a warning")
+    @Test("Every public symbol has a comment, and the documentation builds without warnings")
     func builds() async throws {
       let directory = TemporaryDirectory()
       let extracted = try await run(
@@ -57,7 +57,7 @@ extension Integration {
       let symbols: [Symbol]
     }
 
-    @Test("has code that compiles, as an embedder would write it")
+    @Test("Code examples in the documentation compile in an embedder's program")
     func code() async throws {
       var files: [String] = []
       let directory = TemporaryDirectory()
@@ -81,7 +81,7 @@ extension Integration {
       }
     }
 
-    /// Where the toolchain has swift-testing.
+    /// The compiler flags for the toolchain's copy of swift-testing.
     private static let testing: [String] = {
       let path = ProcessInfo.processInfo.environment["PATH"]?.split(separator: ":").first {
         FileManager.default.isExecutableFile(atPath: $0 + "/swiftc")
@@ -91,7 +91,7 @@ extension Integration {
       return ["-I", root + "/lib/swift/linux/testing", "-plugin-path", root + "/lib/swift/host/plugins/testing"]
     }()
 
-    /// A file of the code: statements get a function around them, and what they speak of.
+    /// Returns a source file with the code. Statements are wrapped in a function, with the declarations that they need.
     private static func program(_ code: String) -> String {
       if code.contains("@main") || code.contains("import Testing") { return code }
       if code.hasPrefix("struct ") || code.hasPrefix("nonisolated") { return "import Sluice\n\n" + code }

@@ -5,9 +5,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("Edges")
+  @Suite("Edge cases")
   struct EdgeTests {
-    @Test("a key is looked up before the limits: a conflict needs no slot; several may replay at once")
+    @Test("An Idempotency-Key is looked up before the limits, so a conflict needs no slot, and replays can overlap")
     func keys() async throws {
       let narrow = try await Servers(["SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "1"])
       let (one, two) = (["-H", "Idempotency-Key: one"], ["-H", "Idempotency-Key: two"])
@@ -30,7 +30,7 @@ extension Integration {
         #expect(output.events.last?.data == first.events.last?.data, "\(output)")
       }
       _ = await servers.finished(running)
-      // A message has one time, in whatever way it is told.
+      // A message has the same timestamp in the response, in its replay and in the list.
       let sent = try await servers.posted(
         "/messages/", #"{"content":"x","chat_id":"m"}"#, ["-H", "Idempotency-Key: m"]
       ).json
@@ -39,7 +39,7 @@ extension Integration {
       ).json
       let listed = try await servers.got("/messages/?chat_id=m").json["messages"]?[1]
       #expect(sent == again && sent == listed, "\(sent) \(again) \(String(describing: listed))")
-      // What is forgotten is forgotten there too.
+      // Deleting a session also deletes its replays.
       #expect(try await servers.got("/api/sessions/s", ["-X", "DELETE"]).status == 204)
       let anew = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"s"}"#, one)
       #expect(anew.events.last?.json["messageId"] != first.events.last?.json["messageId"])
@@ -48,7 +48,7 @@ extension Integration {
     }
 
     @Test(
-      "a twin answers in one piece whatever dialect is named; ids may be any integer; a report may be as deep as a body"
+      "JSON endpoints ignore the dialect, ids can be any integer, and a report can be as deep as a request body"
     )
     func shapes() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0", "SLUICE_MAX_MESSAGE": "1000"])
@@ -61,7 +61,7 @@ extension Integration {
       #expect(try await servers.got("/api/sessions/99999999999999999999").status == 200)
       let deep = String(repeating: "{\\\"a\\\":", count: 63) + "{}" + String(repeating: "}", count: 63)
       let key = ["-H", "Idempotency-Key: deep"]
-      // Deeper by one than what this test can read: the answer is taken as it is written.
+      // The response is one level deeper than the JSON parser accepts, so it is searched and compared as text.
       let answer = try await servers.posted("/api/ai/report", "{\"input\":\"\(deep)\",\"save\":true}", key)
       let id = answer.components(separatedBy: "\"reportId\":\"").last?.prefix { $0 != "\"" } ?? ""
       #expect(try await servers.got("/api/reports/\(id)").status == 200)
@@ -78,7 +78,7 @@ extension Integration {
     }
 
     @Test(
-      "what a model's server refuses for good is not called retriable, and its models and parameters keep their names")
+      "A permanent upstream error is not retriable, and request parameters keep their names")
     func upstream() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.request.body.contains("refuse") ? exchange.respond("401 No", "{}") : exchange.stream(["a"])
@@ -99,10 +99,10 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("two names that are not UTF-8 are not one user, but nobody")
+    @Test("A user name that is not valid UTF-8 gets 403, so that two such names cannot become one user")
     func names() async throws {
       let sluice = try await Sluice(["SLUICE_AUTH": "", "SLUICE_TRUST_REMOTE_USER": "on"])
-      // A shell writes the byte; a Swift string cannot hold it.
+      // A shell sets the variable, because a Swift string cannot contain the invalid byte.
       let script = "REMOTE_USER=$(printf 'm\\374ller') exec \"$0\""
       let program = try Program(
         "/bin/sh", ["-c", script, releaseDirectory + "/sluice"],
@@ -116,7 +116,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("what is the server's own fault is in the log of errors, and a location may let credentials in")
+    @Test("An internal error is logged at level error, and a location can allow CORS requests with credentials")
     func operators() async throws {
       let site = try await Site(
         ["SLUICE_LOG": "error", "SLUICE_CORS_ORIGINS": "https://a.example"],
@@ -126,10 +126,7 @@ extension Integration {
       try "x".write(toFile: user + "/reports", atomically: true, encoding: .utf8)
       let output = try await site.ask("/api/reports", nil, ["-H", "Origin: https://a.example"])
       #expect(output.status == 500 && output.field("Access-Control-Allow-Credentials") == "true", "\(output)")
-      #expect(
-        await eventually {
-          site.sluice.program.log("request refused").contains { $0["error"] as? String == "internal" }
-        })
+      #expect(await eventually { site.sluice.program.log("request refused").contains { $0["error"] as? String == "internal" } })
       await site.stop()
     }
   }

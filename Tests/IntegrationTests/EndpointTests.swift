@@ -5,9 +5,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("Every endpoint behind nginx")
+  @Suite("Endpoints behind nginx")
   struct EndpointTests {
-    @Test("streams in its own dialect, or in the one that is asked for")
+    @Test("Every endpoint streams in its own dialect, or in the requested one")
     func dialects() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       let own: [(String, String?, [String])] = [
@@ -41,7 +41,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("of a conversation keeps one history, whatever words it is spoken in")
+    @Test("All conversation endpoints share one history, whatever their field names")
     func conversations() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       let first = try await servers.posted("/messages/", #"{"content":"one","chat_id":7}"#).json
@@ -78,7 +78,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("of reports reads what the model says strictly, and stores what is whole")
+    @Test("A report is parsed strictly from the model's output and is stored only if it is valid")
     func reports() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
       let text = #"{\"b\":[1,2.50,1e400],\"a\":\"ü\"}"#
@@ -86,7 +86,7 @@ extension Integration {
       {
         let output = try await servers.posted("/api/ai/stream-report", "{\"input\":\"\(said)\"}")
         #expect(output.events.last?.type == "done", "\(output)")
-        // The numbers and the order are the model's own.
+        // Numbers and member order are exactly those of the model's output.
         #expect(output.events.last?.data.contains(#""report":{"b":[1,2.50,1e400],"a":"ü"}"#) == true, "\(output)")
       }
       for said in ["", "no", #"[{\"a\":1}]"#, #"{\"a\":1,}"#, #"{\"a\":1"#, "{'a':1}", #"{\"a\":01}"#, #"{} {"#]
@@ -116,7 +116,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("of a report that the limit of tokens cut off says so, and stores nothing, however whole it looks")
+    @Test("A report truncated by the token limit gets parse_error and is not stored, even if it looks complete")
     func cutReport() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
@@ -128,12 +128,12 @@ extension Integration {
       #expect(output.events.last?.type == "error" && output.contains("parse_error"), "\(output)")
       #expect(try await servers.got("/api/reports").json == ["reports": []])
       #expect(await servers.outcomes(1) == ["parse_error"])
-      // What the model was told is the report's own prompt.
+      // The model received the prompt for reports.
       #expect(upstream.requests.first?.body.contains("You write assessment reports.") == true)
       _ = await servers.stop()
     }
 
-    @Test("answers HEAD where it answers GET, OPTIONS everywhere, and says which methods it takes")
+    @Test("HEAD works wherever GET does, OPTIONS works on every path, and Allow lists the methods")
     func methods() async throws {
       let servers = try await Servers()
       let head = try await servers.got("/chat/stream?message=x", ["-I"])
@@ -154,7 +154,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("tells operators what was counted, and only on this machine")
+    @Test("Metrics contain the counts and are readable only from localhost")
     func metrics() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       _ = try await servers.posted("/api/chat", #"{"message":"a b"}"#)

@@ -10,7 +10,7 @@ extension Integration {
   struct FailureTests {
     private let form = ["-H", "Content-Type: text/plain", "-d", "x"]
 
-    @Test("of a request have their true status, OpenAI's form under /v1, and ask no model")
+    @Test("A refused request has its true status, OpenAI's error format under /v1, and never reaches the model")
     func requests() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }
       let servers = try await Servers([
@@ -62,7 +62,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("of a limit say when to come back, and what was let in runs on")
+    @Test("A refusal by a limit states when to retry, and running streams complete")
     func limits() async throws {
       let servers = try await Servers([
         "SLUICE_ECHO_GAP": "30ms", "SLUICE_STREAMS_PER_USER": "2", "SLUICE_MESSAGES_PER_HOUR": "5",
@@ -75,13 +75,13 @@ extension Integration {
         third.status == 429 && third.errorCode == "too_many_streams" && third.field("Retry-After") == "5", "\(third)")
       #expect(third.json["error"]?["type"] == "rate_limit_error")
       for curl in running { #expect(await servers.finished(curl).contains("event: done")) }
-      // The one that was refused did not count as a message.
+      // The refused request did not count as a message.
       for _ in 0..<3 { #expect(try await servers.posted("/api/chat", #"{"message":"a"}"#).status == 200) }
       let sixth = try await servers.posted("/api/chat", #"{"message":"a"}"#)
       #expect(sixth.status == 429 && sixth.errorCode == "rate_limited", "\(sixth)")
       let seconds = try #require(sixth.field("Retry-After").flatMap { Int($0) })
       #expect((3500...3600).contains(seconds))
-      // What asks no model is not limited, and the window outlives the process.
+      // Requests that call no model are not limited.
       #expect(try await servers.got("/api/sessions").status == 200)
       _ = await servers.stop()
 
@@ -95,7 +95,7 @@ extension Integration {
     }
 
     @Test(
-      "of the upstream behind a head that could wait no longer, and of an answer in one piece, are told all the same")
+      "An upstream failure is an error record once the head is sent, and an error status in a JSON response")
     func upstream() async throws {
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains("\"slow\"") { exchange.pause(.milliseconds(400)) }
@@ -120,12 +120,12 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("to store are told by status or record, after the whole answer, and nothing is half stored")
+    @Test("A store failure is reported by status or record after the complete response")
     func store() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       let user = servers.state + "/users/demo"
       try FileManager.default.createDirectory(atPath: user, withIntermediateDirectories: true)
-      // A link to nothing: nothing can be read there, and nothing made.
+      // Nothing can be read or created through a dangling link.
       try FileManager.default.createSymbolicLink(atPath: user + "/sessions", withDestinationPath: "/nowhere/at/all")
       let streamed = try await servers.posted("/api/chat", #"{"message":"a b"}"#)
       #expect(
@@ -138,14 +138,14 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("of the server itself are internal, before the head and behind it")
+    @Test("A failure of the server itself is reported as internal, before and after the head")
     func internalFailures() async throws {
       let servers = try await Servers(["SLUICE_HEARTBEAT": "50ms"])
       let sessions = servers.state + "/users/demo/sessions"
       try FileManager.default.createDirectory(atPath: sessions + "/directory.jsonl", withIntermediateDirectories: true)
       let before = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"directory"}"#)
       #expect(before.status == 500 && before.errorCode == "internal", "\(before)")
-      // A pipe in the state's place: opening it takes until someone writes, and what comes is none.
+      // A pipe replaces the onboarding state: opening it blocks until the test writes, and its content is invalid.
       let pipe = servers.state + "/users/demo/onboarding.json"
       #expect(unsafe mkfifo(pipe, 0o600) == 0)
       let curl = try servers.curl("/chat/onboarding-stream?message=a&dialect=events")
@@ -159,7 +159,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("of a shutdown are told by status or record")
+    @Test("A shutdown is reported by status or record")
     func shutdown() async throws {
       let servers = try await Servers([
         "SLUICE_ECHO_GAP": "20ms", "SLUICE_DRAIN_TIMEOUT": "1s", "SLUICE_HEARTBEAT": "0",

@@ -9,7 +9,7 @@ extension Integration {
   struct HostileClientTests {
     private static let calm = ["SLUICE_ECHO_GAP": "0", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0"]
 
-    @Test("of broken FastCGI records, a thousand seeds of them, leaves nothing behind and nobody unserved")
+    @Test("Malformed FastCGI records from a thousand seeds leak nothing and do not disturb other clients")
     func records() async throws {
       let sluice = try await Sluice(Self.calm)
       #expect(try sluice.chat("first").readResponse().text.contains("event: done"))
@@ -40,7 +40,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("of ten thousand connections that say nothing keeps nobody waiting, and they are closed in time")
+    @Test("Ten thousand silent connections do not delay other clients, and time out")
     func silence() async throws {
       var limit = rlimit()
       unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
@@ -49,7 +49,7 @@ extension Integration {
       let sluice = try await Sluice(Self.calm)
       let open = sluice.descriptors
       var silent: [FastCGIClient] = []
-      // Or as many as this machine lets a program have.
+      // The machine's descriptor limit can require fewer.
       let count = min(10_000, Int(clamping: limit.rlim_max) - 1000)
       for _ in 0..<count { silent.append(try FastCGIClient(path: sluice.socket)) }
       #expect(try sluice.chat("hello").readResponse().text.contains("event: done"))
@@ -60,7 +60,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("of more connections than there are descriptors is survived and logged")
+    @Test("The server survives more connections than it has descriptors, and logs the condition")
     func exhaustion() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -83,7 +83,7 @@ extension Integration {
       #expect(await program.exitCode() == 0)
     }
 
-    @Test("of large bodies from a user without room costs nothing but a refusal; what is not valid takes no room")
+    @Test("A user over a limit is refused before the body is parsed, and an invalid request does not count")
     func costs() async throws {
       let sluice = try await Sluice([
         "SLUICE_ECHO_GAP": "5ms", "SLUICE_MESSAGES_PER_HOUR": "2", "SLUICE_STREAMS_PER_USER": "2",
@@ -102,14 +102,14 @@ extension Integration {
       let large = "{\(members),\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"
       let running = try sluice.chat(String(repeating: "word ", count: 400))
       #expect(await eventually { sluice.program.log("stream started").count == 1 })
-      // Not valid: neither the message nor the slot is lost, over and over.
+      // An invalid request consumes neither a message nor a slot, however often it is repeated.
       for _ in 0..<5 {
         #expect(try post("/api/chat", "{").readResponse().text.hasPrefix("Status: 400 "))
         #expect(try post("/api/reports", "{}").readResponse().text.hasPrefix("Status: 400 "))
         #expect(try post("/v1/chat/completions", "{\(members)}").readResponse().text.hasPrefix("Status: 400 "))
       }
       #expect(try post("/v1/chat/completions", large).readResponse().text.hasPrefix("Status: 200 "))
-      // No message is left: nothing is parsed any more, valid or not.
+      // The message limit is reached, so no body is parsed any more, valid or not.
       for body in [large, "{", "{}"] {
         #expect(
           try post("/v1/chat/completions", body).readResponse().text.hasPrefix("Status: 429 "), "\(body.prefix(9))")
@@ -124,7 +124,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("of large histories and bodies is not kept in memory while the model answers")
+    @Test("Large histories and request bodies are not retained in memory during generation")
     func memory() async throws {
       let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
         exchange.head()
@@ -172,12 +172,12 @@ extension Integration {
     }
 
     @Test(
-      "of more streams than there are descriptors for: each is served to its end and stored, or waits, or gets 503",
+      "With more streams than descriptors, each stream completes and is stored, or gets 503",
       arguments: [(64, 60, ""), (256, 150, "keyed"), (64, 20, "held open")])
     func scarcity(limit: Int, count: Int, way: String) async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.stream(["a ", "b ", "c"], gap: .milliseconds(100))
-        // The end of the body is not the end of the connection.
+        // The upstream keeps the connection open after the last record.
         if way == "held open" { exchange.waitForClose(within: .seconds(10)) }
       }
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
@@ -205,13 +205,13 @@ extension Integration {
       let stored = FileManager.default.enumerator(atPath: directory + "/state")?.compactMap { $0 as? String } ?? []
       #expect(stored.count { $0.hasSuffix(".jsonl") } == done.count)
       #expect(program.log("accept failed").count < 40)
-      // A client that comes later finds everything as it was.
+      // A later client is served as usual.
       #expect(try Sluice.chat("y", at: directory + "/s").readResponse().text.contains("event: done"))
       program.signal(SIGTERM)
       #expect(await program.exitCode() == 0)
     }
 
-    @Test("of kept connections that hold all descriptors is over when another needs one")
+    @Test("Idle persistent connections that hold all descriptors are closed when a new client needs one")
     func keptConnections() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -237,7 +237,7 @@ extension Integration {
       #expect(await program.exitCode() == 0)
     }
 
-    @Test("of a reader that takes nothing while the model floods costs little memory, and ends with the write timeout")
+    @Test("A client that does not read while the model floods costs little memory and is closed at the write timeout")
     func flood() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
@@ -259,7 +259,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("of huge names, header injection and paths as ids gets a clear refusal, or is served as what it is")
+    @Test("Oversized names, header injection and paths as ids are refused with a clear error")
     func tricks() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
       let huge = String(repeating: "a", count: 7000)
@@ -273,7 +273,7 @@ extension Integration {
         let output = try await servers.posted("/api/chat", "{\"message\":\"x\",\"sessionId\":\"\(id)\"}")
         #expect(output.status == 400 && output.contains("sessionId"), "\(id.prefix(20)): \(output)")
       }
-      // What comes back in a head cannot hold a line end.
+      // A value that is copied into the response head cannot contain a line break.
       let output = try await servers.got(
         "/chat/stream?message=x&session_id=a%0d%0aSet-Cookie:%20x&dialect=b%0d%0aX:%20y")
       #expect(

@@ -5,9 +5,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("A location of nginx")
+  @Suite("nginx location settings")
   struct LocationTests {
-    @Test("turns streaming off for its own endpoints, which name their twins, and says so to whoever asks before")
+    @Test("A location can disable streaming for its endpoints, which then link to their alternates")
     func features() async throws {
       let off = [
         "SLUICE_STREAM_CHAT", "SLUICE_STREAM_REPORT", "FEATURE_STREAMING", "AI_STREAMING_ENABLED", "ENABLE_STREAMING",
@@ -33,7 +33,7 @@ extension Integration {
       await site.stop()
     }
 
-    @Test("may have a system prompt, which goes before all else, under /v1 too")
+    @Test("A location can set a system prompt, which precedes all other messages, also under /v1")
     func systemPrompt() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }
       let site = try await Site(
@@ -56,7 +56,7 @@ extension Integration {
       await site.stop()
     }
 
-    @Test("whose setting is a issue refuses and says which in the log; STREAMING_BACKEND=websocket is one")
+    @Test("An invalid setting of a location, such as STREAMING_BACKEND=websocket, causes a 500 and is logged")
     func issue() async throws {
       let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND websocket;")
       let output = try await site.ask("/api/chat", #"{"message":"a"}"#)
@@ -72,7 +72,7 @@ extension Integration {
     }
 
     @Test(
-      "that authenticates says who asks; a name that no directory can have is forbidden, and no header takes its place")
+      "REMOTE_USER identifies the user, cannot be set by a header, and gets 403 if it cannot name a directory")
     func remoteUser() async throws {
       let long = String(repeating: "é", count: 50)
       let site = try await Site(
@@ -84,7 +84,7 @@ extension Integration {
       #expect(try await site.ask("/api/sessions").status == 401)
       #expect(
         try await site.ask("/api/chat", #"{"message":"hi"}"#, ["-u", "ada:a", "-H", "Remote-User: eve"]).status == 200)
-      // A browser sends what the web server asked for by itself: pages of others may not use that.
+      // A browser adds the web server's credentials automatically; pages of other origins must not benefit from them.
       for from in ["cross-site", "same-site"] {
         let image = ["-u", "ada:a", "-H", "Sec-Fetch-Site: \(from)"]
         let output = try await site.ask("/chat/onboarding-stream?message=x", nil, image)
@@ -99,7 +99,7 @@ extension Integration {
       await site.stop()
     }
 
-    @Test("lets pages of the configured origins in, preflight included, and no other")
+    @Test("Pages of the configured origins are allowed, including their preflights, and no others")
     func cors() async throws {
       let site = try await Site(["SLUICE_CORS_ORIGINS": "https://a.example http://b.example:8000"])
       func ask(_ origin: String, _ more: [String] = [], _ json: String? = #"{"message":"a"}"#) async throws -> String {
@@ -109,7 +109,7 @@ extension Integration {
         let output = try await ask(origin)
         #expect(output.field("Access-Control-Allow-Origin") == origin && output.field("Vary") == "Origin", "\(output)")
         #expect(output.field("Access-Control-Expose-Headers")?.contains("Sluice-Stream-Id") == true)
-        // A refusal can be read as well.
+        // The page can read a refusal too.
         #expect(try await ask(origin, [], "{}").field("Access-Control-Allow-Origin") == origin)
         let preflight = try await ask(
           origin, ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: POST"], nil)

@@ -7,7 +7,7 @@ import Testing
 extension Integration {
   @Suite("Onboarding behind nginx")
   struct OnboardingTests {
-    @Test("goes on with each completed stream, in the order of the prompt file, and tells the model where it is")
+    @Test("Each completed stream advances onboarding in prompt file order, and the prompt contains the step")
     func steps() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-prompts-\(UUID().uuidString)"
       try FileManager.default.createDirectory(atPath: directory + "/blocks", withIntermediateDirectories: true)
@@ -30,17 +30,17 @@ extension Integration {
 
       #expect(progress(try await say("Ada")) == [.integer(1), .integer(2), .bool(false)])
       #expect(upstream.requests[0].body.contains("step 1 of 2, \\\"name\\\":\\nAsk the name."))
-      // One that fails changes nothing.
+      // A failed stream does not advance onboarding.
       #expect(try await say("cut")["code"] == "upstream_truncated")
       let end = try await say("Learn")
       #expect(progress(end) == [.integer(2), .integer(2), .bool(true)] && end["session_id"] == "onboarding", "\(end)")
       let asked = upstream.requests[2].body
       #expect(asked.contains("- name: Ada") && asked.contains("step 2 of 2") && !asked.contains("cut"), "\(asked)")
-      // Behind the last step it is a conversation that stays where it is.
+      // After the last step, the conversation continues without advancing.
       #expect(progress(try await say("More")) == [.integer(2), .integer(2), .bool(true)])
       #expect(try await servers.got("/api/sessions/onboarding").json["turns"]?.count == 3)
 
-      // The admin's own block is there, and named where one is not.
+      // The administrator's own block type works, and the error for an unknown type lists it.
       #expect(try await servers.got("/api/stream/ai-block/song?input=rain").events.last?.type == "complete")
       #expect(upstream.requests.last?.body.contains("Sing about it.") == true)
       let unknown = try await servers.got("/api/stream/ai-block/dance?input=rain")
@@ -48,7 +48,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("that is abandoned does not go on")
+    @Test("A disconnect does not advance onboarding")
     func abandoned() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "20ms"])
       let words = String(repeating: "word%20", count: 200)

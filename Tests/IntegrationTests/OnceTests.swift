@@ -5,8 +5,8 @@ import JSON
 import SluiceTesting
 import Testing
 
-/// The C library's calls that make a file durable, under a test's control: each looks at a file of the test's before it
-/// goes on, and at the path that it is about.
+/// A preloaded library that puts `fdatasync` and `flock` under the control of a test: each call first compares its name
+/// and the path of its descriptor with the test's control files.
 private final class DiskControl: Sendable {
   let directory: String
   var library: String { directory + "/control.so" }
@@ -55,21 +55,22 @@ private final class DiskControl: Sendable {
     #expect(await compiler.exitCode() == 0, "\(compiler.errors)")
   }
 
-  /// Has the next `call` on a path with `part` in it do `what`.
+  /// Makes every `call` (`sync` or `lock`) on a path that contains `part` kill the process (`kill`), block (`hold`) or
+  /// fail with EIO (`break`), until ``clear(_:)``.
   func set(_ what: String, _ call: String, _ part: String) throws {
     try "\(call) \(part)".write(toFile: directory + "/" + what, atomically: true, encoding: .utf8)
   }
 
   func clear(_ what: String) { unsafe unlink(directory + "/" + what) }
 
-  /// Waits until a call is held.
+  /// Waits until a call blocks, and returns whether one did.
   func isHeld() async -> Bool { await eventually { FileManager.default.fileExists(atPath: self.directory + "/held") } }
 
   deinit { try? FileManager.default.removeItem(atPath: directory) }
 }
 
 extension Integration {
-  @Suite("A request with an Idempotency-Key")
+  @Suite("Idempotency-Key")
   struct OnceTests {
     private func post(
       _ sluice: Sluice, _ path: String, _ body: String, key: String = "k"
@@ -112,7 +113,7 @@ extension Integration {
     }
 
     @Test(
-      "is answered once though its client leaves, or stops it, while the answer is being stored",
+      "A retry replays a response whose client disconnected or stopped it while it was being stored",
       arguments: [chat, fresh, report], [false, true])
     func leaves(_ what: (path: String, body: String, part: String, ending: String), stops: Bool) async throws {
       let disk = try await DiskControl()
@@ -140,7 +141,7 @@ extension Integration {
     }
 
     @Test(
-      "is answered once though its process is killed at any moment of storing",
+      "A retry leaves exactly one stored result after the process is killed at any point while storing",
       arguments: [chat, fresh, report],
       [("sync", "replays"), ("lock", "sessions"), ("sync", "sessions"), ("sync", "reports")])
     func killed(
@@ -170,7 +171,7 @@ extension Integration {
     }
 
     @Test(
-      "that was told store_failed is not asked again, and is answered when the turn is stored",
+      "A retry after store_failed does not call the model, and completes when the turn is stored",
       arguments: [false, true])
     func storeFailed(inBackground: Bool) async throws {
       let disk = try await DiskControl()
@@ -187,14 +188,14 @@ extension Integration {
       let late = try post(sluice, Self.chat.0, Self.chat.1).readResponse().text
       #expect(late.contains("event: done"), "\(late)")
       #expect(upstream.requests.count == 1 && stored(sluice, ".jsonl").count == 1)
-      // The session goes on.
+      // The session continues.
       #expect(try sluice.chat("more", session: "s").readResponse().text.contains("event: done"))
       #expect(stored(sluice, ".jsonl").count == 2)
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("for a report whose storing fails is not asked again either, and the report is there once")
+    @Test("A retry after a report failed to be stored does not call the model, and stores the report once")
     func reportStoreFailed() async throws {
       let disk = try await DiskControl()
       let upstream = try ScriptedUpstream(Self.script)
@@ -214,7 +215,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("costs a user without room no more than a refusal, however large its answer is")
+    @Test("Retries beyond the stream limit are refused and cost little memory, however large the response is")
     func manyRetries() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.stream((0..<60).map { "\($0) " + String(repeating: "word ", count: 10_000) })
@@ -232,7 +233,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("does not begin its session again when that is deleted while it is sent again")
+    @Test("A replay does not recreate a session that is deleted in the meantime")
     func deletedMeanwhile() async throws {
       let disk = try await DiskControl()
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
@@ -252,7 +253,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("is answered again without what the patterns of today take out, and so is everything that was stored")
+    @Test("Replays and stored data are redacted by the current patterns")
     func redactedLater() async throws {
       let upstream = try ScriptedUpstream { exchange in
         let isReport = exchange.request.body.contains("assessment")
@@ -283,7 +284,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("gets a large answer again while the loop serves others")
+    @Test("A large response is replayed completely")
     func large() async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.stream((0..<64).map { "\($0) " + String(repeating: "word é ", count: 6_000) })
@@ -308,7 +309,7 @@ extension Integration {
     }
   }
 
-  @Suite("A session that is deleted")
+  @Suite("Deleted session")
   struct DeletedSessionTests {
     private func ask(_ sluice: Sluice, _ method: String) throws -> FastCGIClient {
       let client = try FastCGIClient(path: sluice.socket)
@@ -316,7 +317,7 @@ extension Integration {
       return client
     }
 
-    @Test("stops its streams, the first of which has begun it too, and stays away", arguments: [false, true])
+    @Test("A deletion is final and stops the session's streams, even one that creates it", arguments: [false, true])
     func running(isNew: Bool) async throws {
       let sluice = try await Sluice(["SLUICE_ECHO_GAP": "20ms"])
       if !isNew { #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done")) }
@@ -326,14 +327,14 @@ extension Integration {
       #expect(client.readResponse().text.contains("event: cancelled"))
       #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
       #expect(try ask(sluice, "DELETE").readResponse().text.hasPrefix("Status: 404"))
-      // It can be begun again.
+      // The id can be used for a new session.
       #expect(try sluice.chat("after", session: "s").readResponse().text.contains("event: done"))
       #expect(try ask(sluice, "GET").readResponse().text.contains("after"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("waits for a turn that is being stored, and goes with it")
+    @Test("A deletion waits for a turn that is being stored, and deletes it too")
     func storing() async throws {
       let disk = try await DiskControl()
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
@@ -349,14 +350,14 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("is not begun again by a turn that waited to be stored")
+    @Test("An unsaved turn does not recreate a deleted session")
     func unsaved() async throws {
       let disk = try await DiskControl()
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
       #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done"))
       try disk.set("break", "sync", "sessions")
       #expect(try sluice.chat("x", session: "s").readResponse().text.contains("store_failed"))
-      // Caught while it is stored after all.
+      // Blocks the retry while it stores the turn.
       try disk.set("hold", "lock", "sessions")
       disk.clear("break")
       #expect(await disk.isHeld())
@@ -369,9 +370,9 @@ extension Integration {
     }
   }
 
-  @Suite("The end of the service")
+  @Suite("Shutdown")
   struct EndTests {
-    @Test("waits for a stream whose request had a slot already")
+    @Test("A shutdown waits for a stream whose request already holds a slot")
     func late() async throws {
       let disk = try await DiskControl()
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "10ms"])

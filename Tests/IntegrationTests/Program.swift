@@ -4,18 +4,18 @@ import SluiceTesting
 import Synchronization
 import Testing
 
-/// The package's directory.
+/// The root directory of the package.
 let packageRoot = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .deletingLastPathComponent().path
 
-/// Where release builds are: what the tests run is what an admin runs.
+/// The directory of release builds, so that the tests run the same programs as an administrator.
 let releaseDirectory = packageRoot + "/.build/release"
 
-/// All integration tests, one after the other: two cores are few for a web server, its backend and its clients.
+/// The integration tests, serialized: two cores are few for a web server, its backend and its clients.
 @Suite("Integration", .serialized)
 enum Integration {}
 
-/// A program that runs beside a test, its output noted with the time at which it came.
+/// A child process of a test. Its output is recorded with the time of each read.
 final class Program: Sendable {
   struct Piece: Sendable {
     let at: ContinuousClock.Instant
@@ -33,9 +33,10 @@ final class Program: Sendable {
   private let input: Mutex<Int32>
   let pid: Int32
 
-  /// Not by Foundation's Process, which takes a program for running as long as another that was started beside it.
+  /// Starts a program without Foundation's `Process`, which considers it running for as long as another program that
+  /// was started at the same time.
   ///
-  /// - Parameter environment: on top of a plain one, in which no setting of the caller's is left.
+  /// - Parameter environment: added to a minimal environment, which inherits none of the caller's settings.
   init(
     _ path: String, _ arguments: [String] = [], environment: [String: String] = [:], input text: String? = nil
   ) throws {
@@ -54,7 +55,7 @@ final class Program: Sendable {
     unsafe posix_spawn_file_actions_adddup2(&actions, pipes[0][0], 0)
     unsafe posix_spawn_file_actions_adddup2(&actions, pipes[1][1], 1)
     unsafe posix_spawn_file_actions_adddup2(&actions, pipes[2][1], 2)
-    // Whatever signals other tests have blocked.
+    // The program starts with an empty signal mask, because other tests block signals.
     var attributes = posix_spawnattr_t()
     unsafe posix_spawnattr_init(&attributes)
     defer { unsafe posix_spawnattr_destroy(&attributes) }
@@ -121,13 +122,14 @@ final class Program: Sendable {
 
   func signal(_ number: Int32) { if isRunning { kill(pid, number) } }
 
-  /// Waits for its end and all of its output.
+  /// Waits until the program has exited and its output is complete, and returns its exit code (128 + N after signal N);
+  /// nil if it is still running after `limit`.
   func exitCode(within limit: Duration = .seconds(30)) async -> Int32? {
     _ = await eventually(within: limit) { state.withLock { $0.exitCode != nil && $0.openPipes == 0 } }
     return state.withLock { $0.exitCode }
   }
 
-  /// The log's lines whose message is `message`.
+  /// Returns the log entries whose message is `message`.
   func log(_ message: String) -> [[String: Any]] {
     errors.split(separator: "\n").compactMap {
       guard let object = try? JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any],
@@ -143,7 +145,7 @@ final class Program: Sendable {
   }
 }
 
-/// nginx and sluice, as `nginx/demo` starts them with the shipped configuration.
+/// nginx and Sluice, started by `nginx/demo` with the shipped configuration.
 final class Servers: Sendable {
   let url: String
   let token: String
@@ -168,7 +170,7 @@ final class Servers: Sendable {
     pid = try #require(Int32(words[2]))
   }
 
-  /// curl(1) with the token, or with another, an empty one being none, on its way.
+  /// Starts curl(1) with the demo token or another; an empty `token` sends none.
   func curl(_ path: String, _ arguments: [String] = [], token: String? = nil) throws -> Program {
     try Program(
       "/usr/bin/curl",
@@ -176,13 +178,13 @@ final class Servers: Sendable {
         + (token == "" ? [] : ["-H", "Authorization: Bearer \(token ?? self.token)"]) + arguments + [url + path])
   }
 
-  /// A chat message, on its way.
+  /// Starts a chat request.
   func chat(_ message: String, more: String = "", token: String? = nil) throws -> Program {
     try curl(
       "/api/chat", ["-H", "Content-Type: application/json", "-d", "{\"message\":\"\(message)\"\(more)}"], token: token)
   }
 
-  /// All of curl's output.
+  /// Waits for curl to exit and returns its complete output.
   func finished(_ curl: Program) async -> String {
     _ = await curl.exitCode(within: .seconds(60))
     return curl.output
@@ -198,13 +200,13 @@ final class Servers: Sendable {
     }
   }
 
-  /// The outcomes in the log, once there are `count`.
+  /// Returns the stream outcomes in the log, after waiting for at least `count`.
   func outcomes(_ count: Int) async -> [String] {
     _ = await eventually { demo.log("stream ended").count >= count }
     return demo.log("stream ended").compactMap { $0["outcome"] as? String }
   }
 
-  /// Stops both servers, and waits for that.
+  /// Stops both servers, waits until they have exited, and returns the exit code of the demo.
   func stop() async -> Int32? {
     demo.closeInput()
     return await demo.exitCode()

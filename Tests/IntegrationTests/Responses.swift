@@ -4,26 +4,26 @@ import JSON
 import SluiceTesting
 import Testing
 
-/// What curl(1) printed of an answer, head included.
+/// A response as printed by curl(1), including the head.
 extension String {
-  /// The body, without the heads before it.
+  /// The body, without the preceding heads.
   var body: Substring {
     var rest = self[...]
     while rest.hasPrefix("HTTP/"), let end = rest.range(of: "\r\n\r\n") { rest = rest[end.upperBound...] }
     return rest
   }
 
-  /// The events of a stream.
+  /// The events of a streamed response; empty if it cannot be parsed.
   var events: [ServerSentEvent] {
     var parser = EventStreamParser()
     let bytes = Array(body.utf8)
     return (try? parser.events(in: bytes.span)) ?? []
   }
 
-  /// The JSON of an answer in one piece; null when it is none.
+  /// The body as JSON; null if it is not valid JSON.
   var json: JSON { (try? JSON(parsing: Array(body.utf8))) ?? .null }
 
-  /// The value of a field of the head.
+  /// Returns the value of a header field; the name is not case-sensitive.
   func field(_ name: String) -> String? {
     let line = split(whereSeparator: \.isNewline).first { $0.lowercased().hasPrefix(name.lowercased() + ": ") }
     return line.map { String($0.dropFirst(name.count + 2)) }
@@ -50,23 +50,23 @@ extension JSON {
 }
 
 extension Servers {
-  /// A POST of JSON, on its way.
+  /// Starts a POST request with a JSON body.
   func post(_ path: String, _ json: String, _ more: [String] = [], token: String? = nil) throws -> Program {
     try curl(path, ["-H", "Content-Type: application/json", "-d", json] + more, token: token)
   }
 
-  /// The answer to a POST of JSON.
+  /// Returns the response to a POST request with a JSON body.
   func posted(_ path: String, _ json: String, _ more: [String] = [], token: String? = nil) async throws -> String {
     await finished(try post(path, json, more, token: token))
   }
 
-  /// The answer to a request without a body.
+  /// Returns the response to a request without a body.
   func got(_ path: String, _ more: [String] = [], token: String? = nil) async throws -> String {
     await finished(try curl(path, more, token: token))
   }
 }
 
-/// A tokens file with a token for each of some users, removed with it.
+/// A temporary tokens file with one token per user.
 final class TokensFile: Sendable {
   let path: String
   let tokens: [String]

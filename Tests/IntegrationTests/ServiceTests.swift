@@ -5,9 +5,9 @@ import Testing
 private let manyWords = String(repeating: "word ", count: 1000)
 
 extension Integration {
-  @Suite("The service")
+  @Suite("Service")
   struct ServiceTests {
-    @Test("lets running streams finish when it is told to end, takes no others, and exits with 0")
+    @Test("At SIGTERM, the service lets running streams complete and exits with status 0")
     func drain() async throws {
       let sluice = try await Sluice()
       let client = try sluice.chat(String(repeating: "word ", count: 50))
@@ -18,7 +18,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("refuses new requests at once while it drains, and lets a stream that runs be stopped")
+    @Test("While draining, the service refuses new requests immediately, and a running stream can be stopped")
     func refusals() async throws {
       let sluice = try await Sluice()
       let client = try sluice.chat(manyWords)
@@ -43,12 +43,12 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("ends when it is told to though nobody reads its log")
+    @Test("The service exits at SIGTERM even if its log is not read")
     func unreadLog() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
       defer { try? FileManager.default.removeItem(atPath: directory) }
-      // A pipe that is full before it starts: its own lines wait for ever.
+      // The pipe is full before the service starts, so its log writes block forever.
       let program = try Program(
         "/usr/bin/env",
         [
@@ -78,7 +78,7 @@ extension Integration {
       if code == nil { kill(pid, SIGKILL) }
     }
 
-    @Test("ends streams that outlast the drain timeout with shutting_down, stored or not told")
+    @Test("A stream that outlasts the drain timeout ends with a shutting_down error")
     func drainTimeout() async throws {
       let sluice = try await Sluice(["SLUICE_DRAIN_TIMEOUT": "300ms"])
       let client = try sluice.chat(manyWords)
@@ -90,7 +90,7 @@ extension Integration {
       #expect(sluice.program.log("stream ended").first?["outcome"] as? String == "shutdown")
     }
 
-    @Test("is not held up by connections that send half a request, junk or nothing")
+    @Test("Connections that send a partial request, malformed records or nothing do not delay others")
     func halfRequests() async throws {
       let sluice = try await Sluice()
       let request = FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/healthz")])
@@ -112,7 +112,7 @@ extension Integration {
       withExtendedLifetime(others) {}
     }
 
-    @Test("spreads its connections over several loops, on which streams can be stopped from each other")
+    @Test("Connections are spread over several loops, and a stream can be stopped from any of them")
     func loops() async throws {
       let sluice = try await Sluice(["SLUICE_LOOPS": "3", "SLUICE_ECHO_GAP": "20ms"])
       let clients = try (0..<9).map { _ in try sluice.chat(manyWords) }
@@ -130,7 +130,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("answers as a CGI program too, on standard output, with its log on standard error")
+    @Test("As a CGI program, Sluice responds on standard output and logs to standard error")
     func cgi() async throws {
       let state = FileManager.default.temporaryDirectory.path + "/sluice-cgi-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: state) }
@@ -150,7 +150,7 @@ extension Integration {
         releaseDirectory + "/sluice", environment: environment.merging(["REQUEST_METHOD": "GET"]) { $1 }, input: body)
       #expect(await refused.exitCode() == 0)
       #expect(refused.output.hasPrefix("Status: 405 "), "\(refused.output)")
-      // The web server is gone in mid-stream.
+      // The web server closes the pipe mid-stream.
       let left = try Program(
         "/bin/sh", ["-c", "\"$0\" | head -c 300 >/dev/null", releaseDirectory + "/sluice"],
         environment: environment.merging(["CONTENT_LENGTH": "\(manyWords.utf8.count + 14)", "SLUICE_ECHO_GAP": "5ms"]) {
@@ -161,7 +161,7 @@ extension Integration {
       #expect(left.log("stream ended").first?["outcome"] as? String == "disconnected", "\(left.errors)")
     }
 
-    @Test("takes its socket from systemd, and its units are valid")
+    @Test("The service accepts its socket from systemd, and its units are valid")
     func systemd() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -183,13 +183,13 @@ extension Integration {
         ["verify", packageRoot + "/systemd/sluice.service", packageRoot + "/systemd/sluice.socket"])
       let code = await verify.exitCode()
       let said = (verify.output + verify.errors).split(separator: "\n").filter {
-        // The program is installed by systemd/install, which a test does not run.
+        // systemd/install installs the program, and the tests do not run it.
         !$0.contains("/usr/local/bin/sluice is not executable") && $0.contains("sluice")
       }
       #expect(said.isEmpty, "\(code ?? -1): \(said)")
     }
 
-    @Test("runs a custom endpoint, the README's, to the letter")
+    @Test("The README contains the example of a custom endpoint verbatim, and the example works")
     func customEndpoint() async throws {
       let source = try String(
         contentsOfFile: packageRoot + "/Tests/Examples/Countdown/Countdown.swift", encoding: .utf8)
@@ -211,7 +211,7 @@ extension Integration {
 }
 
 extension Integration {
-  @Suite("Programs of embedders")
+  @Suite("Example programs")
   struct ExampleTests {
     private func ask(_ sluice: Sluice, _ parameters: [(String, String)], body: String = "") throws -> FastCGIClient {
       let client = try FastCGIClient(path: sluice.socket)
@@ -222,7 +222,7 @@ extension Integration {
       return client
     }
 
-    @Test("relay a model of their own in a dialect of their own, to whom they let in")
+    @Test("The relay example streams its own model in its own dialect to the users that it authenticates")
     func relay() async throws {
       let sluice = try await Sluice(executable: "sluice-relay")
       let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/summary"), ("HTTP_X_USER", "ada")]
@@ -237,7 +237,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("tail a log beside other work, and end at SIGTERM, with the record that says so")
+    @Test("The log tail example runs alongside other work, and SIGTERM ends its stream with a shutting_down record")
     func logTail() async throws {
       let log = FileManager.default.temporaryDirectory.path + "/\(UUID()).log"
       defer { try? FileManager.default.removeItem(atPath: log) }
@@ -261,7 +261,7 @@ extension Integration {
 }
 
 extension Integration {
-  @Suite("The program")
+  @Suite("Command line")
   struct ProgramTests {
     private func run(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> (
       Int32?, String, String
@@ -271,7 +271,7 @@ extension Integration {
       return (code, program.output, program.errors)
     }
 
-    @Test("says its version and its settings, and what it does not know")
+    @Test("The options print the version and the settings, and an unknown option is reported")
     func options() async throws {
       #expect(try await run(["--version"]).1.hasPrefix("sluice 0."))
       #expect(try await run(["--help"]).1.contains("SLUICE_TOKENS_FILE"))
@@ -279,7 +279,7 @@ extension Integration {
       #expect(unknown.0 == 2 && unknown.2.contains("--what"))
     }
 
-    @Test("checks a configuration, and starts with no other")
+    @Test("An invalid configuration is reported by --check and at startup, and prevents the start")
     func check() async throws {
       #expect(try await run(["--check"], ["SLUICE_AUTH": "none"]).0 == 0)
       for arguments in [["--check"], []] {

@@ -4,12 +4,12 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("A soak")
+  @Suite("Soak")
   struct SoakTests {
-    /// How many streams: a hundred thousand by `SLUICE_SOAK=100000 Tests/run --filter SoakTests`.
+    /// The number of streams, 6000 by default. For 100,000: `SLUICE_SOAK=100000 Tests/run --filter SoakTests`.
     private static let streams = ProcessInfo.processInfo.environment["SLUICE_SOAK"].flatMap { Int($0) } ?? 6000
 
-    @Test("of short streams that end in every way leaves descriptors, streams and memory as they were")
+    @Test("Short streams that end in every possible way leak no descriptors, streams or memory")
     func soak() async throws {
       let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
         let body = exchange.request.body
@@ -48,7 +48,7 @@ extension Integration {
           var clients: [(way: String, client: FastCGIClient)] = []
           for _ in 0..<20 {
             let way = ways.randomElement(using: &random) ?? "whole"
-            // A session each hour or so: a directory of a hundred thousand files is not what is looked at here.
+            // The streams share 50 sessions, because a directory of 100,000 files is not the subject of this test.
             clients.append((way, try sluice.chat(way, session: "s\(Int.random(in: 0..<50, using: &random))")))
           }
           for (way, client) in clients {

@@ -6,7 +6,7 @@ import SluiceTesting
 import Synchronization
 import Testing
 
-/// A small file system in memory (tmpfs(5)), for filling up and for making read-only.
+/// A small in-memory file system (tmpfs(5)) that a test can fill or remount read-only.
 private final class SmallDisk: Sendable {
   let path: String
 
@@ -20,7 +20,7 @@ private final class SmallDisk: Sendable {
     try await Self.run("/usr/bin/mount", ["-o", "remount,\(mode)", path])
   }
 
-  /// Takes all the room there is.
+  /// Fills the file system completely.
   func fill() {
     let number = unsafe open(path + "/filler", O_WRONLY | O_CREAT, 0o600)
     let block = [UInt8](repeating: 1, count: 4096)
@@ -43,9 +43,9 @@ private final class SmallDisk: Sendable {
 }
 
 extension Integration {
-  @Suite("The store under faults")
+  @Suite("Store faults")
   struct StoreFaultTests {
-    /// The turns in a state directory, of all sessions.
+    /// Returns the turns of all sessions in a state directory.
     private func turns(_ state: String) -> [JSON] {
       let files = FileManager.default.enumerator(atPath: state)?.compactMap { $0 as? String } ?? []
       return files.filter { $0.hasSuffix(".jsonl") }.flatMap { file -> [JSON] in
@@ -59,7 +59,7 @@ extension Integration {
     }
 
     @Test(
-      "a full disk is told by store_failed, leaves nothing half, and takes the turn once there is room",
+      "A full disk is reported as store_failed, leaves no partial turn, and stores the turn once there is space",
       .enabled(if: getuid() == 0))
     func fullDisk() async throws {
       let disk = try await SmallDisk(size: "256k")
@@ -82,11 +82,11 @@ extension Integration {
     }
 
     @Test(
-      "what a read-only disk did not take waits in the runtime directory for the next start",
+      "A turn that a read-only disk rejects is saved in the runtime directory and stored at the next start",
       .enabled(if: getuid() == 0))
     func readOnly() async throws {
       let disk = try await SmallDisk(size: "1m")
-      // The messages of an hour are counted here, where the store cannot: two more.
+      // While the store is unavailable, messages are counted in memory: the limit of one allows one more.
       let environment = ["SLUICE_STATE": disk.path, "SLUICE_MESSAGES_PER_HOUR": "1", "SLUICE_ECHO_GAP": "0"]
       let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: runtime) }
@@ -102,7 +102,7 @@ extension Integration {
       let mode = try FileManager.default.attributesOfItem(atPath: "\(runtime)/unsaved/\(left.first ?? "")")[
         .posixPermissions]
       #expect(mode as? Int == 0o600)
-      // As long as the disk is as it is, the file stays.
+      // While the disk is read-only, the program does not start and the file remains.
       let second = try Program(
         releaseDirectory + "/sluice",
         environment: environment.merging(["RUNTIME_DIRECTORY": runtime, "SLUICE_AUTH": "none"]) { $1 })
@@ -119,7 +119,7 @@ extension Integration {
       #expect(await third.program.exitCode() == 0)
     }
 
-    @Test("what a CGI program could not store waits for the next one", .enabled(if: getuid() == 0))
+    @Test("A turn that a CGI program could not store is stored by the next one", .enabled(if: getuid() == 0))
     func cgi() async throws {
       let disk = try await SmallDisk(size: "1m")
       let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
@@ -139,7 +139,7 @@ extension Integration {
         return program.output
       }
       #expect(try await ask("one").contains("event: done"))
-      // The store's directory is still there; nothing can be written into it.
+      // The store exists, but its sessions directory is a dangling link, so no turn can be written.
       let sessions = disk.path + "/users/anonymous/sessions"
       try FileManager.default.moveItem(atPath: sessions, toPath: sessions + "-away")
       try FileManager.default.createSymbolicLink(atPath: sessions, withDestinationPath: "/nowhere/at/all")
@@ -150,12 +150,12 @@ extension Integration {
       #expect(contents(disk.path).sorted() == ["one", "three", "two"])
     }
 
-    @Test("a sync that fails is told by store_failed, and the turn is there once when it works again")
+    @Test("A failed sync is reported as store_failed, and the turn is stored once when syncing works again")
     func failedSync() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-sync-\(UUID().uuidString)"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
       defer { try? FileManager.default.removeItem(atPath: directory) }
-      // The C library's fdatasync, failing as long as a file is there.
+      // Replaces the C library's fdatasync with one that fails as long as the file "broken" exists.
       try """
       #include <errno.h>
       #include <unistd.h>
@@ -180,7 +180,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("killed at any moment it has every turn that a client saw done for, once, and none that is not whole")
+    @Test("After a kill at any moment, every turn reported as done is stored once, and no turn is partial")
     func killed() async throws {
       let state = FileManager.default.temporaryDirectory.path + "/sluice-killed-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: state) }
@@ -191,7 +191,7 @@ extension Integration {
           "SLUICE_MESSAGES_PER_HOUR": "0",
         ])
         let clients = try (0..<200).map { try sluice.chat("round \(round) stream \($0)", session: "s\($0 % 5)") }
-        // Some have ended then, and the others are at it.
+        // By then, some streams have ended and the others are running.
         #expect(await eventually { sluice.program.log("stream ended").count >= 10 + 30 * round })
         sluice.program.signal(SIGKILL)
         for client in clients {
@@ -210,7 +210,7 @@ extension Integration {
       for turn in stored { #expect(turn["assistant"]?["content"] == turn["user"]?["content"]) }
     }
 
-    @Test("two processes on one store lose nothing of each other's, in one session too")
+    @Test("Two processes that write to one session of a shared store lose no turns")
     func twoProcesses() async throws {
       let state = FileManager.default.temporaryDirectory.path + "/sluice-two-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: state) }
@@ -221,7 +221,7 @@ extension Integration {
       let both = [try await Sluice(environment), try await Sluice(environment)]
       let clients = try (0..<200).map { try both[$0 % 2].chat("stream \($0)", session: "s") }
       let answers = clients.map { $0.readResponse().text }
-      // The messages of an hour are counted by both together.
+      // Both processes share the hourly message limit.
       #expect(answers.count { $0.contains("event: done") } == 150)
       #expect(answers.count { $0.contains("rate_limited") } == 50)
       #expect(Set(contents(state)).count == 150)
@@ -231,7 +231,7 @@ extension Integration {
       }
     }
 
-    @Test("as CGI programs they share the limits, and one that is killed gives its slot back")
+    @Test("CGI programs share the stream limits, and a killed program releases its slot")
     func cgiLimits() async throws {
       let state = FileManager.default.temporaryDirectory.path + "/sluice-cgi-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: state) }

@@ -4,9 +4,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("Who asks")
+  @Suite("Authentication")
   struct WhoAsksTests {
-    /// A directory with keys and tokens that another library has made.
+    /// Creates keys and tokens with another library, and returns their directory.
     private func makeTokens() async throws -> String {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-jwt-\(UUID().uuidString)"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -23,7 +23,7 @@ extension Integration {
       return cases
     }
 
-    @Test("is the sub of a JSON Web Token that is right in every way, and nobody's otherwise")
+    @Test("A valid JSON Web Token authenticates the user in its sub claim, and any other token is refused")
     func jwt() async throws {
       let directory = try await makeTokens()
       defer { try? FileManager.default.removeItem(atPath: directory) }
@@ -31,7 +31,7 @@ extension Integration {
         "SLUICE_JWT_KEYS_FILE": directory + "/keys.json", "SLUICE_JWT_ISSUER": "https://id.example",
         "SLUICE_JWT_AUDIENCE": "sluice", "SLUICE_ECHO_GAP": "0",
       ])
-      // Tokens of the file go on beside them.
+      // Tokens from the tokens file remain valid alongside JSON Web Tokens.
       #expect(try await servers.got("/api/sessions").status == 200)
       let cases = try cases(directory + "/cases.json")
       #expect(cases.count > 30)
@@ -41,7 +41,7 @@ extension Integration {
         let user = cases[index][2]?.string
         let output = try await servers.posted(
           "/messages/", #"{"content":"x","chat_id":"\#(index)"}"#, token: token)
-        // nginx has a limit of its own for a line of the head.
+        // nginx has its own limit for the length of a header line, and refuses a longer one with 400.
         let refusals = name == "huge" ? [400, 401] : [401]
         #expect(user != nil ? output.status == 200 : refusals.contains(output.status ?? 0), "\(name): \(output)")
         let path = servers.state + "/users/\(user ?? "ada")/sessions/\(index).jsonl"
@@ -58,7 +58,7 @@ extension Integration {
       _ = await bare.stop()
     }
 
-    @Test("is nobody while the tokens file cannot be read, and a token that has expired or was taken out is nobody's")
+    @Test("An unreadable tokens file causes 500, and an expired or removed token gets 401")
     func tokensFile() async throws {
       let file = try await TokensFile("ada", "eve")
       let sluice = try await Sluice(["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": file.path])
@@ -83,7 +83,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("is not what any header says: no SLUICE_ setting and no REMOTE_USER can be sent by a client")
+    @Test("A client cannot set REMOTE_USER or any setting with a header field")
     func headers() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
       let names = ["REMOTE_USER", "REMOTE-USER", "HTTP_REMOTE_USER", "AUTH_TYPE", "SLUICE_AUTH", "SLUICE-AUTH"]
@@ -103,7 +103,7 @@ extension Integration {
           #expect(try await servers.got("/api/sessions", header, token: "").status == 401, "\(spelling)")
         }
       }
-      // And none of them changes how a known user is served.
+      // None of them changes the response to an authenticated user, either.
       let all = Set(settings).flatMap { ["-H", "\($0.replacingOccurrences(of: "_", with: "-")): off"] }
       let output = try await servers.posted("/api/chat", #"{"message":"a"}"#, all)
       #expect(output.events.last?.type == "done", "\(output)")

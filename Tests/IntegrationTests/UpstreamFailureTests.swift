@@ -3,9 +3,9 @@ import SluiceTesting
 import Testing
 
 extension Integration {
-  @Suite("An upstream that fails behind nginx")
+  @Suite("Upstream failures behind nginx")
   struct UpstreamFailureTests {
-    /// What the upstream does, by the word that the client says.
+    /// The upstream's script: the last message of the request selects how it responds or fails.
     private static let script: ScriptedUpstream.Script = { exchange in
       let word = exchange.request.body.components(separatedBy: "\"content\":\"").last?.prefix { $0 != "\"" } ?? ""
       switch word {
@@ -28,7 +28,7 @@ extension Integration {
       }
     }
 
-    @Test("is a true status before the first byte and one record after it; nothing is stored")
+    @Test("An upstream failure is a status before the first byte and one error record after it, and nothing is stored")
     func table() async throws {
       let upstream = try ScriptedUpstream(Self.script)
       let servers = try await Servers([
@@ -64,7 +64,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("is reached over HTTP/2 and TLS with a certificate that is trusted, and not otherwise")
+    @Test("An upstream is used over HTTP/2 and TLS only if its certificate is trusted")
     func tls() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo"], gap: .milliseconds(20)) }
       let front = try await TLSFront(of: upstream)
@@ -88,13 +88,13 @@ extension Integration {
     }
 
     @Test(
-      "stops its model within 100 ms when its client leaves, when it is stopped and when its time is up, alone on its connection or not",
+      "A disconnect, a stop or a timeout stops generation within 100 ms, also beside another stream",
       arguments: ["http/1.1", "https, http/1.1", "https, http/2"])
     func stopped(version: String) async throws {
       let upstream = try ScriptedUpstream { exchange in
         exchange.head()
         exchange.sendDelta("a")
-        // One that holds the connection beside the others says nothing either.
+        // No stream sends anything further, including one that shares the connection.
         exchange.waitForClose(within: .seconds(30))
       }
       let front = version == "http/1.1" ? nil : try await TLSFront(of: upstream, http2: version.hasSuffix("2"))
@@ -111,7 +111,7 @@ extension Integration {
         for way in ["leaves", "stops", "waits"] {
           let count = upstream.closings.count
           let first = try await begin()
-          // Longer than the idle limit: it is still there when the first one goes.
+          // The second stream starts later, so that it still runs when the first one reaches the idle timeout.
           if isShared, way == "waits" { try await Task.sleep(for: .milliseconds(700)) }
           let other = isShared ? try await begin() : nil
           let start: ContinuousClock.Instant
@@ -130,7 +130,7 @@ extension Integration {
           }
           #expect(await eventually { upstream.closings.count > count })
           let time = (upstream.closings.dropFirst(count).first ?? .now) - start
-          // A stop is another request of its own, by another curl.
+          // A stop takes longer, because it is a separate request by another curl process.
           #expect(time < .milliseconds(way == "stops" ? 200 : 100), "\(version), \(way), shared: \(isShared): \(time)")
           other?.signal(SIGKILL)
           #expect(await eventually { upstream.closings.count == count + (isShared ? 2 : 1) })
@@ -141,7 +141,7 @@ extension Integration {
   }
 }
 
-/// nginx in front of an upstream, with TLS and a certificate of its own.
+/// nginx with TLS and a self-signed certificate, in front of an upstream.
 private final class TLSFront: Sendable {
   let directory: String
   let certificate: String

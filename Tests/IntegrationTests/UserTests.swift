@@ -7,7 +7,7 @@ import Testing
 extension Integration {
   @Suite("Users behind nginx")
   struct UserTests {
-    @Test("cannot see, list, stop, replay or overwrite anything of each other's")
+    @Test("A user cannot see, list, stop, replay or overwrite anything of another user")
     func apart() async throws {
       let file = try await TokensFile("ada", "eve")
       let (ada, eve) = (file.tokens[0], file.tokens[1])
@@ -27,17 +27,17 @@ extension Integration {
       ] {
         #expect(try await servers.got(path, token: eve).json == [list: []], "\(path)")
       }
-      // The path as a name, and names as paths.
+      // These ids decode to paths or contain a NUL byte.
       for id in ["..%2fada%2fsessions%2fs", "..%2f..%2fada%2freports%2f\(report)", "%2e%2e", "s%00"] {
         for path in ["/api/sessions/", "/api/reports/"] {
           let output = try await servers.got(path + id, ["--path-as-is"], token: eve)
           #expect(output.status == 404 || output.status == 400, "\(path)\(id): \(output)")
         }
       }
-      // Replay: the same key is another's.
+      // Replay: each user has separate Idempotency-Keys.
       let theirs = try await servers.posted("/api/chat", #"{"message":"secret","sessionId":"s"}"#, key, token: eve)
       #expect(theirs.events.last?.json["messageId"] != mine.events.last?.json["messageId"])
-      // Overwrite and delete: what eve does under the same name is hers.
+      // Overwrite and delete: eve's session of the same name is separate.
       #expect(try await servers.got("/api/sessions/s", ["-X", "DELETE"], token: eve).status == 204)
       #expect(try await servers.got("/api/sessions/s", token: ada).json["turns"]?.count == 1)
       let step = try await servers.got("/chat/onboarding-stream?message=x", token: eve).events.last?.json["step"]
@@ -52,7 +52,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("who send a request twice with one key get one answer: 409 while it runs, the stored one after")
+    @Test("A repeated Idempotency-Key gets 409 while the first request runs, and the stored response afterwards")
     func idempotency() async throws {
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains("again"), exchange.request.body.contains("cut") {
@@ -80,7 +80,7 @@ extension Integration {
       #expect(
         try await servers.posted("/api/chat", #"{"message":"Hi"}"#, ["-H", "Idempotency-Key: a b"]).status == 400)
 
-      // A failed answer is not kept, nor one whose client left: it is asked for again.
+      // A failed or abandoned response is not stored, so a repeat calls the model again.
       for _ in 0..<2 {
         let failed = try await servers.posted(
           "/stream/", #"{"content":"cut again","chat_id":1}"#, ["-H", "Idempotency-Key: two"])

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("JSON")
 struct JSONTests {
-  @Test("strings hold any text and no line end", arguments: 0..<200)
+  @Test("An encoded string can contain any text, and has no raw line endings", arguments: 0..<200)
   func strings(seed: Int) throws {
     var random = SeededGenerator(seed: UInt64(seed))
     let scalars: [Unicode.Scalar] = ["a", "\"", "\\", "\n", "\r", "\0", "\u{1F}", "\u{7F}", "\u{2028}", "é", "🎧", "/"]
@@ -17,7 +17,7 @@ struct JSONTests {
     #expect(try JSON(parsing: encoded) == [.string(text)], "seed \(seed)")
   }
 
-  @Test("values are read and written alike, in their order, numbers to the last digit")
+  @Test("A parsed document is encoded unchanged, including member order and every digit of a number")
   func values() throws {
     for text in [
       #"{"z":[1,-2.5,true,false,null,"x"],"a":{},"é":[]}"#, "[]", "{}", #"{"a":{"b":{"c":[[[{}]]]}}}"#,
@@ -28,13 +28,13 @@ struct JSONTests {
     #expect(try JSON(parsing: Array(" \n{ \"a\" : [ 1 , 2 ] }\r\n".utf8)) == ["a": [.integer(1), .integer(2)]])
   }
 
-  @Test("half of a surrogate pair is read as U+FFFD, in names too")
+  @Test("A lone surrogate is read as U+FFFD, in member names too")
   func surrogates() throws {
     #expect(try JSON(parsing: Array(#"{"a\ud800":"\udc00x\ud83c\udfa7"}"#.utf8)) == ["a\u{FFFD}": "\u{FFFD}x🎧"])
   }
 
   @Test(
-    "that is none is refused, however nearly it is one",
+    "Anything but a valid JSON object or array is rejected",
     arguments: [
       "", "{", "nul", "null", "1", "\"a\"", "{\"a\" 1}", "\u{0}", "[1] x", "[1,]", "[,1]", "[1 2]", "{\"a\":1,}",
       "{a:1}",
@@ -47,7 +47,7 @@ struct JSONTests {
     #expect(throws: JSONError.self) { try JSON(parsing: Array(text.utf8)) }
   }
 
-  @Test("that is not UTF-8, or nested too deep, is refused")
+  @Test("JSON that is not UTF-8 or is nested too deeply is rejected")
   func limits() throws {
     #expect(throws: JSONError.self) { try JSON(parsing: [UInt8(ascii: "["), 0x22, 0xFF, 0x22, UInt8(ascii: "]")]) }
     func nested(_ depth: Int) -> [UInt8] {
@@ -59,7 +59,7 @@ struct JSONTests {
     #expect(throws: JSONError.self) { try JSON(parsing: Array(String(repeating: "[", count: 100_000).utf8)) }
   }
 
-  @Test("cut anywhere, or with any byte changed, it is read or refused, and never traps")
+  @Test("JSON that is cut anywhere or has any byte changed never traps")
   func broken() {
     let text = Array(#"{"a":[1,-2.5e3,true,null,"x\n\u00e9é"],"b":{"c":"\ud83c\udfa7"}}"#.utf8)
     for cut in 0..<text.count { #expect(throws: JSONError.self) { try JSON(parsing: Array(text[..<cut])) } }
@@ -72,7 +72,7 @@ struct JSONTests {
     }
   }
 
-  @Test("a megabyte of the smallest values is read in a moment's memory, not in the cube of its depth")
+  @Test("A megabyte of minimal arrays is parsed completely")
   func many() throws {
     let text = Array("[".utf8) + Array(repeatElement(Array("[0],".utf8), count: 250_000).joined()) + Array("0]".utf8)
     guard case .array(let values) = try JSON(parsing: text) else { return }

@@ -7,7 +7,7 @@ import Testing
 
 @testable import Sluice
 
-@Suite("The configuration")
+@Suite("Configuration")
 struct ConfigurationTests {
   private let directory = TemporaryDirectory()
 
@@ -18,7 +18,7 @@ struct ConfigurationTests {
     } catch { return error.issues.map(\.description) }
   }
 
-  @Test("has the documented defaults")
+  @Test("The defaults match the documentation")
   func defaults() throws {
     let configuration = try Configuration(environment: ["SLUICE_AUTH": "none"])
     #expect(GeneratorKind.selected(by: configuration).name == "echo")
@@ -27,13 +27,13 @@ struct ConfigurationTests {
     #expect(configuration.state == "./state" && configuration.loops == 1)
   }
 
-  @Test("does not start without a decision on who may ask")
+  @Test("The configuration is invalid unless authentication is configured")
   func decision() {
     #expect(issues([:]).count == 1 && issues([:])[0].contains("is not set: configure authentication"))
     #expect(issues(["SLUICE_TRUST_REMOTE_USER": "on"]).isEmpty)
   }
 
-  @Test("says every issue at once, each with its variable and what would be right")
+  @Test("All issues are reported together, each with its variable and the expected value")
   func everyIssue() {
     let found = issues([
       "SLUICE_AUTH": "nobody", "SLUICE_IDLE_TIMEOUT": "30", "SLUICE_MAX_BODY": "1X", "SLUICE_LOOPS": "0",
@@ -49,7 +49,7 @@ struct ConfigurationTests {
     #expect(found.contains(#"SLUICE_IDLE_TIMEOUT must be a duration such as 500ms, 30s or 2m, not "30""#))
   }
 
-  @Test("points to the line of a tokens file that is wrong, and to files that cannot be read")
+  @Test("An invalid line of a tokens file is reported by its number, and an unreadable file by its path")
   func files() {
     let tokens = directory.file("tokens", "# who\nalice:\(Digest(of: "t").hex)\nbob:12\n\ncarol\n")
     let found = issues(["SLUICE_TOKENS_FILE": tokens, "SLUICE_SYSTEM_PROMPT_FILE": "/nowhere"])
@@ -58,7 +58,7 @@ struct ConfigurationTests {
     #expect(found.contains { $0.contains("/nowhere: No such file or directory") })
   }
 
-  @Test("lets the web server set what is marked for a location, and a client nothing")
+  @Test("The web server can override only per-location settings, and a client can override nothing")
   func perLocation() throws {
     let base = try Configuration(environment: ["SLUICE_AUTH": "none", "SLUICE_MODEL": "a"])
     let applied = try base.applying(["SLUICE_MODEL": "b", "SLUICE_STREAM_CHAT": "off", "SLUICE_IDLE_TIMEOUT": ""])
@@ -71,7 +71,7 @@ struct ConfigurationTests {
     #expect(throws: ConfigurationError.self) { try base.applying(["SLUICE_IDLE_TIMEOUT": "soon"]) }
   }
 
-  @Test("names a key for the model's server that is there but cannot be read, is empty, or is no line of a header")
+  @Test("An upstream key that is unreadable, empty or not a single line is reported as an issue")
   func upstreamKey() throws {
     let directory = TemporaryDirectory()
     func issues(_ environment: [String: String]) -> [String] {
@@ -80,7 +80,7 @@ struct ConfigurationTests {
         return []
       } catch { return error.issues.map(\.description) }
     }
-    // A credential that systemd has not passed is none; one that is a directory is a issue.
+    // A credential that systemd has not passed counts as unset; one that is a directory is an issue.
     #expect(issues(["CREDENTIALS_DIRECTORY": directory.path]).isEmpty)
     try FileManager.default.createDirectory(atPath: directory.path + "/upstream-key", withIntermediateDirectories: true)
     let unreadable = issues(["CREDENTIALS_DIRECTORY": directory.path])
@@ -90,7 +90,7 @@ struct ConfigurationTests {
     }
   }
 
-  @Test("reads durations, sizes and switches as documented, and nothing else")
+  @Test("Durations, sizes and switches are accepted only in their documented forms")
   func values() throws {
     #expect(try SettingValue.duration("500ms") == .milliseconds(500))
     #expect(try SettingValue.duration("2m") == .seconds(120))
@@ -106,7 +106,7 @@ struct ConfigurationTests {
     }
   }
 
-  @Test("is all in the README, variable by variable")
+  @Test("The README documents every setting")
   func documented() throws {
     let readme = try String(contentsOfFile: "README.md", encoding: .utf8)
     let missing = Setting.all.filter { !readme.contains("`\($0.name)`\($0.isPerLocation ? "\\*" : "")") }
@@ -118,7 +118,7 @@ struct ConfigurationTests {
 struct TokensTests {
   private let directory = TemporaryDirectory()
 
-  @Test("let in whom they belong to, until they expire")
+  @Test("A token authenticates its user until it expires")
   func users() throws {
     let digest = Digest(of: "secret").hex
     let file = TokensFile(
@@ -134,7 +134,7 @@ struct TokensTests {
     #expect(file.user(of: "c", now: new2026 + 3600)?.name == "carol" && file.user(of: "c", now: new2026 + 36000) == nil)
   }
 
-  @Test("are added to the file by their digest only, after a last line without its end too")
+  @Test("Adding a token stores only its digest, even after an unterminated last line")
   func adding() throws {
     let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)")
     let token = try Tokens.add(user: "bob", toFile: path)
@@ -145,7 +145,7 @@ struct TokensTests {
     #expect(throws: StartError.self) { try Tokens.add(user: "a:b", toFile: path) }
   }
 
-  @Test("are read again when the file has changed, and let nobody in when it is gone")
+  @Test("A changed tokens file is read again, and a removed one authenticates no user")
   func watching() throws {
     let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let file = WatchedFile(path) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
@@ -156,14 +156,14 @@ struct TokensTests {
     #expect(throws: (any Error).self) { try file.content() }
   }
 
-  @Test("of a hundred thousand are parsed once, beside the loop, and looked up in no time")
+  @Test("A hundred thousand tokens are parsed off the loop, once, and looked up quickly")
   func many() async throws {
     let lines = (0..<100_000).map { "user\($0):\(String(repeating: "0", count: 59))\(String($0 + 0x10000, radix: 16))" }
     let path = directory.file("many", (lines + ["alice:\(Digest(of: "a").hex)"]).joined(separator: "\n"))
     let file = WatchedFile(path) { TokensFile(parsing: String(decoding: $0, as: UTF8.self)) }
     let pool = BlockingPool()
     let (longest, found) = try await onLoop { reactor -> (Duration, Int) in
-      // What else the loop does goes on meanwhile.
+      // Measures the longest pause between ticks: the loop must stay responsive while the file is parsed.
       var longest = Duration.zero
       var last = ContinuousClock.now
       var isOver = false
@@ -185,7 +185,7 @@ struct TokensTests {
     #expect(longest < .milliseconds(300), "\(longest)")
   }
 
-  @Test("are not needed from a page of the site itself, while foreign pages and images speak for nobody")
+  @Test("REMOTE_USER is accepted from the site's own pages, but not from pages or images of other origins")
   func foreignPages() async throws {
     let configuration = try Configuration(environment: [
       "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_CORS_ORIGINS": "https://app.example.com",
@@ -205,7 +205,7 @@ struct TokensTests {
       [("HTTP_ORIGIN", "http://chat.example.com:8080")], [("HTTP_REFERER", "http://CHAT.example.com:8080/a?b=//c")],
       [("HTTP_ORIGIN", "https://app.example.com")],
       [("HTTP_ORIGIN", "https://app.example.com"), ("HTTP_SEC_FETCH_SITE", "cross-site")],
-      // TLS ends at the web server.
+      // TLS can be terminated before Sluice, so only host and port are compared, not the scheme.
       [("HTTP_ORIGIN", "https://chat.example.com:8080")],
     ]
     let bad = [
@@ -226,14 +226,15 @@ struct TokensTests {
         #expect(await !isLetIn(method, callsModel: false, fields), "\(method) \(fields)")
       }
     }
-    // A program sends neither, and so does an image that was told not to.
+    // A program sends none of these fields, and neither does an image with a no-referrer policy. A GET or HEAD without
+    // them must therefore not call a model.
     #expect(await !isLetIn("GET", callsModel: true, []))
     #expect(await !isLetIn("HEAD", callsModel: true, []))
     #expect(await isLetIn("GET", callsModel: false, []))
     #expect(await isLetIn("POST", callsModel: true, []))
   }
 
-  @Test("come from the header, else from the query; REMOTE_USER counts only where the web server is trusted with it")
+  @Test("A token is read from the header, else from the query, and REMOTE_USER only if the web server is trusted")
   func sources() async throws {
     let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)\n")
     let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])

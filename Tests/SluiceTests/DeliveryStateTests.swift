@@ -4,14 +4,14 @@ import Testing
 
 @testable import Sluice
 
-@Suite("The state of a delivery")
+@Suite("Delivery state")
 struct DeliveryStateTests {
   private static let failure = Failure(.upstreamError, "no")
   private static let terminations: [Termination] = [
     .completed(GenerationResult()), .failed(failure), .stopped, .disconnected,
   ]
 
-  @Test("sends its head once")
+  @Test("A delivery sends its head once")
   func head() {
     var state = DeliveryState()
     #expect(state.begin() == .sendHead)
@@ -20,7 +20,7 @@ struct DeliveryStateTests {
     #expect(state.begin() == .none)
   }
 
-  @Test("refuses with the failure's own status as long as the head is held")
+  @Test("A failure is sent with its own status while the head is deferred")
   func held() {
     let expected: [DeliveryState.CloseAction] = [.sendHeadAndRecord, .refuse(Self.failure), .sendHeadAndRecord, .abort]
     for (termination, expected) in zip(Self.terminations, expected) {
@@ -29,7 +29,7 @@ struct DeliveryStateTests {
     }
   }
 
-  @Test("ends with one record once it is open, and with none when nobody is there")
+  @Test("An open delivery closes with one record, or aborts if its reader has disconnected")
   func open() {
     let expected: [DeliveryState.CloseAction] = [.sendRecord, .sendRecord, .sendRecord, .abort]
     for (termination, expected) in zip(Self.terminations, expected) {
@@ -39,7 +39,7 @@ struct DeliveryStateTests {
     }
   }
 
-  @Test("never ends twice, whatever comes after the end")
+  @Test("A closed delivery ignores every later termination")
   func once() {
     for first in Self.terminations {
       for second in Self.terminations {

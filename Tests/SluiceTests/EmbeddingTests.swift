@@ -7,12 +7,12 @@ import SluiceTesting
 import Synchronization
 import Testing
 
-/// Yields what it is made with.
+/// A generator that yields fixed parts, then completes or fails.
 private struct Script: Generator {
   var parts: [String] = []
   var error: GeneratorError?
   var reason = FinishReason.stop
-  /// Accepts, and waits for it before it yields.
+  /// The gate at which the generator waits after it accepts and before it yields, if any.
   var accepts: Gate?
 
   nonisolated(nonsending) func generate(_ prompt: Prompt, to output: GeneratorOutput) async throws -> Completion {
@@ -27,7 +27,7 @@ private struct Script: Generator {
   }
 }
 
-/// Yields for ever, and counts how it was ended.
+/// A generator that never completes, and counts its deltas and cancellations.
 private final class Endless: Generator {
   let yielded = Atomic(0)
   let cancelled = Atomic(0)
@@ -52,7 +52,7 @@ private struct Named: Authenticator {
   }
 }
 
-/// Turns in memory. It can be made to fail.
+/// A turn store in memory, whose next `failures` appends fail.
 private final class MemoryTurns: TurnStore {
   let all = Locked<[String: [Turn]]>([:])
   let failures = Atomic(0)
@@ -114,9 +114,9 @@ private struct LinesDialect: Dialect {
   }
 }
 
-@Suite("An embedding program")
+@Suite("Embedding")
 struct EmbeddingTests {
-  @Test("streams text of its own, the model's, and more text, in one stream with one terminal record")
+  @Test("A handler's own text and the model's output form one stream with one terminal record")
   func relay() async throws {
     let fixture = try InMemory(generator: Script(parts: ["b", "c"]))
     fixture.application.stream("POST", "/ask/{topic}", dialect: .chat) { context, stream in
@@ -131,7 +131,7 @@ struct EmbeddingTests {
     #expect(response.headers["sluice-stream-id"]?.count == 36)
   }
 
-  @Test("has the model's reason and usage in its terminal record, of what was relayed last")
+  @Test("The terminal record has the finish reason and usage of the last relayed completion")
   func completion() async throws {
     let fixture = try InMemory(generator: Script(parts: ["a", "b"], reason: .length))
     fixture.application.stream("GET", "/cut") { _, stream in
@@ -144,11 +144,11 @@ struct EmbeddingTests {
       "\(String(describing: done))")
   }
 
-  /// What a handler may do with an error that it should have let through.
+  /// The ways in which a handler can discard an error that it should rethrow.
   enum Swallow: CaseIterable { case relayed, sequence, waiting }
 
   @Test(
-    "cannot make a complete response of one that was cut off, whatever its handler catches", arguments: Swallow.allCases
+    "A response that was cut off is never complete, even if its handler catches the error", arguments: Swallow.allCases
   )
   func swallowed(_ swallow: Swallow) async throws {
     let upstream = try ScriptedUpstream { exchange in
@@ -183,11 +183,11 @@ struct EmbeddingTests {
       #expect(response.events.map(\.type) == ["token", "error"], "\(response)")
       #expect(response.events.last?.json?["code"] == "upstream_timeout")
     }
-    // Nothing was kept to be given again.
+    // No response was stored for replay, so both requests ran the handler.
     #expect(calls.next() == 3)
   }
 
-  @Test("has no limit on the silence of a handler that waits for no model, only on all of its time")
+  @Test("The idle limits do not apply to a handler that does not wait for a model")
   func silence() async throws {
     let fixture = try InMemory(["SLUICE_IDLE_TIMEOUT": "50ms", "SLUICE_FIRST_TOKEN_TIMEOUT": "50ms"])
     fixture.application.stream("GET", "/slow") { _, stream in
@@ -200,7 +200,7 @@ struct EmbeddingTests {
     #expect(response.events.map(\.type) == ["token", "token", "done"], "\(response)")
   }
 
-  @Test("relays with the location's model, limit of tokens and system prompt, which its prompt can narrow")
+  @Test("A relayed prompt gets the configured token limit and system prompt, and the configured model by default")
   func configured() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["a"]) }
     let directory = TemporaryDirectory()
@@ -222,7 +222,7 @@ struct EmbeddingTests {
     }
   }
 
-  @Test("refuses what a foreign page has a browser send to an authenticator of its own, but for a token")
+  @Test("Cross-site requests are refused before a custom authenticator runs, unless they carry a token")
   func crossSite() async throws {
     let fixture = try InMemory(generator: Script(parts: ["a"]), authenticator: Named())
     for (headers, status) in [
@@ -236,7 +236,7 @@ struct EmbeddingTests {
     }
   }
 
-  @Test("whose generator returns a reason that is none of a completion fails the stream, and stores nothing")
+  @Test("A finish reason that does not mean completion fails the stream, and nothing is stored")
   func reason() async throws {
     let fixture = try InMemory(generator: Script(parts: ["a"], reason: FinishReason(rawValue: "error")))
     let response = try await fixture.client.send("POST", "/api/chat", body: ["message": "a", "sessionId": "s"])
@@ -245,7 +245,7 @@ struct EmbeddingTests {
     #expect(try await fixture.client.send("GET", "/v1/models").body.contains("\"default\""))
   }
 
-  @Test("never sees a body over the limit, nor what is no JSON where it reads JSON")
+  @Test("A body that exceeds the limit or is not the expected JSON is refused")
   func bodies() async throws {
     let fixture = try InMemory(["SLUICE_MAX_BODY": "100"])
     fixture.application.handle("POST", "/json") { .json(["n": .integer(try $0.json()["a"]?.integer ?? -1)]) }
@@ -258,7 +258,7 @@ struct EmbeddingTests {
     #expect(junk.status == 400, "\(junk)")
   }
 
-  @Test("has its stream disconnected by a test client whose task is cancelled", .timeLimit(.minutes(1)))
+  @Test("Cancelling a test client's task disconnects its stream", .timeLimit(.minutes(1)))
   func testClientLeaves() async throws {
     let generator = Endless()
     let fixture = try InMemory(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
@@ -271,7 +271,7 @@ struct EmbeddingTests {
     #expect(await eventually { generator.cancelled.load(ordering: .relaxed) == 1 })
   }
 
-  @Test("gives a dialect, which ?dialect= finds on its route, and which others can replace")
+  @Test("A custom dialect is available only on its own route, where ?dialect= can replace it")
   func dialect() async throws {
     let fixture = try InMemory(generator: Script(parts: ["x"]))
     fixture.application.stream("GET", "/lines", dialect: DialectKind(LinesDialect.self)) { _, stream in
@@ -289,7 +289,7 @@ struct EmbeddingTests {
     #expect(try await fixture.client.send("POST", "/api/chat?dialect=lines", body: ["message": "a"]).status == 400)
   }
 
-  @Test("gives a generator, which all endpoints use, and whose failures have their status or their record")
+  @Test("A custom generator serves all endpoints, and its failures become a status or an error record")
   func generator() async throws {
     let fixture = try InMemory(generator: Script(parts: ["own"]))
     let chat = try await fixture.client.send("POST", "/api/chat", body: ["message": "a", "stream": false])
@@ -304,7 +304,7 @@ struct EmbeddingTests {
     #expect(failed.events.last?.json?["code"] == "upstream_rate_limited")
   }
 
-  @Test("whose generator accepts has its client's head sent, before there is any text")
+  @Test("The head is sent when a custom generator accepts, before it yields any text")
   func accept() async throws {
     let gate = Gate()
     let application = try InMemory(generator: Script(parts: ["a"], accepts: gate)).application
@@ -321,7 +321,7 @@ struct EmbeddingTests {
     #expect(head.hasPrefix("Status: 200 OK") && !head.contains("token"), "\(head)")
   }
 
-  @Test("whose generator never ends is held back by a slow reader, and cancelled when the reader leaves")
+  @Test("An endless generator is paused by a slow reader, and cancelled when the reader disconnects")
   func backpressure() async throws {
     let generator = Endless()
     let fixture = try InMemory(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
@@ -342,7 +342,7 @@ struct EmbeddingTests {
     #expect(late == 1)
   }
 
-  @Test("gives an authenticator, without which nobody gets past it, but to public routes")
+  @Test("A custom authenticator guards every route that is not public")
   func authenticator() async throws {
     let fixture = try InMemory(generator: Script(parts: ["a"]), authenticator: Named())
     fixture.application.handle("GET", "/me") { .json(["user": .string($0.user.name)]) }
@@ -354,7 +354,7 @@ struct EmbeddingTests {
     #expect(try await fixture.client.send("GET", "/open").json?["user"] == "anonymous")
   }
 
-  @Test("gives a store of turns, which histories, lists and deletions go to, and which is tried again when it fails")
+  @Test("A custom turn store serves histories, lists and deletions, and a failed append is retried")
   func turnStore() async throws {
     let store = MemoryTurns()
     let fixture = try InMemory(generator: Script(parts: ["yes"]), turnStore: store)
@@ -371,14 +371,15 @@ struct EmbeddingTests {
     let failed = try await ask("two")
     #expect(failed.events.last?.json?["code"] == "store_failed", "\(failed)")
     #expect(store.all.withLock { $0["anonymous/s"]?.count } == 1)
-    // What a server does every second. Other tests may hold Swift's pool, on which the store is called.
+    // Retries as a server does every second. The time limit is generous because other tests can occupy Swift's thread
+    // pool, on which the store is called.
     #expect(await eventually(within: .seconds(120)) { await fixture.application.retryUnsaved() == 0 })
     #expect(store.all.withLock { $0["anonymous/s"]?.map(\.user.content) } == ["one", "two"])
     #expect(try await client.send("DELETE", "/api/sessions/s").status == 204)
     #expect(try await client.send("GET", "/api/sessions/s").status == 404)
   }
 
-  @Test("keeps nothing of a POST with an Idempotency-Key unless its route asks for it", arguments: [false, true])
+  @Test("A response is stored under its Idempotency-Key only if its route supports it", arguments: [false, true])
   func idempotency(isSupported: Bool) async throws {
     let fixture = try InMemory()
     let counter = Counter()
@@ -396,7 +397,7 @@ struct EmbeddingTests {
     #expect(FileManager.default.fileExists(atPath: replays) == isSupported)
   }
 
-  @Test("turns an endpoint off by a feature of its own, for all requests or for a location's")
+  @Test("A custom feature flag disables an endpoint globally or per location")
   func feature() async throws {
     for (environment, status) in [("", 200), ("on", 200), ("off", 404), ("perhaps", 500)] {
       let fixture = try InMemory(["ENABLE_ROLL": environment])
@@ -412,7 +413,7 @@ struct EmbeddingTests {
     }
   }
 
-  @Test("counts its streams as messages unless they are none")
+  @Test("A stream counts as a message unless its route opts out")
   func messages() async throws {
     let fixture = try InMemory(["SLUICE_MESSAGES_PER_HOUR": "1"])
     fixture.application.stream("GET", "/free", countsAsMessage: false) { _, stream in try await stream.send("a") }
@@ -422,7 +423,7 @@ struct EmbeddingTests {
     }
   }
 
-  @Test("has two applications that share nothing")
+  @Test("Two applications in one process share nothing")
   func two() async throws {
     let first = try InMemory(generator: Script(parts: ["1"]), ["SLUICE_STREAMS_PER_USER": "1"])
     let second = try InMemory(generator: Script(parts: ["2"]))
@@ -436,7 +437,7 @@ struct EmbeddingTests {
   }
 
   @Test(
-    "stops an application by cancelling its task: running streams finish first, and it returns", .timeLimit(.minutes(1))
+    "Cancelling an application's task lets running streams complete before it returns", .timeLimit(.minutes(1))
   )
   func cancellation() async throws {
     let directory = TemporaryDirectory()
@@ -463,7 +464,7 @@ struct EmbeddingTests {
     try await running.value
   }
 
-  @Test("whose task was cancelled before it ran returns at once", .timeLimit(.minutes(1)))
+  @Test("An application whose task was cancelled before it ran returns immediately", .timeLimit(.minutes(1)))
   func cancelledBefore() async throws {
     let directory = TemporaryDirectory()
     let application = try Application(environment: [

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Failures")
 struct FailureTests {
-  @Test("have the documented status, and every one an outcome")
+  @Test("Failure codes have their documented statuses and outcomes")
   func table() {
     let statuses = Dictionary(uniqueKeysWithValues: Failure.Code.all.map { ($0.name, $0.status) })
     #expect(
@@ -21,7 +21,7 @@ struct FailureTests {
     #expect(Outcome(.upstreamTimeout) == .timeout && Outcome(.shuttingDown) == .shutdown)
   }
 
-  @Test("answer in JSON with the fields that belong to them")
+  @Test("A failure becomes a JSON response with the header fields that belong to it")
   func response() {
     var failure = Failure(.rateLimited, "Say \"please\".", retryAfter: .milliseconds(1500))
     #expect(

@@ -7,10 +7,10 @@ import Testing
 
 @testable import Sluice
 
-/// Nothing from outside traps, whatever it is; more of it is in Tests/run --fuzz.
+/// Malformed external input never traps. `Tests/run --fuzz` covers more of it.
 @Suite("Malformed input")
 struct FuzzTests {
-  @Test("in an event stream is read the same however it is cut", arguments: 0..<300)
+  @Test("A mutated event stream is parsed identically however it is split", arguments: 0..<300)
   func eventStream(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let stream = Array(
@@ -24,7 +24,7 @@ struct FuzzTests {
     #expect(events == expected, "seed \(seed)")
   }
 
-  @Test("as a body, a query, a header or a path is refused or read", arguments: 0..<300)
+  @Test("A mutated body, query, header or path never traps", arguments: 0..<300)
   func fields(seed: Int) async {
     var random = SeededGenerator(seed: UInt64(seed))
     let body = Array(
@@ -46,9 +46,9 @@ struct FuzzTests {
 
   private func reading(_ bytes: [UInt8]) -> JSON? { try? JSON(parsing: bytes) }
 
-  @Test("as a token is nobody's", arguments: 0..<300)
+  @Test("A mutated token authenticates no user", arguments: 0..<300)
   func tokens(seed: Int) throws {
-    // RFC 7515, A.1: a token and its key.
+    // The token and its key are from RFC 7515, A.1.
     let key =
       #"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#
     let token =
@@ -57,7 +57,7 @@ struct FuzzTests {
     #expect(keys.issues.isEmpty && keys.keys[0].payload(of: token)?.isEmpty == false)
     var random = SeededGenerator(seed: UInt64(seed))
     let changed = String(decoding: Array(token.utf8).mutated(&random), as: UTF8.self)
-    // What stands behind the last dot has spare bits in its last character.
+    // The last character of the signature has unused bits, so a token that differs only there can still be valid.
     guard changed.prefix(token.count - 1) != token.prefix(token.count - 1) else { return }
     let verifier = JWTVerifier(keys: WatchedFile("/dev/null") { _ in keys }, issuer: nil, audience: nil)
     #expect(
@@ -66,7 +66,7 @@ struct FuzzTests {
     _ = JWTKeys(parsing: Array(key.utf8).mutated(&random))
   }
 
-  @Test("as a pattern is a issue or a pattern, and matching it ends", arguments: 0..<300)
+  @Test("A mutated pattern is rejected or usable, and matching it terminates", arguments: 0..<300)
   func patterns(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let file = Array("a  (?:[a-z]+|\\d{2,5})*x(?=é)\\b\t#\nb  (?<n>a)\\k<n>(?i:B)+?[^\\s]{3}\n".utf8).mutated(&random)
@@ -77,7 +77,7 @@ struct FuzzTests {
     _ = try? redactor.finish()
   }
 
-  @Test("in files that an admin edits is a issue with its line, or nothing at all", arguments: 0..<200)
+  @Test("A mutated configuration or state file never traps", arguments: 0..<200)
   func files(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let tokens = Array("alice:\(Digest(of: "a").hex):2027-01-01\n# x\nbob:\(Digest(of: "b").hex)\r\n".utf8)

@@ -2,18 +2,18 @@ import Testing
 
 @testable import Sluice
 
-@Suite("The state of a generation")
+@Suite("Generation state")
 struct GenerationStateTests {
   private static let failure = Failure(.upstreamTimeout, "slow")
   private static let result = Termination.completed(GenerationResult())
 
-  /// What a termination comes to, in a word.
+  /// Returns the failure code or the outcome of a termination.
   private func word(_ termination: Termination) -> String {
     if case .failed(let failure) = termination { return failure.code.name }
     return termination.outcome.rawValue
   }
 
-  @Test("without a request for termination it terminates for its handler's reason")
+  @Test("A generation terminates for its handler's reason if no other termination is requested")
   func own() {
     for own in [Self.result, .failed(Self.failure)] {
       var state = GenerationState()
@@ -23,7 +23,7 @@ struct GenerationStateTests {
     }
   }
 
-  @Test("the first request for termination wins, and cancels the handler once")
+  @Test("The first requested termination wins, and cancels the handler once")
   func first() {
     var state = GenerationState()
     #expect(state.terminate(.stopped) == true)
@@ -33,7 +33,7 @@ struct GenerationStateTests {
     #expect(word(state.close(.failed(Failure(.internalError, "cancelled")))) == "stopped")
   }
 
-  @Test("a text that was complete before a stop or a timeout stays completed; a lost client is lost")
+  @Test("A complete text stays completed after a stop or a timeout, but not after a disconnect")
   func late() {
     for (requested, expected) in [
       (Termination.stopped, "completed"), (.failed(Self.failure), "completed"), (.disconnected, "disconnected"),
@@ -46,7 +46,7 @@ struct GenerationStateTests {
     }
   }
 
-  @Test("a handler whose text was not complete has no complete result, whatever it returns, seen or not")
+  @Test("A handler whose text was incomplete at termination has no complete result, whatever it returns")
   func incomplete() {
     for requested in [Termination.stopped, .failed(Self.failure), .disconnected] {
       for isSeen in [false, true] {
@@ -59,7 +59,7 @@ struct GenerationStateTests {
     }
   }
 
-  @Test("a handler that sees the termination after its text was complete, and goes on, has no complete result")
+  @Test("A handler that observes the termination after its text was complete has no complete result")
   func observed() {
     var state = GenerationState()
     _ = state.completeText()
@@ -69,7 +69,7 @@ struct GenerationStateTests {
     #expect(word(state.close(Self.result)) == "stopped")
   }
 
-  @Test("deadlines are cancelled once, when the text is complete, and not for a generation that terminates")
+  @Test("Deadlines are cancelled once, when the text is complete, and not for a terminating generation")
   func text() {
     var state = GenerationState()
     #expect(state.completeText() == true)
@@ -79,7 +79,7 @@ struct GenerationStateTests {
     #expect(state.completeText() == false)
   }
 
-  @Test("after it is closed nothing terminates it and nothing goes on")
+  @Test("A closed generation can neither be terminated nor continue")
   func closed() {
     var state = GenerationState()
     _ = state.close(Self.result)

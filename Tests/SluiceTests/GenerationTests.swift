@@ -8,7 +8,7 @@ import Upstream
 
 @testable import Sluice
 
-/// A generation into memory, under a clock that the test steps.
+/// A generation that writes to memory, with a clock that the test advances.
 private final class Fixture {
   let transport: MemoryTransport
   let generation: Generation
@@ -59,7 +59,7 @@ private final class Fixture {
     return termination?.outcome
   }
 
-  /// The records that were written, without the head.
+  /// The records written so far, without the head.
   var events: [ServerSentEvent] {
     guard let end = transport.text.firstRange(of: "\r\n\r\n") else { return [] }
     var parser = EventStreamParser()
@@ -82,7 +82,7 @@ private func test<Success: Sendable>(
       reactor, clock, limits: limits, heartbeat: heartbeat, isJSON: isJSON, model: model, rules: rules?.rules ?? [])
     await reactor.nextTurn()
     let result = try await body(fixture)
-    // Whatever happened, nothing is left behind.
+    // Terminates a generation that still runs; afterwards, no timers must be left.
     if fixture.termination == nil {
       fixture.generation.terminate(.disconnected)
       _ = await fixture.end()
@@ -92,9 +92,9 @@ private func test<Success: Sendable>(
   }
 }
 
-@Suite("A generation")
+@Suite("Generation")
 struct GenerationTests {
-  @Test("sends deltas as they come, one write for those that come together, and one terminal record")
+  @Test("Deltas are sent as they arrive, with one write per loop turn and one terminal record")
   func usual() async throws {
     let (pieces, types, outcome) = try await test { fixture in
       fixture.output.accept()
@@ -108,13 +108,13 @@ struct GenerationTests {
       let outcome = await fixture.end()
       return (fixture.transport.writes.count, fixture.types, outcome)
     }
-    // The head, "a", "b" with "c", the end.
+    // There is one write each for the head, "a", "b" with "c", and the terminal record.
     #expect(pieces == 4)
     #expect(types == ["token", "token", "token", "done"])
     #expect(outcome == .completed)
   }
 
-  @Test("holds its head until the upstream has accepted, so that a refusal has its true status")
+  @Test("The head is deferred until the upstream accepts, so that a refusal has its own status")
   func heldHead() async throws {
     let (early, status, outcome) = try await test { fixture in
       await fixture.pass(.seconds(1))
@@ -128,7 +128,7 @@ struct GenerationTests {
     #expect(outcome == .upstreamError)
   }
 
-  @Test("holds its head no longer than a heartbeat, and beats only when nothing else was sent")
+  @Test("The head is deferred for at most one heartbeat interval, and heartbeats are sent only in silence")
   func heartbeats() async throws {
     let (types, failed) = try await test(limits: GenerationLimits(idle: .seconds(100)), heartbeat: .seconds(5)) {
       fixture in
@@ -148,7 +148,7 @@ struct GenerationTests {
     #expect(failed == "error")
   }
 
-  @Test("ends when the model says nothing: before the first token by status, later by a record")
+  @Test("A silent model times out with a status before the first token, and with a record after it")
   func silence() async throws {
     let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))
     let first = try await test(limits: limits, heartbeat: .zero) { fixture in
@@ -173,7 +173,7 @@ struct GenerationTests {
     #expect(later.2?.type == "error" && later.2?.data.contains("upstream_timeout") == true)
   }
 
-  @Test("whose model reasons is not silent: heartbeats go on, and the idle limit counts from what it last sent")
+  @Test("Reasoning counts as activity, so heartbeats continue and the idle limit starts at its last delta")
   func reasoning() async throws {
     let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))
     let (early, outcome, types) = try await test(limits: limits) { fixture in
@@ -191,14 +191,14 @@ struct GenerationTests {
     #expect(outcome == .timeout && types.last == "error", "\(types)")
   }
 
-  @Test("sends what comes together at once, however long its records are")
+  @Test("Deltas of one turn are sent together, however long their records are")
   func longRecords() async throws {
     let (count, outcome) = try await test(model: String(repeating: "m", count: 1000)) { fixture in
       fixture.output.accept()
       await fixture.reactor.nextTurn()
       for index in 0..<20 { fixture.output.yield("\(index) ") }
       await fixture.reactor.nextTurn()
-      // The record of the role comes first.
+      // The first record contains only the role.
       let count = fixture.events.count - 1
       fixture.output.finish(Completion())
       return (count, await fixture.end())
@@ -207,7 +207,7 @@ struct GenerationTests {
     #expect(outcome == .completed)
   }
 
-  @Test("sends at once what was withheld and can match no longer, and heartbeats go on")
+  @Test("Withheld text is sent as soon as it can no longer match, and heartbeats continue")
   func withheld() async throws {
     let rules = RedactionRules(parsing: "long  x{12000}y\n")
     let (early, late, types) = try await test(rules: rules) { fixture in
@@ -230,10 +230,10 @@ struct GenerationTests {
   }
 
   @Test(
-    "keeps the order of its deltas when the source goes on during a flush, redacted as one text", arguments: [0, 1, 2])
+    "Deltas stay in order when the source resumes during a flush, and are redacted as one text", arguments: [0, 1, 2])
   func order(cut: Int) async throws {
     let rules = RedactionRules(parsing: "key  sk-[a-z]{4}\n")
-    // A secret whose first part ends a large delta.
+    // The secret begins at the end of a large delta.
     let large = String(repeating: "1", count: 66_000) + "sk-a"
     let (text, outcome) = try await test(rules: rules) { fixture in
       var held = ["bcd 2", " 3"]
@@ -263,7 +263,7 @@ struct GenerationTests {
     #expect(outcome == .completed)
   }
 
-  @Test("ends at its total limit, however lively it is")
+  @Test("The total time limit applies even while deltas arrive")
   func total() async throws {
     let outcome = try await test(limits: GenerationLimits(total: .seconds(100))) { fixture in
       fixture.output.accept()
@@ -276,7 +276,7 @@ struct GenerationTests {
     #expect(outcome == .timeout)
   }
 
-  @Test("that is stopped ends with its cancelled record, before the first token too", arguments: [false, true])
+  @Test("A stopped stream ends with one cancelled record, even before the first token", arguments: [false, true])
   func stopped(afterToken: Bool) async throws {
     let (events, outcome, isFinished) = try await test { fixture in
       fixture.output.accept()
@@ -291,7 +291,7 @@ struct GenerationTests {
     #expect(outcome == .stopped && isFinished)
   }
 
-  @Test("whose client goes lets its source go, and is broken off", arguments: [0, 1, 2])
+  @Test("A disconnect cancels the source and aborts the response", arguments: [0, 1, 2])
   func disconnected(stage: Int) async throws {
     let (outcome, wasCancelled, isAborted) = try await test { fixture in
       var wasCancelled = false
@@ -306,7 +306,7 @@ struct GenerationTests {
     #expect(outcome == .disconnected && wasCancelled && isAborted)
   }
 
-  @Test("that is closed leaves the connection to the next one, whenever it is released")
+  @Test("Releasing a closed generation does not affect the next one on its connection")
   func nextOnConnection() async throws {
     let outcome = try await test { fixture in
       let transport = MemoryTransport(on: fixture.reactor)
@@ -324,7 +324,7 @@ struct GenerationTests {
     #expect(outcome == .disconnected)
   }
 
-  @Test("whose client takes nothing waits, keeps what comes, goes on when it takes again, and loses nothing")
+  @Test("Deltas for a client that reads nothing are buffered, and sent without loss once it reads again")
   func slowClient() async throws {
     let (during, text, outcome) = try await test { fixture in
       fixture.output.accept()
@@ -344,7 +344,7 @@ struct GenerationTests {
     #expect(outcome == .completed)
   }
 
-  @Test("whose client takes nothing for too long is dropped")
+  @Test("A client that reads nothing for too long is disconnected")
   func stuckClient() async throws {
     let outcome = try await test { fixture in
       fixture.output.accept()
@@ -358,7 +358,7 @@ struct GenerationTests {
     #expect(outcome == .disconnected)
   }
 
-  @Test("that grows too long fails")
+  @Test("A generation over its text limit fails")
   func tooLong() async throws {
     let (outcome, types) = try await test(limits: GenerationLimits(maximumTextBytes: 10)) { fixture in
       fixture.output.accept()
@@ -370,7 +370,7 @@ struct GenerationTests {
     #expect(types == ["token", "token", "error"])
   }
 
-  @Test("that is wanted in one piece answers with all of its text, or with the failure's status")
+  @Test("A JSON response contains the complete text, or has the failure's status")
   func whole() async throws {
     let text = try await test(isJSON: true) { fixture in
       fixture.output.yield("a")

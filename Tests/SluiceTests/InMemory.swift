@@ -3,7 +3,7 @@ import JSON
 import Sluice
 import SluiceTesting
 
-/// An application in memory, with a store of its own.
+/// An application that runs in memory, with a client and a store of its own.
 struct InMemory {
   let directory = TemporaryDirectory()
   let application: Application
@@ -21,7 +21,7 @@ struct InMemory {
     client = try TestClient(application)
   }
 
-  /// A chat message.
+  /// A request with a chat message.
   static var question: Request {
     Request(
       parameters: ["REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "CONTENT_TYPE": "application/json"],

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Sluice
 
-/// A server of which ten streams of a user may run, with a model that does what the message says.
+/// A server that allows ten streams per user, with an upstream whose behavior the message selects.
 private final class Fixture {
   let services: Services
   let reactor: Reactor
@@ -51,7 +51,7 @@ private final class Fixture {
 @Suite("Limits")
 struct LimitTests {
   @Test(
-    "a slot comes back however its stream ended: a thousand times each, and all ten are there again",
+    "Slots are released however their streams end, a thousand times in a row",
     arguments: ["complete", "bad type", "refuse", "cut", "silent, left", "hang, left", "hang, stopped", "hang, stuck"])
   func slots(_ way: String) async throws {
     try await onLoop { reactor in
@@ -87,7 +87,7 @@ struct LimitTests {
         try #require(isOver, "round \(round): \(fixture.services.streamLimiter.streams) slots are taken")
         #expect(!transports.contains { $0.text.hasPrefix("Status: 429") }, "round \(round)")
       }
-      // Then the whole allowance, and not one more.
+      // All ten slots must be free again: of eleven streams, ten run and one is refused.
       let full = (0..<11).map { _ in MemoryTransport(on: reactor) }
       for transport in full { fixture.ask("hang", transport) }
       #expect(try await fixture.eventually { full.count { $0.text.contains("Hel") } == 10 })
@@ -100,7 +100,7 @@ struct LimitTests {
     }
   }
 
-  @Test("the window of messages slides, outlives the store's owner, and says when there is room")
+  @Test("The message window slides, survives a restart, and reports when the next message is allowed")
   func window() async throws {
     let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
@@ -117,18 +117,18 @@ struct LimitTests {
     #expect(
       try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_000 }) == .counted(at: start + 3_600_000))
     #expect(try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .full(.milliseconds(500)))
-    // A limit that was lowered waits for as many as are too many.
+    // After the limit is lowered, a message is allowed only when all excess messages have left the window.
     #expect(
       try await other.countMessage(of: user, limit: 2, clock: { start + 3_600_500 }) == .full(.milliseconds(3_500)))
-    // One that turned out to be none makes room again.
+    // Uncounting a message makes room for another one.
     try await other.uncountMessage(of: user, at: start + 3_600_000)
     #expect(
       try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .counted(at: start + 3_600_500))
-    // A clock that was set back locks nobody out.
+    // A clock that was set back does not lock users out.
     #expect(try await other.countMessage(of: user, limit: 5, clock: { start - 1000 }) == .counted(at: start - 1000))
   }
 
-  @Test("slots of processes are taken and given back one by one, and no two get the same", arguments: [1, 3, 50])
+  @Test("Shared slots are acquired and released one by one, and each has one holder at most", arguments: [1, 3, 50])
   func lockedSlots(limit: Int) async throws {
     let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
@@ -138,11 +138,11 @@ struct LimitTests {
     #expect(try await store.takeSlot(of: user, limit: limit) == nil)
     #expect(try await store.takeSlot(limit: 1) != nil)
     slots.removeFirst()
-    // A program that another test is just starting has all descriptors for a moment, and so the lock.
+    // A process that another test is starting inherits all descriptors for a moment, and with them the lock.
     #expect(try await eventually { try await store.takeSlot(of: user, limit: limit) != nil })
   }
 
-  @Test("a claim on an Idempotency-Key is one's alone, ends with its owner, and its answer is kept")
+  @Test("An Idempotency-Key lock is exclusive and ends with its owner, and its response is stored")
   func locks() async throws {
     try await onLoop { _ in try await Self.locksOnLoop() }
   }
@@ -161,7 +161,8 @@ struct LimitTests {
       Issue.record("not running")
       return
     }
-    // Whoever is killed gives it back by that. A program that another test is just starting has it for a moment.
+    // Closing the descriptor releases the lock, as the end of a killed process does. A process that another test is
+    // starting inherits the descriptor for a moment.
     held = nil
     var taken: IdempotencyLock?
     _ = try await eventually {
@@ -183,7 +184,7 @@ struct LimitTests {
       return
     }
     #expect(kept == replay)
-    // After an hour it is asked anew.
+    // After one hour the stored response has expired, and the key can be acquired again.
     let name = try #require(
       try FileManager.default.contentsOfDirectory(atPath: directory.path + "/users/ada/replays").first { $0 != "swept" }
     )

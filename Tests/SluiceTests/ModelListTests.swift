@@ -2,7 +2,7 @@ import JSON
 import SluiceTesting
 import Testing
 
-@Suite("The list of models")
+@Suite("Model list")
 struct ModelListTests {
   private func list(_ url: String, _ environment: [String: String] = [:]) async throws -> [TestResponse] {
     let fixture = try InMemory(["SLUICE_UPSTREAM_URL": url].merging(environment) { $1 })
@@ -11,7 +11,7 @@ struct ModelListTests {
     ]
   }
 
-  @Test("is the upstream's, as it came, and is not requested again within a minute")
+  @Test("The upstream's models are passed on unchanged, and not requested again within a minute")
   func passedOn() async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.respond(
@@ -24,21 +24,21 @@ struct ModelListTests {
     #expect(upstream.requests.first?.head.hasPrefix("GET /v1/models HTTP/1.1\r\n") == true, "\(upstream.requests)")
   }
 
-  @Test("is the configured model where there is one")
+  @Test("The list contains only the configured model if there is one")
   func configured() async throws {
     let upstream = try ScriptedUpstream { $0.respond("500 No", "") }
     let response = try await list(upstream.baseURL, ["SLUICE_MODEL": "m"])[0]
     #expect(response.json?["data"].map { "\($0)" }?.contains("m") == true && upstream.requests.isEmpty, "\(response)")
   }
 
-  @Test("is empty where the upstream has none", arguments: ["404 Not Found", "405 Method Not Allowed", "200 OK"])
+  @Test("The list is empty if the upstream has none", arguments: ["404 Not Found", "405 Method Not Allowed", "200 OK"])
   func none(status: String) async throws {
     let upstream = try ScriptedUpstream { $0.respond(status, "<html>") }
     for response in try await list(upstream.baseURL) { #expect(response.json?["data"] == .array([]), "\(response)") }
     #expect(upstream.requests.count == 1)
   }
 
-  @Test("fails as a stream would where the upstream fails, and is requested again then")
+  @Test("An upstream failure is reported as it is for a stream, and the list is requested again")
   func failed() async throws {
     let upstream = try ScriptedUpstream { $0.respond("500 No", "{}") }
     for response in try await list(upstream.baseURL) {
@@ -50,9 +50,9 @@ struct ModelListTests {
   }
 }
 
-@Suite("One event of the upstream")
+@Suite("Upstream event length")
 struct LongEventTests {
-  /// A response of `count` characters in one event, each as the escape that its server's encoder makes of it.
+  /// Returns the response to a chat message for which the upstream sends `count` times `escape` in one event.
   private func chat(_ count: Int, escape: String, limit: String) async throws -> TestResponse {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
@@ -65,7 +65,7 @@ struct LongEventTests {
   }
 
   @Test(
-    "can be as long as SLUICE_MAX_ANSWER, whatever it is escaped by, and no longer",
+    "One event can contain text up to SLUICE_MAX_ANSWER, however it is escaped, but no more",
     arguments: [
       ("x", 1, 2 << 20), ("\\u0001", 1, 256 << 10), ("\\n", 1, 64 << 10), ("\\u00fc", 2, 64 << 10),
       ("\\ud83d\\ude00", 4, 64 << 10),

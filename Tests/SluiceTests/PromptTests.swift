@@ -7,7 +7,7 @@ import Upstream
 
 @Suite("Prompts")
 struct PromptTests {
-  @Test("come with the program, and a file takes a built-in one's place as soon as it is there")
+  @Test("Prompts are built in, and a file replaces one as soon as it exists")
   func files() throws {
     let directory = TemporaryDirectory()
     let prompts = Prompts(directory: directory.path)
@@ -23,7 +23,7 @@ struct PromptTests {
     }
   }
 
-  @Test("of the onboarding are an introduction and steps, whatever its line ends are")
+  @Test("An onboarding prompt consists of an introduction and steps, with any line endings")
   func script() throws {
     let script = try #require(
       OnboardingScript(parsing: "Be kind.\r\n\r\n# name\r\nAsk it.\r\nAll.\r\n## goal\r\n# last\r\nx"))
@@ -37,7 +37,7 @@ struct PromptTests {
     #expect(OnboardingScript(parsing: try Prompts(directory: nil).text("onboarding") ?? "")?.steps.count == 4)
   }
 
-  @Test("a report is the first object in what was said, and nothing in it is mended")
+  @Test("A report is the first JSON object in the output, and is never repaired")
   func reports() {
     let object = #"{"a":"}{","b":[{}]}"#
     for text in [

@@ -15,13 +15,13 @@ struct RedactionTests {
       card      \\b(?:\\d[ -]?){13,19}\\b    [card number]
       """)
 
-  /// What comes out for pieces, one by one and at the end.
+  /// Returns the output for each delta, and the output at the end of the text.
   private func pieces(_ rules: [RedactionRules.Rule], _ pieces: [String]) throws -> [String] {
     let redactor = Redactor(rules)
     return try pieces.map { try redactor.feed($0) } + [try redactor.finish()]
   }
 
-  /// The whole text redacted, with nothing held back or cut.
+  /// Returns the complete text redacted in one pass, as the reference for redaction of deltas.
   private func whole(_ rules: [RedactionRules.Rule], _ text: String) throws -> String {
     let bytes = Array(text.utf8)
     let limits = MatchContext()
@@ -40,7 +40,7 @@ struct RedactionTests {
     }
   }
 
-  @Test("takes out what spans any number of pieces, and lets go at once what can be no match")
+  @Test("A match across any number of deltas is redacted, and text that cannot match is returned immediately")
   func spanning() throws {
     let rules = Self.usual.rules
     #expect(Self.usual.issues.isEmpty && rules.map(\.replacement) == ["[redacted]", "[key]", "[card number]"])
@@ -48,13 +48,13 @@ struct RedactionTests {
     let expected = "Write to [redacted], key [key], card [card number]."
     #expect(try whole(rules, text) == expected)
     #expect(try pieces(rules, text.map(String.init)).joined() == expected)
-    // A word cannot be told from the beginning of an address until something else follows.
+    // A word can be the beginning of an address until a character that cannot be part of one follows.
     #expect(try pieces(rules, ["ada", "@", "x", ".org", " and"]) == ["", "", "", "", "[redacted] ", "and"])
     #expect(try pieces(rules, ["word", " next"]) == ["", "word ", "next"])
     #expect(try pieces(rules, ["!?!?", " ..."])[0] == "!?!?")
   }
 
-  @Test("of a whole text and of any cuts of it are the same, for any text and any patterns", arguments: 0..<300)
+  @Test("Redacted text does not depend on how it is split, for random texts and patterns", arguments: 0..<300)
   func everyCut(seed: Int) throws {
     var random = SeededGenerator(seed: UInt64(seed))
     let all = [
@@ -84,7 +84,7 @@ struct RedactionTests {
     }
   }
 
-  @Test("names the line and the reason of what it cannot use")
+  @Test("An unusable rule is reported with its line and the reason")
   func issues() {
     let found = RedactionRules(
       parsing: "a  (b\n\n# c\nonly\nd  x*\ne  a\\Kb\nf  (*COMMIT)a\ng  a  b  c\r\nh  [a-\nok  a b  c d")
@@ -94,7 +94,7 @@ struct RedactionTests {
     #expect(found.rules.map(\.replacement) == ["c d"])
   }
 
-  @Test("fails rather than stalls or grows: a pattern without end, and one that backtracks without end")
+  @Test("A pattern that withholds or backtracks without bound fails")
   func bounds() throws {
     let endless = RedactionRules(parsing: "secret  (?s)BEGIN.*END").rules
     let redactor = Redactor(endless)
@@ -107,7 +107,7 @@ struct RedactionTests {
     #expect(failure?.detail?.contains("match limit exceeded") == true, "\(String(describing: failure))")
   }
 
-  @Test("once failed, says nothing more")
+  @Test("A redactor that has failed returns no more text")
   func failed() throws {
     let redactor = Redactor(RedactionRules(parsing: "secret  BEGIN[^!]{0,20000}END").rules)
     _ = try redactor.feed("BEGIN" + String(repeating: "x", count: 16_300))
@@ -116,20 +116,20 @@ struct RedactionTests {
     #expect(throws: failure) { try redactor.finish() }
   }
 
-  @Test("of many matches looks through the text once for each pattern, not once for each match")
+  @Test("A text with many matches is scanned once per pattern, not once per match")
   func manyMatches() throws {
     let redactor = Redactor(Self.usual.rules)
     let output = try redactor.feed(String(repeating: "1-", count: 200_000)) + redactor.finish()
     #expect(output.contains("[card number]") && !output.contains("1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"))
   }
 
-  @Test("looks as far back as nested assertions do")
+  @Test("Nested lookbehind assertions see all the text that they need")
   func nested() throws {
     let rules = RedactionRules(parsing: "n  (?<=(?<=(?<=(?<=(?<=a)b)c)d)[ ])secret").rules
     #expect(try pieces(rules, ["abcd ", "secret", "."]).joined() == "abcd [redacted].")
   }
 
-  @Test("takes a file with a byte order mark, parentheses and backslashes that are escaped; none without a pattern")
+  @Test("A rules file can have a byte order mark and escaped characters, but must be UTF-8 and contain a rule")
   func fileForms() {
     #expect(RedactionRules(parsing: Array("\u{FEFF}# name  pattern\na  b\n".utf8)).rules.count == 1)
     #expect(RedactionRules(parsing: "a  \\(*x\nb  y\\\\Kz\n").issues.isEmpty)
@@ -137,7 +137,7 @@ struct RedactionTests {
     #expect(RedactionRules(parsing: [0x61, 0x20, 0x20, 0xFC]).issues.first?.reason.contains("UTF-8") == true)
   }
 
-  @Test("keeps no more of a long text than it has to look back on")
+  @Test("Only the context for lookbehind is retained of a long text")
   func memory() throws {
     let redactor = Redactor(Self.usual.rules)
     var count = 0
@@ -147,7 +147,7 @@ struct RedactionTests {
     #expect(redactor.bufferedBytes < 16 * 1024)
   }
 
-  @Test("of JSON looks at names, strings and numbers, and leaves everything else as it was")
+  @Test("Redaction of JSON changes only names, strings and numbers")
   func json() throws {
     let json: JSON = [
       "4111111111111111": .integer(4_111_111_111_111_111),

@@ -1,9 +1,9 @@
 import Foundation
 import Testing
 
-/// The directories of Sources/Sluice, and what of each other they speak of, read from the sources.
+/// The dependencies between the directories of Sources/Sluice, read from the sources.
 private struct Rooms {
-  /// By a directory's name the directories that it needs, each with an example: a name and the file that has it.
+  /// The directories that each directory depends on, each with an example: a name and the file that uses it.
   private(set) var needs: [String: [String: String]] = [:]
 
   init(_ sources: String) throws {
@@ -15,7 +15,7 @@ private struct Rooms {
         files.append((room, name, Self.code(text)))
       }
     }
-    // What is declared at the beginning of a line, and is not private, by its name.
+    // Maps the name of each top-level declaration that is not private to the directories that declare it.
     let declaration = /(?m)^(?:@\w+ )*(?:public |package |final |indirect )*(?:struct|class|enum|protocol|func) (\w+)/
     var homes: [String: Set<String>] = [:]
     for file in files {
@@ -29,12 +29,12 @@ private struct Rooms {
     }
   }
 
-  /// Without comments, and without the text of strings that hold no code.
+  /// Returns the source without comments, and without the text of strings that have no interpolation.
   private static func code(_ text: String) -> String {
     text.replacing(/\/\/[^\n]*/, with: "").replacing(/"(?:[^"\\\n]|\\[^(\n])*"/, with: "\"\"")
   }
 
-  /// All that a directory needs, at first or at second hand.
+  /// Returns the direct and indirect dependencies of a directory.
   func reach(_ room: String) -> Set<String> {
     var found: Set<String> = []
     var next = [room]
@@ -45,9 +45,9 @@ private struct Rooms {
   }
 }
 
-@Suite("The directories of the library")
+@Suite("Library directories")
 struct RoomsTests {
-  @Test("need each other one way only")
+  @Test("The directories have no circular dependencies")
   func oneWay() throws {
     let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent().path

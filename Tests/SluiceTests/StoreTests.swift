@@ -17,7 +17,7 @@ extension SessionFile {
   fileprivate func turns(newest limit: Int) throws -> [Turn] { try turns(Page(limit: limit)) ?? [] }
 }
 
-@Suite("What is read of the store")
+@Suite("Store reads")
 struct StoreReadingTests {
   private func turn(_ number: Int, bytes: Int) -> Turn {
     Turn(
@@ -25,7 +25,7 @@ struct StoreReadingTests {
       model: nil)
   }
 
-  @Test("has an end in bytes, whatever its limit of turns is, and one turn at least")
+  @Test("A page is limited in bytes as well as turns, and contains at least one turn")
   func bytes() throws {
     let directory = TemporaryDirectory()
     let file = SessionFile(path: directory.path + "/s.jsonl")
@@ -38,7 +38,7 @@ struct StoreReadingTests {
     #expect(try file.count() == 10)
   }
 
-  @Test("of a report is only its beginning, where only that is asked for")
+  @Test("A list of reports reads only the beginning of each file")
   func summaries() async throws {
     let directory = TemporaryDirectory()
     let store = Store(root: directory.path, pool: BlockingPool())
@@ -53,13 +53,13 @@ struct StoreReadingTests {
   }
 }
 
-@Suite("A session's file")
+@Suite("Session file")
 struct SessionFileTests {
   private let directory = TemporaryDirectory()
   private var file: SessionFile { SessionFile(path: directory.path + "/s.jsonl") }
   private var text: String { (try? String(contentsOfFile: directory.path + "/s.jsonl", encoding: .utf8)) ?? "" }
 
-  @Test("holds a line a turn, gives them back as they were, and is for its owner only")
+  @Test("The file has one line per turn, returns turns unchanged, and is accessible only to its owner")
   func roundTrip() throws {
     for number in 0..<3 { try file.append(turn(number)) }
     #expect(text.split(separator: "\n").count == 3)
@@ -68,7 +68,7 @@ struct SessionFileTests {
     #expect(mode == 0o600)
   }
 
-  @Test("gives the newest turns, oldest first, across blocks of any size", arguments: [10, 5000, 70_000])
+  @Test("The newest turns are returned oldest first, even across block boundaries", arguments: [10, 5000, 70_000])
   func newest(bytes: Int) throws {
     let long = String(repeating: "é", count: bytes / 2)
     for number in 0..<12 { try file.append(turn(number, text: long)) }
@@ -77,12 +77,12 @@ struct SessionFileTests {
     #expect(try file.turns(newest: 100).count == 12)
   }
 
-  @Test("that is not there has no turns")
+  @Test("A missing file has no turns")
   func missing() throws {
     #expect(try file.turns(newest: 5).isEmpty)
   }
 
-  @Test("torn at any byte of its last line loses that line only, and is mended by the next append")
+  @Test("A torn last line loses only that line, and the next append removes it")
   func tornTail() throws {
     try file.append(turn(0))
     try file.append(turn(1))
@@ -96,7 +96,7 @@ struct SessionFileTests {
     }
   }
 
-  @Test("does not take a turn twice that is appended again")
+  @Test("Appending the last turn again does not store it twice")
   func again() throws {
     try file.append(turn(0))
     try file.append(turn(1))
@@ -104,13 +104,13 @@ struct SessionFileTests {
     #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-1"])
   }
 
-  @Test("does not take a turn twice that may be there behind others, and says how many it has at its end")
+  @Test("A turn that exists before others is not appended again, and the last line contains the number of turns")
   func ifAbsent() throws {
     for number in 0..<20 { try file.append(turn(number), ifAbsent: true) }
     for number in 0..<20 { try file.append(turn(number), ifAbsent: true) }
     #expect(try file.turns(newest: 100).count == 20 && file.count() == 20)
     #expect(text.hasSuffix(",\"turn\":20}\n"))
-    // What somebody said is not taken for the number, and lines of an older file are counted.
+    // Message text that looks like the number is not mistaken for it, and lines without a number are counted.
     let said = Turn(id: "x", at: "t", user: "u", assistant: ",\"turn\":7}", completion: .init(), model: ",\"turn\":9")
     try Data(said.line() + said.line()).write(to: URL(fileURLWithPath: file.path))
     #expect(try file.count() == 2)
@@ -118,7 +118,7 @@ struct SessionFileTests {
     #expect(try file.count() == 3)
   }
 
-  @Test("that is gone is not begun again by a turn that must not")
+  @Test("A missing file is not created by an append that must not create it")
   func creates() throws {
     #expect(try !file.append(turn(0), creates: false))
     #expect(!FileManager.default.fileExists(atPath: file.path))
@@ -127,7 +127,7 @@ struct SessionFileTests {
     #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-1"])
   }
 
-  @Test("takes the turns of many writers whole, each once")
+  @Test("Concurrent writers append complete turns, each once")
   func concurrency() async throws {
     let file = file
     await withTaskGroup { group in
@@ -139,7 +139,7 @@ struct SessionFileTests {
     #expect(ids.count == 200 && Set(ids).count == 200)
   }
 
-  @Test("that is removed while somebody appends is made anew")
+  @Test("A removed file is created again by the next append")
   func removed() throws {
     try file.append(turn(0))
     try FileManager.default.removeItem(atPath: file.path)
@@ -148,11 +148,11 @@ struct SessionFileTests {
   }
 }
 
-@Suite("The store's directories")
+@Suite("Store directories")
 struct DirectoryTests {
   private let directory = TemporaryDirectory()
 
-  @Test("are made with those above them, for their owner only")
+  @Test("Directories are created with their parents, accessible only to their owner")
   func made() throws {
     try createDirectories(directory.path + "/a/b/c")
     let mode = try FileManager.default.attributesOfItem(atPath: directory.path + "/a/b/c")[.posixPermissions] as? Int
@@ -160,7 +160,7 @@ struct DirectoryTests {
     try createDirectories(directory.path + "/a/b/c")
   }
 
-  @Test("that cannot be made are an error: below a file, below a link to nothing")
+  @Test("Creating a directory below a file or a dangling link is an error")
   func impossible() throws {
     let file = directory.file("file", "")
     try FileManager.default.createSymbolicLink(
@@ -173,7 +173,7 @@ struct DirectoryTests {
 
 @Suite("Names")
 struct NameTests {
-  @Test("of users become directories without dots and slashes, each its own")
+  @Test("User names become unique directory names without dots and slashes")
   func users() throws {
     #expect(User("alice@example.com")?.directoryName == "alice%40example%2Ecom")
     #expect(User("..")?.directoryName == "%2E%2E")
@@ -186,7 +186,7 @@ struct NameTests {
   }
 
   @Test(
-    "of sessions are what the documentation allows",
+    "Session ids are valid only in the documented form",
     arguments: [
       ("a-B_9", true), ("", false), ("a.b", false), ("../x", false), (String(repeating: "a", count: 65), false),
       ("é", false),
@@ -195,7 +195,7 @@ struct NameTests {
     #expect(Identifier.isValid(name) == isValid)
   }
 
-  @Test("that are made are UUIDs of version 7, sort by time, and differ")
+  @Test("Generated ids are unique UUIDs of version 7 that sort by time")
   func identifiers() throws {
     let ids = (0..<1000).map { _ in Identifier.make() }
     #expect(Set(ids).count == 1000)
@@ -205,7 +205,7 @@ struct NameTests {
     #expect(ids.map { $0.prefix(13) } == ids.map { $0.prefix(13) }.sorted())
   }
 
-  @Test("of paths match their placeholders, never an empty one")
+  @Test("A path placeholder matches exactly one non-empty segment")
   func paths() {
     let pattern: PathPattern = "/api/streams/{id}"
     #expect(pattern.match(RequestPath("/api/streams/x", maximumSegments: 9)) == ["id": "x"])
@@ -215,7 +215,7 @@ struct NameTests {
   }
 }
 
-@Suite("Turns that the store would not take")
+@Suite("Unsaved turns")
 struct UnsavedTurnsTests {
   private let directory = TemporaryDirectory()
 
@@ -227,12 +227,12 @@ struct UnsavedTurnsTests {
     UnsavedTurns(store, directory: directory.path + "/unsaved", log: Log(level: .error, descriptor: -1))
   }
 
-  @Test("do not keep each other waiting, are stored once, and not at all when they are forgotten")
+  @Test("Unsaved turns do not delay each other, are stored once, and are not stored after they are discarded")
   func retrying() async throws {
     let store = Store(root: directory.path + "/state", pool: BlockingPool())
     let (ada, eve) = (try #require(User("ada")), try #require(User("eve")))
     let unsaved = unsaved(store)
-    // A directory where a session's file would be.
+    // A directory in the place of the session's file makes every append fail.
     let blocked = directory.path + "/state/users/ada/sessions/s1.jsonl"
     try FileManager.default.createDirectory(atPath: blocked, withIntermediateDirectories: true)
     unsaved.add(.turn(turn("a"), session: "s1"), of: ada)
@@ -245,7 +245,7 @@ struct UnsavedTurnsTests {
     #expect(try await store.turns(of: "s3", of: ada, Page()) == nil)
     #expect(try await store.turns(of: "s3", of: eve, Page())?.map(\.id) == ["d"])
 
-    // The next process has it, until it can be stored; then its file goes.
+    // The next process retains the turn until it can be stored, and then removes its file.
     unsaved.persist()
     let next = self.unsaved(store)
     next.restore()
@@ -257,7 +257,7 @@ struct UnsavedTurnsTests {
     #expect(next.retry() == 0)
     #expect(try files().isEmpty)
     #expect(try await store.turns(of: "s1", of: ada, Page())?.map(\.id) == ["a"])
-    // The first process has it still: it is there already.
+    // The first process still retains the turn, but does not store it a second time.
     #expect(unsaved.retry() == 0)
     #expect(try await store.turns(of: "s1", of: ada, Page())?.count == 1)
 
@@ -266,7 +266,7 @@ struct UnsavedTurnsTests {
     #expect(unsaved.count == 0)
   }
 
-  @Test("are the answer to their Idempotency-Key as soon as they are stored, by the next process too")
+  @Test("A turn that is stored late becomes the response to its Idempotency-Key, even after a restart")
   func keys() async throws {
     let store = Store(root: directory.path + "/state", pool: BlockingPool())
     let ada = try #require(User("ada"))
@@ -285,7 +285,7 @@ struct UnsavedTurnsTests {
         user: turn.user.content)
       unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, idempotencyLock: lock)
       #expect(unsaved.holds(key: key, of: ada) && !unsaved.holds(key: "other", of: ada))
-      // Nobody else gets the key, and giving it up does not.
+      // The key stays locked: releasing the lock has no effect while the turn is unsaved.
       await store.release(lock)
       guard case .inProgress = try await store.acquireIdempotencyKey(of: key, request: "r", by: "s2", ada) else {
         Issue.record("not running")
@@ -318,12 +318,12 @@ struct UnsavedTurnsTests {
   }
 }
 
-@Suite("Keys of JSON Web Tokens")
+@Suite("JWT keys")
 struct JWTKeysTests {
   private let secret =
     #"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#
 
-  @Test("of a set that are not understood are passed over, as long as there is one of use")
+  @Test("Unsupported keys of a set are ignored if at least one key is usable")
   func others() {
     let others =
       #"{"kty":"OKP","crv":"Ed25519","x":"x"},{"kty":"RSA","alg":"RS512","n":"x","e":"AQAB"},{"kty":"oct","k":"YQ"}"#
@@ -338,7 +338,7 @@ struct JWTKeysTests {
     #expect(!JWTKeys(parsing: Array("{\"keys\":[\(encrypting)]}".utf8)).issues.isEmpty)
   }
 
-  @Test("that are a bare secret are its bytes, whatever they are, and at least 32 of them")
+  @Test("A bare secret can contain any bytes, and must have at least 32")
   func secrets() {
     let bytes = Array(UInt8(0x80)...0x9F)
     #expect(JWTKeys(parsing: bytes).keys.count == 1)

@@ -9,7 +9,7 @@ import Upstream
 
 @testable import Sluice
 
-/// What a model says under a seed: pieces of text, as the JSON strings that it writes and as what they mean.
+/// The deltas that a model produces for a seed, each as the content of a JSON string and as the text that it encodes.
 private struct Speech {
   var pieces: [(json: String, text: String)] = []
   var text: String { pieces.map(\.text).joined() }
@@ -38,11 +38,11 @@ private struct Speech {
     case 2: return ("\\r", "\r")
     case 3: return ("\\u0000", "\0")
     case 4: return ("\u{2028}", "\u{2028}")
-    // Half of a pair. A letter behind it keeps it from becoming a pair with what follows.
+    // A lone surrogate. The letter after it prevents it from forming a pair with the next escape.
     case 5: return (escaped(UInt16.random(in: 0xD800...0xDFFF, using: &random)) + "x", "\u{FFFD}x")
     case 6: return ("\\\"data: [DONE]\\\\", "\"data: [DONE]\\")
     default:
-      // Any other scalar of Unicode, as it is or escaped.
+      // Any other Unicode scalar, literal or escaped.
       while true {
         guard let scalar = Unicode.Scalar(UInt32.random(in: 0x20...0x10FFFF, using: &random)) else { continue }
         let text = String(scalar)
@@ -53,7 +53,7 @@ private struct Speech {
   }
 }
 
-/// All that a server has, with a model that says what the last word of the message is the seed of.
+/// A server whose model produces the ``Speech`` of the seed at the end of the message.
 private final class Fixture {
   let services: Services
   let directory = TemporaryDirectory()
@@ -87,7 +87,7 @@ private final class Fixture {
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 
-  /// The body of the answer to a chat message.
+  /// Returns the body of the response to a chat message.
   func chat(_ seed: UInt64, dialect: String) async throws -> [UInt8] {
     let transport = MemoryTransport(on: reactor)
     let body = JSON.object(["message": .string("seed \(seed)"), "sessionId": .string("s\(seed)-\(dialect)")]).encoded
@@ -110,9 +110,10 @@ private final class Fixture {
   }
 }
 
-@Suite("Any stream")
+@Suite("Streams")
 struct StreamPropertyTests {
-  /// The text of a stream's deltas, joined, and how many terminal records it has.
+  /// Returns the joined text of a stream's deltas, the number of its terminal records, and whether one is the last
+  /// record.
   private func read(_ events: [ServerSentEvent], _ dialect: String) throws -> (text: String, ends: Int, isLast: Bool) {
     var text = ""
     var ends: [Int] = []
@@ -145,7 +146,7 @@ struct StreamPropertyTests {
     return values.first
   }
 
-  @Test("says the same in every dialect, to the last scalar; what is stored is what was streamed; it ends once")
+  @Test("Every dialect streams the exact text with one terminal record, and the same text is stored")
   func everyDialect() async throws {
     try await onLoop { reactor in
       let fixture = try Fixture(on: reactor)
@@ -155,7 +156,7 @@ struct StreamPropertyTests {
           let bytes = try await fixture.chat(seed, dialect: dialect)
           var parser = EventStreamParser()
           let (text, ends, isLast) = try read(try parser.events(in: bytes.span), dialect)
-          // By scalars: two texts that look the same need not be.
+          // Compares scalars, because strings that are only canonically equivalent also compare as equal.
           #expect(Array(text.unicodeScalars) == Array(expected.unicodeScalars), "seed \(seed), \(dialect)")
           #expect(ends == 1 && isLast, "seed \(seed), \(dialect): \(String(decoding: bytes, as: UTF8.self))")
           let turns = try await fixture.stored(seed, dialect: dialect)

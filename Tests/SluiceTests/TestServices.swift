@@ -4,7 +4,7 @@ import SluiceTesting
 @testable import Sluice
 
 extension Services {
-  /// All that a server has, its model at `url`, its store in `directory`, and no limit of messages. Nobody is asked who asks.
+  /// Creates services with the upstream at `url`, the store in `directory`, no message limit and no authentication.
   convenience init(asking url: String, in directory: TemporaryDirectory) {
     var configuration = Configuration(state: directory.path + "/state")
     configuration.isAuthenticationDisabled = true

@@ -4,9 +4,9 @@ import Testing
 
 @testable import Sluice
 
-@Suite("The watchdog")
+@Suite("Watchdog")
 struct WatchdogTests {
-  @Test("notices that any of its loops stands still, and that it goes on")
+  @Test("The watchdog detects that a loop is stalled, and that it has recovered")
   func standstill() async throws {
     let (one, two) = (try LoopThread(EventLoop(name: "one")), try LoopThread(EventLoop(name: "two")))
     defer {
@@ -14,7 +14,7 @@ struct WatchdogTests {
       two.stop()
     }
     let watchdog = Watchdog([one.loop, two.loop])
-    /// Whether a beat finds all loops alive, after they had time for it.
+    /// Returns whether a beat finds all loops alive, after every loop that is not blocked has had a turn.
     func isAlive() async -> Bool {
       for loop in [one.loop, two.loop] where loop !== held { await turn(loop) }
       return watchdog.beat()

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Upstream
 
-/// A body as some server sends it, and what is to come of it.
+/// A response body that an upstream can send, and the expected result.
 struct Body: Sendable, CustomTestStringConvertible {
   enum End: Sendable, Equatable {
     case complete(String, Usage? = nil)
@@ -170,10 +170,10 @@ private let bodies: [Body] = [
     text: "\n\0🎧🎧\u{FFFD}!\u{FFFD}", end: .complete("stop")),
 ]
 
-@Suite("A streamed chat completion")
+@Suite("Streamed chat completion")
 struct CompletionReaderTests {
   @Test(
-    "that ends for a reason that does not say complete has failed, whatever follows",
+    "A finish reason that does not mean completion is a failure, whatever follows",
     arguments: [
       ("error", 1), ("abort", 1), ("insufficient_system_resource", 1), ("timeout", 1), ("STOP", 1), ("stop", 200_000),
     ])
@@ -184,7 +184,7 @@ struct CompletionReaderTests {
     #expect(text == "a" && end == .fails(.failed))
   }
 
-  @Test("reports a model that reasons or calls tools as one that works")
+  @Test("Reasoning, tool calls and refusals are reported as activity")
   func activity() {
     let deltas = [
       (#"{"reasoning_content":"hm"}"#, true), (#"{"reasoning":"hm"}"#, true), (#"{"tool_calls":[{"index":0}]}"#, true),
@@ -202,7 +202,7 @@ struct CompletionReaderTests {
     }
   }
 
-  @Test("is read the same, however it is split in two", arguments: bodies)
+  @Test("A body is parsed identically at every split", arguments: bodies)
   func splits(body: Body) {
     let bytes = Array(body.bytes.utf8)
     for split in 0...bytes.count {
@@ -212,14 +212,14 @@ struct CompletionReaderTests {
     }
   }
 
-  @Test("is read the same byte by byte", arguments: bodies)
+  @Test("A body is parsed identically byte by byte", arguments: bodies)
   func bytewise(body: Body) {
     let (text, end) = read(body.bytes.utf8.map { [$0] })
     #expect(text == body.text)
     #expect(end == body.end)
   }
 
-  @Test("that is junk is read the same however it is cut, and traps nowhere", arguments: 0..<300)
+  @Test("A mutated body is parsed identically however it is split, and never traps", arguments: 0..<300)
   func junk(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let body = bodies[seed % bodies.count]

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Upstream
 
-/// Asks `upstream` and takes the whole answer.
+/// Sends a prompt to `upstream` `times` times, and returns the last complete output, or the first error.
 private func ask(
   _ upstream: ScriptedUpstream, key: String? = nil, times: Int = 1
 ) async throws -> (text: String, completion: Completion?, error: GeneratorError?) {
@@ -27,16 +27,16 @@ private func ask(
           }
         }
       } catch { return (text, nil, error) }
-      // Until the connection is free for the next.
+      // Waits until the connection can be reused for the next request.
       try await reactor.sleep(for: .milliseconds(20))
     }
     return (text, completion, nil)
   }
 }
 
-@Suite("An OpenAI-compatible upstream")
+@Suite("OpenAI-compatible upstream")
 struct OpenAITests {
-  @Test("is asked for a stream with its usage, with the key, and its answer comes whole")
+  @Test("A request has the key and asks for a stream with usage, and its output arrives completely")
   func usual() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo", " 🎧"]) }
     let result = try await ask(upstream, key: "sk-1")
@@ -51,7 +51,7 @@ struct OpenAITests {
   }
 
   @Test(
-    "that refuses is a failure, of which the log gets the kind and not the words",
+    "A refusal is a failure, and its log detail contains the error type but not the message",
     arguments: ["500 Oops", "401 No", "404 Gone"])
   func refusal(status: String) async throws {
     let upstream = try ScriptedUpstream {
@@ -63,7 +63,7 @@ struct OpenAITests {
     #expect(error.detail == "status \(status.prefix(3)), auth_error")
   }
 
-  @Test("is not asked without its key: a key that cannot be had fails the request, and the log gets the reason")
+  @Test("A key that cannot be read fails the request before it is sent, and the reason is logged")
   func noKey() async throws {
     struct Unreadable: Error {}
     let upstream = try ScriptedUpstream { $0.stream(["a"]) }
@@ -78,14 +78,14 @@ struct OpenAITests {
     #expect(upstream.connections == 0)
   }
 
-  @Test("that asks for patience says for how long")
+  @Test("A rate limit is reported with its Retry-After delay")
   func rateLimited() async throws {
     let upstream = try ScriptedUpstream { $0.respond("429 Slow", "{}", more: "Retry-After: 7\r\n") }
     let error = try #require(try await ask(upstream).error)
     #expect(error.code == .rateLimited && error.retryAfter == .seconds(7))
   }
 
-  @Test("that names a time in either form, or is overloaded, says for how long too")
+  @Test("Retry-After is read as seconds or as a date, for status 429 and 503")
   func retryAfter() async throws {
     let date = Date(timeIntervalSinceNow: 600).formatted(
       .verbatim(
@@ -103,7 +103,7 @@ struct OpenAITests {
     #expect(try await ask(upstream).error?.retryAfter == nil)
   }
 
-  @Test("that sends an informational response first is judged by the final one")
+  @Test("An informational response is ignored in favor of the final one")
   func informational() async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.send("HTTP/1.1 103 Early Hints\r\nContent-Type: text/html\r\nRetry-After: 5\r\n\r\n")
@@ -116,12 +116,12 @@ struct OpenAITests {
   }
 
   @Test(
-    "that encodes its body unasked is left before anything is unpacked",
+    "A response with an unrequested encoding is dropped before it is decoded",
     arguments: ["Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip", "Content-Encoding: br"])
   func unrequestedEncoding(field: String) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head(more: field + "\r\n")
-      // Two mebibytes of zeros in a gzip member, if it were one.
+      // Sends the header of a gzip member, without any content.
       exchange.send([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3])
       exchange.waitForClose()
     }
@@ -130,10 +130,10 @@ struct OpenAITests {
     #expect(await eventually { !upstream.closings.isEmpty })
   }
 
-  @Test("is sent a large request whole, encoded beside the loop, and once more when its kept connection is closed")
+  @Test("A large request is encoded off the loop, sent completely, and retried if a reused connection closes")
   func largeRequest() async throws {
     let upstream = try ScriptedUpstream { exchange in
-      // The first is answered and its connection kept; the second finds that connection closed.
+      // The first response leaves its connection open; the second request gets no response on it, and is retried.
       if exchange.upstreamRequests == 2 { return }
       let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
       exchange.respond("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
@@ -156,7 +156,7 @@ struct OpenAITests {
     #expect(upstream.requests.count == 5)
   }
 
-  @Test("that was abandoned while a large request was encoded is not asked")
+  @Test("A large request that is cancelled while it is encoded is not sent")
   func abandonedEarly() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["a"]) }
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
@@ -167,14 +167,14 @@ struct OpenAITests {
     #expect(upstream.connections == 0)
   }
 
-  @Test("that does not stream is a failure, and so is an error under status 200")
+  @Test("A response that is not an event stream is a failure, even with status 200")
   func notStreamed() async throws {
     let upstream = try ScriptedUpstream { $0.respond("200 OK", #"{"error":{"message":"x","type":"overloaded"}}"#) }
     let error = try #require(try await ask(upstream).error)
     #expect(error.code == .failed && error.detail?.contains("overloaded") == true, "\(error)")
   }
 
-  @Test("that ends or resets in mid-stream is truncated, after all that came before", arguments: [false, true])
+  @Test("A stream that ends early or is reset is truncated after all text that arrived", arguments: [false, true])
   func truncated(resets: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
@@ -186,7 +186,7 @@ struct OpenAITests {
     #expect(result.text == "Hel" && result.error?.code == .truncated, "\(result)")
   }
 
-  @Test("that cuts its chunked body short is truncated")
+  @Test("A chunked body that ends early is truncated")
   func cutChunks() async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -195,13 +195,13 @@ struct OpenAITests {
     #expect(try await ask(upstream).error?.code == .truncated)
   }
 
-  @Test("that closes before it answers has failed", arguments: ["", "HTTP/1.1 200 OK\r\nContent-"])
+  @Test("A connection closed before a complete head is a failure", arguments: ["", "HTTP/1.1 200 OK\r\nContent-"])
   func noHead(sent: String) async throws {
     let upstream = try ScriptedUpstream { $0.send(sent) }
     #expect(try await ask(upstream).error?.code == .failed)
   }
 
-  @Test("that closes a kept connection instead of answering has failed, after one more try on a new one")
+  @Test("A reused connection that closes without a response is a failure after one retry on a new connection")
   func keptThenClosed() async throws {
     let upstream = try ScriptedUpstream { exchange in
       if exchange.request.body.contains("refuse") { exchange.respond("500 Oops", "{}") }
@@ -220,7 +220,7 @@ struct OpenAITests {
     #expect(upstream.requests.count == 4 && upstream.connections == 2)
   }
 
-  @Test("that is not there has failed")
+  @Test("A refused connection is a failure")
   func refused() async throws {
     let generator = OpenAIGenerator(baseURL: "http://127.0.0.1:1/v1")
     let code = try await onLoop { reactor -> GeneratorError.Code? in
@@ -232,7 +232,7 @@ struct OpenAITests {
     #expect(code == .failed)
   }
 
-  @Test("that goes silent after its finish_reason has finished")
+  @Test("A stream that goes silent after its finish_reason is complete")
   func noEnd() async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
@@ -243,7 +243,7 @@ struct OpenAITests {
     #expect(result.text == "Hi" && result.completion == Completion(.stop))
   }
 
-  @Test("keeps its connection for the next question")
+  @Test("A connection is reused for the next request")
   func reuse() async throws {
     let upstream = try ScriptedUpstream { exchange in
       let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
@@ -256,7 +256,7 @@ struct OpenAITests {
   }
 
   @Test(
-    "is left at once when nobody wants its answer any more, before the first token or after", arguments: [false, true])
+    "Cancelling output closes the connection immediately, before or after the first token", arguments: [false, true])
   func cancelled(afterToken: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
       exchange.head()
@@ -277,7 +277,7 @@ struct OpenAITests {
     #expect(closedAt - cancelledAt < .milliseconds(500))
   }
 
-  @Test("is paused while the reader is slow: little waits in memory, and nothing is lost")
+  @Test("A slow reader pauses the upstream, so that little is buffered and nothing is lost")
   func backPressure() async throws {
     let piece = String(repeating: "x", count: 1000)
     let upstream = try ScriptedUpstream { $0.stream(Array(repeating: piece, count: 5000)) }
@@ -297,7 +297,7 @@ struct OpenAITests {
     #expect(most < 80_000, "\(most) bytes waited")
   }
 
-  @Test("leaves nothing behind after many questions, some of them abandoned")
+  @Test("Many requests, some of them cancelled, leave no timers or descriptors behind")
   func leaks() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["a", "b"], gap: .milliseconds(2)) }
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
@@ -309,14 +309,14 @@ struct OpenAITests {
       try await reactor.sleep(for: .milliseconds(200))
       return (reactor.pendingTimers, reactor.watchedDescriptors)
     }
-    // The wake-up of the loop, and nothing else; libcurl may keep one timer of its own.
+    // Only the loop's own wake-up descriptor is still watched; libcurl can keep one timer of its own.
     #expect(timers <= 1 && watched == 1, "\(timers) timers, \(watched) descriptors")
   }
 }
 
-@Suite("A generator's output")
+@Suite("Model output")
 struct AnswerTests {
-  @Test("keeps its order when the source goes on at once: what the reader has taken comes before what follows")
+  @Test("Deltas stay in order when the source resumes during a read")
   func order() async throws {
     let texts = try await onLoop { reactor -> [String] in
       final class Receiver: DeltaReceiver {
@@ -329,7 +329,7 @@ struct AnswerTests {
       }
       let (answer, receiver) = (ModelOutput(), Receiver())
       var held = ["2", "3"]
-      // As libcurl does: what it held back comes during the call.
+      // Delivers the withheld deltas during the call, as libcurl does.
       answer.onDrain = { for text in exchange(&held, with: []) { answer.yield(text) } }
       answer.yield(String(repeating: "1", count: 66_000))
       #expect(answer.isFull)
@@ -343,10 +343,10 @@ struct AnswerTests {
   }
 }
 
-@Suite("The echo")
+@Suite("Echo generator")
 struct EchoTests {
   @Test(
-    "answers with the last message itself, a word at a time",
+    "The echo generator returns the last message, at most one word per delta",
     arguments: ["", " ", "a", "The quick  brown\nfox ", "🎧 é"])
   func words(text: String) async throws {
     let deltas = try await onLoop { reactor -> [String] in

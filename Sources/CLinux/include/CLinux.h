@@ -1,4 +1,4 @@
-// The few things of Linux that Swift cannot say itself.
+// Linux functions and headers that Swift cannot use directly.
 #ifndef SLUICE_CLINUX_H
 #define SLUICE_CLINUX_H
 
@@ -15,35 +15,36 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-// The event loop that the calling thread runs, or NULL. It is asked through C because glibc declares
-// pthread_self() const: an optimiser may keep its value across a suspension, after which the code runs on
-// another thread. A plain thread-local behind a function call cannot be kept.
+// Returns the event loop that the calling thread runs, or NULL. It uses a C thread-local because glibc declares
+// pthread_self() const: an optimiser can reuse its value across a suspension, after which the code runs on another
+// thread. The result of this opaque call cannot be reused.
 const void *_Nullable clinux_current_loop(void);
 void clinux_set_current_loop(const void *_Nullable loop);
 
-// accept4 with SOCK_CLOEXEC; accept4 is a GNU extension that Swift's Glibc module does not export.
+// Calls accept4 with SOCK_CLOEXEC. accept4 is a GNU extension that Swift's Glibc module does not export.
 int clinux_accept(int listener);
 
-// Locks one byte of a file for this open file, which loses it when it is closed (F_OFD_SETLK, fcntl(2)). 0, or -1 with
-// EAGAIN when another has it.
+// Locks one byte of a file for this open file description, until it is closed (F_OFD_SETLK, fcntl(2)). Returns 0, or -1
+// with EAGAIN when another open file description holds the lock.
 int clinux_lock_byte(int file, off_t index);
 
-// A file in memory without a name (memfd_create(2)), closed on exec. -1 with errno when there is no descriptor for it.
+// Creates an anonymous in-memory file, closed on exec (memfd_create(2)). Returns -1 with errno when no descriptor is
+// available.
 int clinux_memory_file(void);
 
-// A pipe whose ends do not block and are closed on exec (pipe2(2)). -1 with errno when there is none.
+// Creates a pipe whose ends are non-blocking and closed on exec (pipe2(2)). Returns -1 with errno on failure.
 int clinux_pipe(int *_Nonnull ends);
 
-// Writes the number of each signal that arrives, a byte each, to a non-blocking descriptor, whichever thread it interrupts
-// (sigaction(2)), until clinux_unwatch_signals(). Bit N of `signals` stands for signal N. A slot, or -1 with EAGAIN when
-// there are as many watchers as there can be.
+// Writes the number of each signal that arrives on any thread, as one byte, to a non-blocking descriptor
+// (sigaction(2)), until clinux_unwatch_signals(). Bit N of `signals` stands for signal N. Returns a slot, or -1 with
+// EAGAIN when all CLINUX_SIGNAL_WATCHERS slots are in use.
 #define CLINUX_SIGNAL_WATCHERS 16
 int clinux_watch_signals(int file, uint64_t signals);
 
-// Undoes it. After the last watcher of a signal, what was installed before is there again.
+// Stops a watch. Restores the previous action of each signal that has no other watcher.
 void clinux_unwatch_signals(int slot);
 
-// Names the calling thread, as `top -H` shows it; what is over 15 bytes is cut off (pthread_setname_np(3)).
+// Names the calling thread, as displayed by `top -H`. Truncates the name to 15 bytes (pthread_setname_np(3)).
 void clinux_name_thread(const char *_Nonnull name);
 
 #endif

@@ -1,5 +1,5 @@
-// The two things of simdjson that Sluice needs: what a chat.completion.chunk of an OpenAI-compatible API says, and
-// any JSON text, read strictly.
+// The two functions that Sluice needs from simdjson: reading a chat.completion.chunk of an OpenAI-compatible API, and
+// parsing any JSON array or object strictly.
 #ifndef SLUICE_CSIMDJSON_H
 #define SLUICE_CSIMDJSON_H
 
@@ -11,24 +11,25 @@
 extern "C" {
 #endif
 
-// UTF-8 text, not terminated, good until the next call with the same parser. `bytes` is NULL when there is none.
+// UTF-8 text without a terminating NUL, valid until the next call with the same parser. `bytes` is NULL if there is no
+// text.
 typedef struct {
   const uint8_t *_Nullable bytes;
   size_t count;
 } csimdjson_text;
 
 typedef struct {
-  // delta.content of the choice with the index 0, or message.content of a response that was not streamed.
+  // delta.content of the choice with index 0, or message.content of a non-streaming response.
   csimdjson_text content;
-  // finish_reason of that choice; an empty one counts as none.
+  // finish_reason of that choice. An empty string is treated as absent.
   csimdjson_text finish_reason;
-  // error.type, or error.code where there is no type and it is a string.
+  // error.type, or error.code if it is a string and there is no error.type.
   csimdjson_text error_kind;
-  // Whether it reports an error, of its own or of that choice, or is not a chunk at all.
+  // Whether the object reports an error, in itself or in any choice, or is not a chunk.
   bool has_error;
-  // Whether the delta has anything besides text, such as reasoning or tool calls: the model works.
+  // Whether the delta contains output other than text, such as reasoning or tool calls: the model is working.
   bool is_active;
-  // Whether there is a choice at all, whatever its index.
+  // Whether there is at least one choice, with any index.
   bool has_choice;
   bool has_usage;
   int64_t prompt_tokens;
@@ -36,14 +37,14 @@ typedef struct {
   int64_t total_tokens;
 } csimdjson_chunk;
 
-// Buffers that are used again for every chunk. One for each thread: it is not thread-safe.
+// Buffers that are reused for every text. A parser is not thread-safe: use one per thread.
 typedef struct csimdjson_parser csimdjson_parser;
 
 csimdjson_parser *_Nullable csimdjson_parser_new(void);
 void csimdjson_parser_free(csimdjson_parser *_Nonnull parser);
 
-// Reads one JSON text. False when it is not a JSON object, or not UTF-8, or when its content cannot be read. Other fields
-// of another type than expected are passed over.
+// Reads one chunk. Returns false if the text is not a JSON object or not valid UTF-8, or if its content cannot be read.
+// Ignores other fields that have an unexpected type.
 bool csimdjson_read_chunk(csimdjson_parser *_Nonnull parser, const uint8_t *_Nonnull bytes, size_t count,
                           csimdjson_chunk *_Nonnull chunk);
 
@@ -51,13 +52,13 @@ typedef enum {
   CSIMDJSON_NULL,
   CSIMDJSON_TRUE,
   CSIMDJSON_FALSE,
-  // Its text is as it was written.
+  // The text is the number as written in the source.
   CSIMDJSON_NUMBER,
-  // Its text is unescaped. In an object every second value is one: the name of a member.
+  // The text is unescaped. In an object, each member is a string, its name, followed by its value.
   CSIMDJSON_STRING,
   CSIMDJSON_ARRAY,
   CSIMDJSON_OBJECT,
-  // Of the innermost array or object.
+  // The end of the innermost array or object.
   CSIMDJSON_END,
 } csimdjson_kind;
 
@@ -66,8 +67,8 @@ typedef struct {
   csimdjson_text text;
 } csimdjson_token;
 
-// Reads one JSON text (RFC 8259), an array or an object, into its tokens in order. They are good until the next call
-// with the same parser. False when it is anything else, not UTF-8, or nested more than `depth` deep.
+// Reads one JSON array or object (RFC 8259) into its tokens, in order. They are valid until the next call with the same
+// parser. Returns false if the text is anything else, not valid UTF-8, or nested more than `depth` levels deep.
 bool csimdjson_read(csimdjson_parser *_Nonnull parser, const uint8_t *_Nonnull bytes, size_t count, size_t depth,
                     const csimdjson_token *_Nullable *_Nonnull tokens, size_t *_Nonnull token_count);
 

@@ -1,8 +1,8 @@
 import EventLoop
 import Glibc
 
-/// One request of a web server that starts a program for each (RFC 3875): variables in the environment, the body on
-/// standard input, the answer on standard output. The twin of a FastCGI connection.
+/// The CGI counterpart of a FastCGI connection (RFC 3875): one request of a web server that starts one process per
+/// request. Variables come from the environment, the body from standard input; the response goes to standard output.
 package final class CGIExchange: ResponseTransport {
   private let reactor: Reactor
   private let gate = OutputGate(STDOUT_FILENO, budget: 0)
@@ -15,18 +15,19 @@ package final class CGIExchange: ResponseTransport {
   /// Whether this process was started as a CGI program (RFC 3875, 4.1.4).
   package static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
 
-  /// - Parameter onEnd: called when the answer is over.
+  /// - Parameter onEnd: called when the response is finished or aborted.
   package init(on reactor: Reactor, onEnd: @escaping () -> Void) {
     self.reactor = reactor
     self.onEnd = onEnd
-    // The reading end of a pipe that goes shows as an error on the writing end. A regular file cannot be watched,
-    // and has nobody who could go.
+    // Closing the read end of a pipe raises an error event on the write end. A regular file cannot be watched and has
+    // no peer that could close it.
     watch = try? reactor.watch(STDOUT_FILENO, for: .edgeTriggered) { [unowned self] in handleReadiness($0) }
   }
 
-  /// Reads the request of this process. Blocks until the web server has sent all of it.
+  /// Reads the request of this process. Blocks until the web server has sent the complete body.
   ///
-  /// - Returns: nil when standard input ends before `CONTENT_LENGTH` bytes.
+  /// - Returns: nil if standard input ends before `CONTENT_LENGTH` bytes. A body over `maximumBodyBytes` is not read;
+  ///   see ``Request/isBodyTooLarge``.
   package static func readRequest(environment: [String: String], maximumBodyBytes: Int) -> Request? {
     var parameters = Parameters()
     for (name, value) in environment { parameters[name] = value }
@@ -54,7 +55,7 @@ package final class CGIExchange: ResponseTransport {
     writable.wake()
   }
 
-  /// What a pipe that polls writable takes without blocking (PIPE_BUF, pipe(7)).
+  /// The number of bytes that a pipe accepts without blocking once it polls writable (PIPE_BUF, pipe(7)).
   package var maximumWriteBytes: Int { 4096 }
 
   package func isWritable(_ bytes: Int) -> Bool { gate.permits(bytes) }
@@ -80,7 +81,7 @@ package final class CGIExchange: ResponseTransport {
 
   package func finish() { end() }
 
-  /// A CGI program has no way to break its answer off but its end.
+  /// Ends the exchange like ``finish()``: CGI has no other way to mark a response as aborted.
   package func abort() { end() }
 
   private func end() {

@@ -3,18 +3,17 @@ import CFastCGI
 import EventLoop
 import Glibc
 
-/// What a program does with a request, on the loop that received it. It must not block: it starts a task.
+/// A callback that responds to a request, on the loop that received it. It must not block, so it starts a task.
 package typealias Responder = (Request, consuming ResponseWriter) -> Void
 
-/// One accepted connection of the web server's: it takes a request off the socket, has it answered, and waits for the
-/// next.
+/// An accepted connection from the web server: reads a request, passes it to the responder, and waits for the next one.
 ///
-/// An idle connection costs its descriptor and this object, no thread. Belongs to its loop.
+/// An idle connection uses its descriptor and this object, but no thread. Belongs to its loop.
 final class Connection: ResponseTransport {
   private enum State {
-    /// Nothing of a request has come.
+    /// No byte of a request has been received.
     case waiting
-    /// A part of one has.
+    /// A request has been received in part.
     case receiving
     case serving
     /// The response was sent before the request was read. The rest is discarded: closing with unread data would reset
@@ -38,21 +37,23 @@ final class Connection: ResponseTransport {
       if !state.isActive, oldValue.isActive { server.limits.activity.end() }
     }
   }
-  /// Whether it has carried a request before.
+  /// Whether the connection has carried a request before.
   private var isReused = false
   private var records: RequestRecords
-  /// Bytes that came with a request and follow it.
+  /// Bytes that were received with a request but follow it.
   private var surplus: [UInt8] = []
   private var request = FastCGIRequest()
-  /// The units of ``ServerLimits/descriptors`` that it holds: one for itself, one for what its request connects to.
+  /// The acquired units of ``ServerLimits/descriptors``: one for the connection, one for the request's upstream
+  /// connection.
   private var heldDescriptors = ConnectionServer.descriptorsPerConnection
   private(set) var isPeerClosed = false
   var onPeerClosed: (() -> Void)?
 
   private static let quiet: Readiness = .readable | .peerClosed | .edgeTriggered
-  /// How long a connection may be silent before the descriptor that its request would need is left to others.
+  /// The maximum silence before the connection releases the descriptor reserved for its request.
   private static let reservationTime: Duration = .seconds(1)
-  /// Reads without a break: a peer that sends without end must not keep the loop from its streams.
+  /// The maximum number of consecutive reads, so that a peer that never stops sending does not starve the loop's
+  /// streams.
   private static let maximumReads = 16
 
   init(_ descriptor: consuming Descriptor, server: ConnectionServer) {
@@ -63,7 +64,7 @@ final class Connection: ResponseTransport {
     self.records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
   }
 
-  /// Begins to wait. Closes at once when epoll will not take the descriptor.
+  /// Starts watching for requests. Closes at once if epoll rejects the descriptor.
   func open() {
     startDeadline()
     do {
@@ -88,7 +89,7 @@ final class Connection: ResponseTransport {
     }
   }
 
-  /// Takes what has come off the socket, and serves the request as soon as it is complete.
+  /// Reads the available bytes, and serves the request as soon as it is complete.
   private func receive() {
     if !surplus.isEmpty {
       let bytes = exchange(&surplus, with: [])
@@ -133,7 +134,7 @@ final class Connection: ResponseTransport {
       read, ResponseWriter(self, isHeadRequest: read.method == "HEAD", writeTimeout: server.limits.writeTimeout))
   }
 
-  /// Calls `body` in a later turn of the loop, unless the connection is closed before.
+  /// Calls `body` in a later turn of the loop, unless the connection has been closed by then.
   private func continueSoon(_ body: @escaping () -> Void) {
     _ = reactor.schedule(after: .zero) { [weak self] in
       if let self, state != .closed { body() }
@@ -143,7 +144,8 @@ final class Connection: ResponseTransport {
   private func startDeadline() {
     if deadline?.isPending == true { return }
     let patience = server.limits.requestTimeout
-    // In two parts: what is silent for long leaves the second descriptor to those that are not.
+    // Two timers: a connection that stays silent first releases its second descriptor for use by others, and is closed
+    // later.
     let first = min(patience, Self.reservationTime)
     deadline = reactor.schedule(after: first) { [unowned self] in
       releaseDescriptors(keeping: 1)
@@ -151,7 +153,8 @@ final class Connection: ResponseTransport {
     }
   }
 
-  /// Acquires the second descriptor again, which was left to others while nothing came.
+  /// Reacquires the second descriptor, which is released while the connection is silent. Returns false if none is
+  /// available.
   private func acquireDescriptor() -> Bool {
     if heldDescriptors == ConnectionServer.descriptorsPerConnection { return true }
     if !server.limits.descriptors.acquire(1) {
@@ -168,7 +171,7 @@ final class Connection: ResponseTransport {
     heldDescriptors = count
   }
 
-  // MARK: Answering
+  // MARK: Responding
 
   var maximumWriteBytes: Int { FastCGIRequest.maximumWriteBytes }
 
@@ -194,7 +197,7 @@ final class Connection: ResponseTransport {
     request = FastCGIRequest()
     state = .waiting
     releaseDescriptors(keeping: 1)
-    // The next request may have come while this one was answered: its edge is past.
+    // The next request may have arrived during this one; its edge-triggered event has already been consumed.
     receive()
   }
 
@@ -217,14 +220,14 @@ final class Connection: ResponseTransport {
   func abort() {
     onPeerClosed = nil
     if !isPeerClosed, state == .serving {
-      // Not a record: nginx gives its client a broken response for it, where a plain close would look complete.
+      // Not a valid record, so nginx reports a broken response; after a plain close it would report success.
       var zeros: UInt64 = 0
       _ = unsafe send(descriptor.number, &zeros, 8, CInt(MSG_DONTWAIT | MSG_NOSIGNAL))
     }
     close()
   }
 
-  // MARK: Ending
+  // MARK: Closing
 
   private func handlePeerClosed() {
     guard !isPeerClosed else { return }
@@ -238,11 +241,11 @@ final class Connection: ResponseTransport {
     }
   }
 
-  /// Whether it is kept and nothing has come on it.
+  /// Whether the connection is reused and no byte of its next request has been received.
   var isIdle: Bool { state == .waiting && isReused && surplus.isEmpty && !server.hasBytes(descriptor.number) }
 
-  /// Ends a connection that was kept and on which nothing has come. A fresh one has a request on its way, and one
-  /// that is being served ends with its answer.
+  /// Closes the connection if it is idle. A new connection still serves its first request, which is in flight; an
+  /// active one closes after its response.
   func drain() {
     if isIdle { close() }
   }
@@ -254,7 +257,7 @@ final class Connection: ResponseTransport {
     watch?.cancel()
     request.release()
     releaseDescriptors(keeping: 0)
-    // The descriptor closes with the last reference: that of the server, or of a task that still runs.
+    // The descriptor closes with the last reference, which the server or a running task holds.
     server.forget(self)
   }
 }

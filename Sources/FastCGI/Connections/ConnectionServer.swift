@@ -2,25 +2,25 @@ import EventLoop
 import Glibc
 import Synchronization
 
-/// What a server allows its peers.
+/// The limits that a server imposes on its peers.
 package struct ServerLimits: Sendable {
-  /// Bytes of a request's body. A longer one is not read; ``Request/isBodyTooLarge`` says so.
+  /// The maximum size of a request body in bytes. A longer body is not read, and ``Request/isBodyTooLarge`` is set.
   package var maximumBodyBytes = 1 << 20
-  /// How long a request may take to become whole.
+  /// The time limit for receiving a complete request.
   package var requestTimeout: Duration = .seconds(10)
-  /// Counts the requests that are being read or answered, over all servers that share it.
+  /// The counter of active requests, for all servers that share it.
   package var activity = RequestActivity()
-  /// The descriptors that the connections of all servers that share it may use.
+  /// The descriptor budget for the connections of all servers that share it.
   package var descriptors = DescriptorBudget()
-  /// How long a peer may take nothing of an answer.
+  /// The maximum time without the peer reading any of a response.
   package var writeTimeout: Duration = .seconds(60)
-  /// Told of trouble that is survived, such as running out of descriptors. Called on a loop's thread.
+  /// Called for errors that the server survives, such as running out of descriptors. Called on a loop's thread.
   package var onError: @Sendable (SystemError) -> Void = { _ in }
 
   package init() {}
 }
 
-/// How many requests are being read or answered. Use it on any thread.
+/// The number of requests that are being received or responded to. Can be used on any thread.
 package final class RequestActivity: Sendable {
   private let requests = Atomic(0)
 
@@ -36,44 +36,45 @@ package final class RequestActivity: Sendable {
 package final class ConnectionServer {
   let reactor: Reactor
   let limits: ServerLimits
-  /// Where received bytes go first. One for all connections: nothing of it is used in a later turn.
+  /// The receive buffer. Shared by all connections, because its content is never used in a later turn of the loop.
   private var received = [UInt8](repeating: 0, count: 64 * 1024)
-  /// Where libfcgi reads requests from. One for all connections, which use it one after the other.
+  /// The file that libfcgi reads requests from. Shared by all connections, which use it one after the other.
   private var memory: MemoryFile?
 
   let responder: Responder
   private var connections: [ObjectIdentifier: Connection] = [:]
   private(set) var isDraining = false
 
-  /// The units of ``ServerLimits/descriptors`` that a new connection holds: for itself, and for what its request
-  /// connects to.
+  /// The units of ``ServerLimits/descriptors`` that a new connection holds: one for itself, one for its request's
+  /// upstream connection.
   package static let descriptorsPerConnection = 2
 
-  /// - Parameter responder: called for every request, on this loop.
+  /// - Parameter responder: called for each request, on this loop.
   package init(reactor: Reactor, limits: ServerLimits, responder: @escaping Responder) {
     self.reactor = reactor
     self.limits = limits
     self.responder = responder
   }
 
-  /// Prepares libfcgi. Call it once, after ``Signals/block(_:)`` and before the first server: it installs handlers.
+  /// Initializes libfcgi. Call it once, after ``Signals/block(_:)`` and before the first server is created, because it
+  /// installs signal handlers.
   package static func initializeLibrary() { FastCGIRequest.initializeLibrary() }
 
-  /// How many connections are open.
+  /// The number of open connections.
   package var openConnections: Int { connections.count }
 
-  /// Serves an accepted connection from here on, and closes it in the end.
+  /// Serves an accepted connection until it closes.
   ///
-  /// The caller has acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
+  /// The caller must have acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
   package func serve(_ descriptor: consuming Descriptor) {
-    // The belt to the braces of OutputGate: a write that blocked after all would end.
+    // Safety net behind OutputGate: a write that blocks after all times out.
     var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(
       descriptor.number, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-    // Room for OutputGate's budget, whatever the system's defaults are; the kernel doubles the figure.
+    // Room for OutputGate's budget, regardless of the system's defaults. The kernel doubles this value.
     var size: CInt = 128 * 1024
     unsafe setsockopt(descriptor.number, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
-    // No waiting for more to send. On a socket that is not TCP this fails, and does not matter.
+    // Disables Nagle's algorithm; fails harmlessly on a socket that is not TCP.
     var yes: CInt = 1
     unsafe setsockopt(
       descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
@@ -82,7 +83,7 @@ package final class ConnectionServer {
     connection.open()
   }
 
-  /// Takes no further request on any connection. Idle ones are closed, the others after their answer.
+  /// Stops accepting requests on all connections. Idle connections close now, the others after their response.
   package func drain() {
     isDraining = true
     for connection in connections.values { connection.drain() }
@@ -90,9 +91,9 @@ package final class ConnectionServer {
 
   func forget(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
 
-  /// Takes up to 64 KiB off a socket, without waiting (recv(2)), and calls `body` with what came.
+  /// Reads up to 64 KiB from a socket without blocking (recv(2)), and calls `body` with the bytes.
   ///
-  /// - Returns: what recv(2) returned.
+  /// - Returns: the result of recv(2).
   func receive(from number: CInt, _ body: (borrowing Span<UInt8>) -> Void) -> Int {
     let count = unsafe recv(number, &received, received.count, CInt(MSG_DONTWAIT))
     if count > 0 {
@@ -102,7 +103,8 @@ package final class ConnectionServer {
     return count
   }
 
-  /// Whether the next record on a socket, of which `start` has been taken already, is ABORT_REQUEST. Takes nothing.
+  /// Returns whether the next record on a socket, of which `start` has already been read, is ABORT_REQUEST. Consumes no
+  /// bytes.
   func isAbortNext(_ number: CInt, after start: [UInt8]) -> Bool {
     var bytes: [UInt8] = [0, 0]
     let count = unsafe recv(number, &bytes, bytes.count, CInt(MSG_PEEK | MSG_DONTWAIT))
@@ -110,20 +112,20 @@ package final class ConnectionServer {
     return RequestRecords.isAbort(header.span)
   }
 
-  /// Closes kept connections on which nothing has come: others need their descriptors more.
+  /// Closes idle connections, to make their descriptors available.
   ///
-  /// - Parameter count: how many, at most.
+  /// - Parameter count: the maximum number of connections to close.
   package func closeIdle(_ count: Int) {
     for connection in connections.values.filter(\.isIdle).prefix(count) { connection.drain() }
   }
 
-  /// Whether something has come on a socket, its end included. Takes nothing.
+  /// Returns whether a socket has bytes to read. Consumes none.
   func hasBytes(_ number: CInt) -> Bool {
     var byte: UInt8 = 0
     return unsafe recv(number, &byte, 1, CInt(MSG_PEEK | MSG_DONTWAIT)) > 0
   }
 
-  /// Calls `body` with a descriptor from which `bytes` are read, and which `body` closes.
+  /// Calls `body` with a descriptor that reads `bytes`. `body` must close it.
   func reading<Result>(_ bytes: [UInt8], _ body: (CInt) -> Result) throws(SystemError) -> Result {
     if memory == nil { memory = try MemoryFile() }
     guard let memory else { throw SystemError("memfd_create", code: ENOMEM) }

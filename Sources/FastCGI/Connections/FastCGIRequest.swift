@@ -2,30 +2,31 @@ import CFastCGI
 import EventLoop
 import Glibc
 
-/// libfcgi's state of one request, and all that is done with it: everything of the library is behind this type.
+/// The libfcgi state of one request. All use of the library is encapsulated in this type.
 ///
-/// Belongs to its loop. libfcgi reads from memory, so it waits for no peer, and never owns the connection's descriptor:
-/// it writes to a borrowed number that is taken from it before it frees anything.
+/// Belongs to its loop. libfcgi reads from memory, so it never waits for a peer. It never owns the connection's
+/// descriptor: it writes to a borrowed number, which is reset before libfcgi frees anything.
 @safe
 final class FastCGIRequest {
-  /// The most payload bytes of one record of libfcgi's output buffer, which is 8,192 bytes with its header.
+  /// The maximum payload of one record: libfcgi's output buffer has 8,192 bytes, including the record header.
   static let maximumWriteBytes = 8184
 
-  /// FCGI_RESPONDER (specification 5.1); libfcgi's public header does not have it.
+  /// FCGI_RESPONDER (specification 5.1), which libfcgi's public header does not define.
   private static let responderRole = 1
 
   private let raw: UnsafeMutablePointer<FCGX_Request>
-  /// What of the system's, not of the peer's, kept it from reading.
+  /// The system error that prevented reading the request. Nil if the peer's request is invalid.
   private(set) var failure: SystemError?
   /// Whether libfcgi holds buffers and streams for this request.
   private var isOpen = false
-  /// Whether the peer has sent, or still sends, a body that was not read.
+  /// Whether the peer has sent, or is still sending, a body that is not read.
   private(set) var hasUnreadBody = false
 
-  /// Call it before the first request, as often as there are servers. It installs handlers for signals that nobody handles.
+  /// Initializes libfcgi. Must be called before the first request; can be called repeatedly. Installs handlers for
+  /// signals that have none.
   static func initializeLibrary() { library }
 
-  /// FCGX_Init is not thread-safe; the initializer of a constant runs once.
+  /// FCGX_Init is not thread-safe; the initializer of a static constant runs once.
   private static let library: Void = { FCGX_Init() }()
 
   init() {
@@ -33,12 +34,13 @@ final class FastCGIRequest {
     unsafe FCGX_InitRequest(raw, -1, 0)
   }
 
-  /// Whether the web server wants to send another request on this connection.
+  /// Whether the web server requests that the connection remain open for another request (FCGI_KEEP_CONN).
   var keepsConnection: Bool { unsafe raw.pointee.keepConnection != 0 }
 
-  /// Reads the request that `records` are. Its response goes to `connection`.
+  /// Parses the request in `records`. Its response is written to `connection`.
   ///
-  /// - Returns: nil when what came was not a valid request. Nothing was answered then.
+  /// - Returns: nil if the request is invalid or ``failure`` is set. Nothing has been written to `connection` in that
+  ///   case.
   func read(
     _ records: RequestRecords, through server: ConnectionServer, respondingTo connection: CInt
   ) -> Request? {
@@ -57,7 +59,7 @@ final class FastCGIRequest {
       records.status == .bodyTooLarge || announced.map { $0 > server.limits.maximumBodyBytes } ?? false
     if request.isBodyTooLarge {
       request.body = []
-      // What is left of an unread body would be taken for the next request.
+      // The rest of an unread body would be parsed as the next request.
       hasUnreadBody = true
       unsafe raw.pointee.keepConnection = 0
     } else if let announced, announced != request.body.count {
@@ -66,21 +68,21 @@ final class FastCGIRequest {
     return request
   }
 
-  /// Reads BEGIN_REQUEST and PARAMS, and closes `descriptor`.
+  /// Parses BEGIN_REQUEST and PARAMS, and closes `descriptor`.
   private func readHead(from descriptor: CInt) -> Parameters? {
     unsafe raw.pointee.ipcFd = descriptor
-    // Makes it read from `ipcFd` instead of accepting a connection,
+    // Makes FCGX_Accept_r read from `ipcFd` instead of accepting a connection.
     unsafe raw.pointee.keepConnection = 1
-    // and, should it fail, not wait two seconds for the peer to close.
+    // Keeps a failing FCGX_Accept_r from waiting two seconds for the peer to close.
     unsafe FCGX_Detach(raw)
-    // When it fails it has closed the descriptor.
+    // FCGX_Accept_r closes the descriptor if it fails.
     guard unsafe FCGX_Accept_r(raw) == 0 else { return nil }
     isOpen = true
     defer {
       close(descriptor)
       unsafe FCGX_FreeStream(&raw.pointee.in)
     }
-    // PARAMS that end half-way are returned as a request: only the stream's error tells.
+    // libfcgi accepts truncated PARAMS as a request; only the stream's error reveals them.
     guard unsafe FCGX_GetError(raw.pointee.in) == 0, unsafe raw.pointee.role == CInt(Self.responderRole) else {
       return nil
     }
@@ -91,7 +93,7 @@ final class FastCGIRequest {
     var parameters = Parameters()
     var next = unsafe raw.pointee.envp
     while let entry = unsafe next?.pointee {
-      // Safe: `envp` is a NULL-terminated array of NUL-terminated strings, and this is the only user of it.
+      // Safe: `envp` is a NULL-terminated array of NUL-terminated strings, and only this function uses it.
       let bytes = unsafe UnsafeRawBufferPointer(start: entry, count: strlen(entry)).bindMemory(to: UInt8.self)
       unsafe parameters.add(bytes.span)
       unsafe next = next?.successor()
@@ -99,7 +101,8 @@ final class FastCGIRequest {
     return parameters
   }
 
-  /// Sends one STDOUT record of up to ``maximumWriteBytes``. Blocks unless the descriptor is writable.
+  /// Sends one STDOUT record of up to ``maximumWriteBytes``. Blocks unless the descriptor is writable. Returns false on
+  /// failure.
   func write(_ bytes: borrowing Span<UInt8>) -> Bool {
     precondition(bytes.count <= Self.maximumWriteBytes)
     guard isOpen, bytes.count > 0 else { return isOpen }
@@ -110,7 +113,7 @@ final class FastCGIRequest {
     }
   }
 
-  /// Sends the end of the output and END_REQUEST, 24 bytes. False when the peer has gone.
+  /// Sends the end of the output and END_REQUEST, 24 bytes. Returns false if the peer has closed the connection.
   func finish() -> Bool {
     guard isOpen else { return false }
     let isComplete = unsafe FCGX_FClose(raw.pointee.err) == 0 && FCGX_FClose(raw.pointee.out) == 0
@@ -118,7 +121,7 @@ final class FastCGIRequest {
     return isComplete
   }
 
-  /// Frees what libfcgi holds. The descriptor stays open: it is not libfcgi's.
+  /// Frees libfcgi's buffers and streams. The descriptor stays open, because libfcgi does not own it.
   func release() {
     guard isOpen else { return }
     isOpen = false

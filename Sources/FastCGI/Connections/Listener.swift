@@ -1,7 +1,7 @@
 import EventLoop
 import Glibc
 
-/// Accepts connections on a listening socket and hands them on. Belongs to its loop; owns the socket.
+/// A listening socket whose accepted connections are passed to a callback. Belongs to its loop; owns the socket.
 package final class Listener {
   private let descriptor: Descriptor
   private let reactor: Reactor
@@ -11,14 +11,14 @@ package final class Listener {
   private let onAccept: (consuming Descriptor) -> Void
   private var watch: Watch?
   private var pauseTimer: Timer?
-  /// Whether the present shortage of descriptors has been reported.
+  /// Whether the current shortage of descriptors has been reported.
   private var hasReportedShortage = false
 
   /// - Parameters:
-  ///   - budget: where ``ConnectionServer/descriptorsPerConnection`` units are acquired for each connection. Without
-  ///     them connections wait in the socket's queue.
-  ///   - onShortage: called on this loop when there are no units: to have idle connections closed.
-  ///   - onError: told when a connection could not be onAccept. The listener goes on.
+  ///   - budget: the budget from which ``ConnectionServer/descriptorsPerConnection`` units are acquired for each
+  ///     connection. While none are available, connections wait in the socket's queue.
+  ///   - onShortage: called on this loop when no units are available, to have idle connections closed.
+  ///   - onError: called when a connection cannot be accepted. The listener continues.
   ///   - onAccept: called on this loop with each connection.
   package init(
     _ descriptor: consuming Descriptor, on reactor: Reactor, budget: DescriptorBudget = DescriptorBudget(),
@@ -26,7 +26,7 @@ package final class Listener {
     onError: @escaping @Sendable (SystemError) -> Void,
     onAccept: @escaping (consuming Descriptor) -> Void
   ) throws(SystemError) {
-    // Several processes may accept from one socket: whoever comes too late must not block.
+    // Other processes may share the socket, so accept must not block when one of them is faster.
     _ = fcntl(descriptor.number, F_SETFL, fcntl(descriptor.number, F_GETFL) | O_NONBLOCK)
     self.descriptor = descriptor
     self.reactor = reactor
@@ -37,8 +37,8 @@ package final class Listener {
     try listen()
   }
 
-  /// Accepts nothing further. The socket stays open until the listener goes, so its queue is not lost to another
-  /// process that listens on it.
+  /// Stops accepting. The socket stays open until the listener is deallocated, so that queued connections remain
+  /// available to other processes that share it.
   package func stop() {
     watch?.cancel()
     pauseTimer?.cancel()
@@ -51,7 +51,7 @@ package final class Listener {
   }
 
   private func acceptReady() {
-    // A bound, so that a flood of connections does not keep the loop from its streams.
+    // Bounded, so that a flood of connections does not starve the loop's streams.
     for _ in 0..<64 {
       guard budget.acquire(ConnectionServer.descriptorsPerConnection) else { return waitForDescriptors() }
       let number = descriptor.accept()
@@ -63,7 +63,7 @@ package final class Listener {
       budget.release(ConnectionServer.descriptorsPerConnection)
       switch code {
       case EAGAIN:
-        // Nothing waits any more: the shortage is over.
+        // The queue is empty, so the shortage has ended.
         hasReportedShortage = false
         return
       case EINTR, ECONNABORTED: continue
@@ -81,7 +81,7 @@ package final class Listener {
     pause(for: .milliseconds(20))
   }
 
-  /// Without descriptors or memory the socket stays readable: trying again at once would burn the processor.
+  /// Pauses accepting. Without descriptors or memory the socket stays readable, so an immediate retry would busy-loop.
   private func pause(for time: Duration) {
     watch?.cancel()
     pauseTimer = reactor.schedule(after: time) { [unowned self] in

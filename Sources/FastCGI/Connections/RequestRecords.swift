@@ -1,21 +1,21 @@
-/// The records of one request on their way from the web server (FastCGI specification 3.3 and 5): a value that is fed
-/// bytes in pieces of any size and keeps what PARAMS and STDIN contain.
+/// An incremental parser for the records of one request (FastCGI specification 3.3 and 5). It is a value that accepts
+/// input of any size and buffers the contents of PARAMS and STDIN.
 ///
-/// It accepts what a web server sends to a responder and nothing else: BEGIN_REQUEST, PARAMS up to an empty record,
-/// STDIN up to an empty record, all of one request id. Padding is dropped. Management records are refused: libfcgi
-/// writes its answer to GET_VALUES into a buffer that is too small for some questions.
+/// It accepts only the records that a web server sends to a responder: BEGIN_REQUEST, PARAMS up to an empty record,
+/// STDIN up to an empty record, all with the same request id. Padding is discarded. Management records are rejected,
+/// because some GET_VALUES requests would overflow the buffer that libfcgi uses for its response.
 struct RequestRecords {
   enum Status: Equatable {
     case incomplete
-    /// All records have come, their padding included.
+    /// All records have been received, including their padding.
     case complete
     /// STDIN is longer than allowed; the rest of it has not been read.
     case bodyTooLarge
-    /// PARAMS are longer, or more, than allowed.
+    /// PARAMS exceed the limit on their size or their number.
     case parametersTooLarge
-    /// ABORT_REQUEST (specification 5.4), which some web servers send instead of closing.
+    /// ABORT_REQUEST (specification 5.4) was received; some web servers send it instead of closing.
     case aborted
-    /// Anything else that is no request.
+    /// The input is not a valid request.
     case malformed
   }
 
@@ -31,21 +31,21 @@ struct RequestRecords {
   }
 
   private(set) var status = Status.incomplete
-  /// The name-value pairs of PARAMS (specification 3.4), joined.
+  /// The concatenated name-value pairs of PARAMS (specification 3.4).
   private(set) var parameters: [UInt8] = []
-  /// The content of STDIN, joined.
+  /// The concatenated content of STDIN.
   private(set) var body: [UInt8] = []
 
   private let maximumParameterBytes: Int
   private let maximumBodyBytes: Int
   private var stage = Stage.begin
-  /// The header of BEGIN_REQUEST and its body: what libfcgi is given again.
+  /// The header and the body of BEGIN_REQUEST, which are passed on to libfcgi.
   private var begin: [UInt8] = []
-  /// The part of the present record's header that has come.
+  /// The bytes of the current record's header that have been received.
   private var header: [UInt8] = []
   private var contentLeft = 0
   private var paddingLeft = 0
-  /// Whether the present record ends its stream.
+  /// Whether the current record ends its stream.
   private var isLastOfStage = false
 
   private static let headerBytes = 8
@@ -55,14 +55,14 @@ struct RequestRecords {
     self.maximumBodyBytes = maximumBodyBytes
   }
 
-  /// Whether `bytes` begin with ABORT_REQUEST.
+  /// Returns whether `bytes` begin with ABORT_REQUEST.
   static func isAbort(_ bytes: borrowing Span<UInt8>) -> Bool {
     bytes.count >= 2 && bytes[0] == 1 && bytes[1] == RecordType.abortRequest
   }
 
-  /// Takes in `bytes` as far as they belong to the request.
+  /// Consumes `bytes` up to the end of the request.
   ///
-  /// - Returns: the number of bytes taken. The rest, if any, follows the request.
+  /// - Returns: the number of bytes consumed. Any remaining bytes follow the request.
   mutating func feed(_ bytes: borrowing Span<UInt8>) -> Int {
     var offset = 0
     while status == .incomplete {
@@ -85,7 +85,7 @@ struct RequestRecords {
         if count == 0 { break }
         header.append(bytes.extracting(offset..<(offset + count)))
         offset += count
-        // The version can be judged before the rest is there.
+        // The version can be checked before the rest of the header has been received.
         if header[0] != 1 {
           status = .malformed
         } else if header.count == Self.headerBytes {
@@ -103,7 +103,7 @@ struct RequestRecords {
       status = .aborted
       return
     }
-    // A management record has the id 0.
+    // A management record has the request id 0.
     guard header[2] | header[3] != 0, isOfThisRequest, type == expectedType else {
       status = .malformed
       return
@@ -143,7 +143,7 @@ struct RequestRecords {
     }
   }
 
-  /// False when the role is not that of a responder (specification 5.1), which is all that there is here.
+  /// Returns false unless the role is responder (specification 5.1), the only one supported.
   private mutating func readBegin() -> Bool {
     guard begin[Self.headerBytes] == 0, begin[Self.headerBytes + 1] == 1 else {
       status = .malformed
@@ -166,11 +166,12 @@ struct RequestRecords {
     }
   }
 
-  /// Web servers send some dozens. Each costs libfcgi an allocation, and every look-up a comparison.
+  /// The maximum number of parameters. Web servers send a few dozen; each one costs libfcgi an allocation and every
+  /// lookup a comparison.
   private static let maximumParameters = 1000
 
-  /// How many name-value pairs `bytes` are; nil when they are none: libfcgi allocates what their lengths announce, however
-  /// much that is.
+  /// Returns the number of name-value pairs in `bytes`, or nil if they are malformed. The check is necessary because
+  /// libfcgi allocates the announced lengths without a limit.
   private func pairCount(_ bytes: borrowing Span<UInt8>) -> Int? {
     var offset = 0
     var count = 0
@@ -194,7 +195,7 @@ struct RequestRecords {
     return offset == bytes.count ? count : nil
   }
 
-  /// The request without its body, as libfcgi is given it: BEGIN_REQUEST and PARAMS, none of them padded.
+  /// The request without its body, in the form passed to libfcgi: BEGIN_REQUEST and PARAMS, without padding.
   var head: [UInt8] {
     var bytes = begin
     bytes[6] = 0
@@ -214,7 +215,7 @@ struct RequestRecords {
 
 extension [UInt8] {
   fileprivate mutating func append(_ bytes: borrowing Span<UInt8>) {
-    // Safe: the buffer is only read, within the closure.
+    // Safe: the buffer is only read, and only within the closure.
     unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
   }
 }

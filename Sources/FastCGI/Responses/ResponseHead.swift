@@ -1,17 +1,17 @@
-/// A header field's value that can be sent as it is: it holds no CR, LF or NUL, so nothing can be injected with it.
+/// The value of a header field. It contains no control character except tab, so no header can be injected with it.
 public struct FieldValue: Sendable, Equatable, ExpressibleByStringLiteral, CustomStringConvertible {
   public let description: String
 
-  /// Nil when `text` holds a control character other than tab (RFC 9110, 5.5).
+  /// Creates a value. Returns nil if `text` contains a control character other than tab (RFC 9110, 5.5).
   public init?(_ text: String) {
     guard text.utf8.allSatisfy({ $0 == 9 || ($0 >= 0x20 && $0 != 0x7F) }) else { return nil }
     description = text
   }
 
-  /// A number, in decimal digits.
+  /// Creates a value from a number, in decimal digits.
   public init(_ number: Int) { description = String(number) }
 
-  /// A value written in the program's own text. It must be a valid one.
+  /// Creates a value from a literal, which must be valid.
   public init(stringLiteral text: StaticString) {
     guard let value = FieldValue(text.description) else { preconditionFailure("not a field value: \(text)") }
     self = value
@@ -20,31 +20,31 @@ public struct FieldValue: Sendable, Equatable, ExpressibleByStringLiteral, Custo
 
 /// The status and the header fields of a response.
 public struct ResponseHead: Sendable {
-  /// A header field. Its name is the program's own text, so nothing can be injected with it.
+  /// A header field. Its name is a literal, so no header can be injected with it.
   public typealias Field = (name: StaticString, value: FieldValue)
 
   /// The HTTP status.
   public var status: Int
-  /// In the order in which they are sent.
+  /// The header fields, in the order in which they are sent.
   public private(set) var fields: [Field] = []
 
-  /// A head without fields.
+  /// Creates a head without fields.
   public init(status: Int = 200) { self.status = status }
 
-  /// Sets the one field called `name`, whose name the program's own text gives.
+  /// Sets the field `name`, replacing an earlier field of that name.
   public mutating func set(_ name: StaticString, _ value: FieldValue) {
     fields.removeAll { $0.name.description == name.description }
     fields.append((name, value))
   }
 
-  /// As a CGI header (RFC 3875, 6.2), which FastCGI uses too.
+  /// Appends the head to `buffer` as a CGI header (RFC 3875, 6.2), which FastCGI uses too.
   func encode(into buffer: inout [UInt8]) {
     buffer.append(contentsOf: "Status: \(status) \(Self.reason(status))\r\n".utf8)
     for (name, value) in fields { buffer.append(contentsOf: "\(name): \(value)\r\n".utf8) }
     buffer.append(contentsOf: "\r\n".utf8)
   }
 
-  /// The reason phrases of RFC 9110, 15.
+  /// Returns the reason phrase of `status` (RFC 9110, 15).
   static func reason(_ status: Int) -> String {
     switch status {
     case 200: "OK"
@@ -71,12 +71,12 @@ public struct ResponseHead: Sendable {
 
 /// A complete response.
 public struct Response: Sendable {
-  /// Status and header fields. `Content-Length` is added when it is sent.
+  /// The status and the header fields. `Content-Length` is added when the response is sent.
   public var head: ResponseHead
-  /// The body; of a response to HEAD it is not sent.
+  /// The body. Not sent in a response to HEAD.
   public var body: [UInt8]
 
-  /// A response; ``json(_:status:)`` makes a usual one.
+  /// Creates a response. For a JSON response use ``json(_:status:)``.
   public init(_ head: ResponseHead, body: [UInt8] = []) {
     self.head = head
     self.body = body

@@ -1,38 +1,38 @@
 import EventLoop
 
-/// The way out of one request: FastCGI records, a CGI program's standard output, or a test's memory.
+/// The output side of one request: FastCGI records, a CGI program's standard output, or a test's memory.
 ///
-/// Belongs to its loop. Nothing here may block it.
+/// Belongs to its loop, which its methods must not block.
 package protocol ResponseTransport: AnyObject {
-  /// The most bytes that one ``write(_:)`` takes.
+  /// The maximum number of bytes per ``write(_:)``.
   var maximumWriteBytes: Int { get }
 
-  /// Whether the peer has gone. Nothing that is written reaches anyone then.
+  /// Whether the peer has closed the connection. Written bytes are lost in that case.
   var isPeerClosed: Bool { get }
 
-  /// Called once, when the peer goes before the answer is finished.
+  /// Called once if the peer closes the connection before the response is finished.
   var onPeerClosed: (() -> Void)? { get set }
 
-  /// Whether ``write(_:)`` of `bytes`, at most a piece, would not block now.
+  /// Returns whether ``write(_:)`` of `bytes`, at most ``maximumWriteBytes``, would not block now.
   func isWritable(_ bytes: Int) -> Bool
 
-  /// Waits until a whole piece can be written, until the peer has gone, or for `limit`.
+  /// Waits until ``maximumWriteBytes`` can be written or the peer closes the connection, for at most `limit`.
   func waitUntilWritable(for limit: Duration) async
 
-  /// Sends up to ``maximumWriteBytes`` at once, not to be called unless ``isWritable(_:)``.
+  /// Sends up to ``maximumWriteBytes``. Call it only if ``isWritable(_:)`` is true for them.
   func write(_ bytes: borrowing Span<UInt8>) throws(WriteError)
 
-  /// Ends the answer: all of it has been written.
+  /// Completes the response, all of which has been written.
   func finish()
 
-  /// Ends it so that the web server shows its client a broken answer, not a complete one.
+  /// Terminates the response so that the client receives a broken response, not a complete one.
   func abort()
 }
 
-/// Why an answer could not be written.
+/// The reason why a response could not be written.
 package enum WriteError: Error, Sendable, Equatable {
-  /// The client, or the web server, has closed the connection.
+  /// The client or the web server has closed the connection.
   case peerClosed
-  /// The peer took nothing for the length of the write timeout.
+  /// The peer read nothing within the write timeout.
   case timedOut
 }

@@ -1,26 +1,27 @@
 import EventLoop
 
-/// The right to answer one request. It is used up by answering, so a head cannot be sent twice; dropped unused, it
-/// breaks the connection off, so that no client takes silence for an answer.
+/// The capability to respond to one request. Responding consumes it, so a head cannot be sent twice. Dropping it unused
+/// aborts the connection, so that no client mistakes silence for a response.
 package struct ResponseWriter: ~Copyable {
-  /// Where the answer goes: for learning that the peer has gone before there is an answer.
+  /// The transport of the response. Use it to detect that the peer has closed the connection before there is a
+  /// response.
   package let transport: any ResponseTransport
-  /// Header fields that the answer gets besides its own, whatever it is.
+  /// Additional header fields, set in whichever response is sent.
   package var fields: [ResponseHead.Field] = []
   private let writeTimeout: Duration
   private let isHeadRequest: Bool
   private var isUsed = false
 
   /// - Parameters:
-  ///   - isHeadRequest: whether the method was HEAD: the head is sent then and no body.
-  ///   - writeTimeout: how long a peer may take nothing before it is given up.
+  ///   - isHeadRequest: whether the method is HEAD; the head is then sent without a body.
+  ///   - writeTimeout: the maximum time without the peer reading, after which a write fails.
   package init(_ transport: any ResponseTransport, isHeadRequest: Bool, writeTimeout: Duration) {
     self.transport = transport
     self.isHeadRequest = isHeadRequest
     self.writeTimeout = writeTimeout
   }
 
-  /// Begins an answer. The head goes out with the first flush.
+  /// Starts the response. The first flush sends the head.
   package consuming func begin(_ head: ResponseHead) -> BodyWriter {
     let body = BodyWriter(transport, writeTimeout: writeTimeout)
     var head = head
@@ -30,14 +31,14 @@ package struct ResponseWriter: ~Copyable {
     return body
   }
 
-  /// Answers with all of `response`, with its length. A peer that goes meanwhile is not an error.
+  /// Sends the complete `response`, with its length. A peer that closes the connection in the meantime is not an error.
   ///
-  /// - Returns: whether the web server took all of it.
+  /// - Returns: whether all of it was passed to the web server.
   @discardableResult
   package consuming func respond(_ response: Response) async -> Bool {
     var head = response.head
     let sendsBody = !isHeadRequest
-    // The head of what would be streamed says no length.
+    // A HEAD response without a body stands for a stream, whose length is unknown.
     if head.status != 204, sendsBody || !response.body.isEmpty {
       head.set("Content-Length", FieldValue(response.body.count))
     }
@@ -50,18 +51,18 @@ package struct ResponseWriter: ~Copyable {
   deinit { if !isUsed { transport.abort() } }
 }
 
-/// The body of an answer, sent piece by piece. Belongs to its loop; has one writing task.
+/// The body of a response, sent incrementally. Belongs to its loop; exactly one task writes to it.
 package final class BodyWriter {
-  /// What is to be sent with the next flush. Append to it.
+  /// The bytes that the next flush sends. Append to it.
   package var buffer: [UInt8] = []
-  /// How many bytes have been handed to the web server, the head included.
+  /// The number of bytes passed to the web server, including the head.
   package private(set) var sentBytes = 0
 
   private static let maximumRetainedCapacity = 16 * 1024
 
   private let transport: any ResponseTransport
   private let writeTimeout: Duration
-  /// Whether a ``flush()`` waits for the peer.
+  /// Whether a ``flush()`` is in progress.
   package private(set) var isFlushing = false
   private var isFinished = false
 
@@ -70,10 +71,10 @@ package final class BodyWriter {
     self.writeTimeout = writeTimeout
   }
 
-  /// Sends what is in ``buffer``, one piece at a time, each when the peer can take it. The task's cancellation does
-  /// not cut it short.
+  /// Sends ``buffer`` in writes of at most ``ResponseTransport/maximumWriteBytes``, waiting before each one until the
+  /// peer can accept it. Cancelling the task does not interrupt it.
   ///
-  /// - Throws: ``WriteError``; the rest of the buffer is dropped then.
+  /// - Throws: ``WriteError``; the rest of the buffer is then discarded.
   package func flush() async throws(WriteError) {
     if try flushNow() { return }
     isFlushing = true
@@ -89,12 +90,13 @@ package final class BodyWriter {
     }
   }
 
-  /// Sends all of ``buffer`` if the peer can take it at once: the usual case, without a suspension.
+  /// Sends all of ``buffer`` if the peer can accept it at once, which is the usual case and needs no suspension.
   ///
-  /// - Returns: whether it was sent. If not, ``flush()`` is to follow.
+  /// - Returns: whether the buffer was sent. If not, call ``flush()``.
   package func flushNow() throws(WriteError) -> Bool {
     if transport.isPeerClosed { throw .peerClosed }
-    // Taken out and put back, which is two checked accesses to the property instead of one for each use.
+    // Moving the buffer out and back takes two exclusivity-checked accesses to the property instead of one for each
+    // use.
     var bytes = exchange(&buffer, with: [])
     guard !isFlushing, bytes.count <= transport.maximumWriteBytes, transport.isWritable(bytes.count) else {
       buffer = bytes
@@ -109,22 +111,22 @@ package final class BodyWriter {
     return true
   }
 
-  /// Whether ``flushNow()`` would send all of ``buffer`` and `bytes` more.
+  /// Returns whether ``flushNow()`` would send all of ``buffer`` and `bytes` more.
   package func canSend(_ bytes: Int) -> Bool {
     let bytes = buffer.count + bytes
     return !isFlushing && bytes <= transport.maximumWriteBytes && transport.isWritable(bytes)
   }
 
-  /// Sends `record` at once if nothing else is on its way and the peer can take it; otherwise does nothing, because
-  /// then the connection is not silent. For heartbeats, from a timer of the same loop.
+  /// Sends `record` if no other output is in flight and the peer can accept it. Otherwise does nothing, because the
+  /// connection is not silent then. For heartbeats, from a timer of the same loop.
   package func sendNow(_ record: [UInt8]) {
     guard !isFinished, canSend(record.count) else { return }
     buffer.append(contentsOf: record)
-    // A failure shows itself to the writing task at its next flush.
+    // The writing task sees the failure at its next flush.
     _ = try? flushNow()
   }
 
-  /// Sends the rest and ends the answer. After an error it is broken off instead.
+  /// Flushes the buffer and completes the response. After an error, the deinitializer aborts it instead.
   package func finish() async throws(WriteError) {
     try await flush()
     // FastCGI's end markers are 24 bytes.
@@ -141,7 +143,7 @@ package final class BodyWriter {
     if transport.isPeerClosed { throw .peerClosed }
   }
 
-  /// Drops what was sent, and the storage too when a large answer has made it large.
+  /// Discards the buffer's content, and also its storage if a large response has enlarged it.
   private func empty() {
     if buffer.capacity > Self.maximumRetainedCapacity { buffer = [] } else { buffer.removeAll(keepingCapacity: true) }
   }

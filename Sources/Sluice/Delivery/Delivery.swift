@@ -1,65 +1,66 @@
 import EventLoop
 import FastCGI
 
-/// Is told of what happens to a delivery's reader, on the loop.
+/// The observer of a delivery's reader, called on the loop.
 protocol DeliveryDelegate: AnyObject {
-  /// The reader has disconnected, or cannot be written to.
+  /// Called when the reader has disconnected or can no longer be written to.
   func deliveryDidDisconnect()
 
-  /// A scheduled flush could not send everything at once: a ``Delivery/flush()`` must follow.
+  /// Called when a scheduled flush could not send all of its output; ``Delivery/flush()`` must be called then.
   func deliveryDidBlock()
 }
 
-/// One reader of a generation: how its response is written. It does not know who produces the deltas.
+/// The response to one reader of a generation, independent of what produces the deltas.
 ///
-/// Belongs to its loop. Nothing here blocks; what must wait for a slow reader is `async`.
+/// Belongs to its loop. No method blocks; the methods that wait for a slow reader are `async`.
 protocol Delivery: AnyObject {
   /// Whether ``close(_:text:)`` needs the complete text.
   var needsText: Bool { get }
 
-  /// Bytes sent to the web server.
+  /// The number of bytes sent to the web server.
   var sentBytes: Int { get }
 
-  /// When deltas were last sent, or taken where they are sent together.
+  /// The time at which deltas were last sent or, in a format that sends them all at the end, last appended.
   var lastSentAt: LoopClock.Instant { get }
 
-  /// Whether a ``flush()`` waits for the reader.
+  /// Whether a ``flush()`` is waiting for the reader.
   var isWaitingForReader: Bool { get }
 
-  /// Whether the reader had disconnected before there was a ``delegate``.
+  /// Whether the reader had already disconnected when the delivery was created, before it had a ``delegate``.
   var isReaderDisconnected: Bool { get }
 
-  /// Is told of what happens to the reader. Unowned, because a weak reference makes every retain of its object a slow one;
-  /// the delegate owns the delivery and takes itself away when it is released.
+  /// The observer of the reader. Unowned, because a weak reference would make every retain of its object slow. The
+  /// delegate owns the delivery and sets this property to nil when it is deallocated.
   var delegate: (any DeliveryDelegate)? { get set }
 
-  /// Starts the response, unless it has started: its head is sent by the first flush.
+  /// Starts the response if it has not started. The first flush sends the head.
   func begin()
 
   /// Whether a delta of `bytes` can be appended and sent without waiting for the reader.
   func canTake(_ bytes: Int) -> Bool
 
-  /// Appends a delta to what the next flush sends. Starts the response.
+  /// Appends a delta to the output of the next flush, and starts the response if it has not started.
   func append(_ delta: String)
 
-  /// Sends what was appended as soon as the present event has been handled: what arrives together is one write.
+  /// Schedules a flush for when the current event has been handled, so that all deltas of one event are sent in one
+  /// write.
   func scheduleFlush()
 
-  /// Sends what was appended; waits as long as the reader's slowness is allowed.
+  /// Sends the buffered output, waiting for a slow reader within the write timeout.
   func flush() async throws(WriteError)
 
-  /// Sends no heartbeats from here on, and does not start a response for one.
+  /// Stops sending heartbeats. A response that has not started is then no longer started by one.
   func stopHeartbeats()
 
-  /// Closes the response with its terminal record, or with an error response when it has not started.
+  /// Closes the response with its terminal record, or with an error response if it failed before it started.
   ///
-  /// - Parameter text: all of the text, where ``needsText`` is set.
-  /// - Returns: false when the reader did not take it.
+  /// - Parameter text: the complete text, if ``needsText`` is set.
+  /// - Returns: false if the reader did not accept the terminal record or the complete response.
   func close(_ termination: Termination, text: String) async -> Bool
 }
 
 extension BlockingPool {
-  /// Encodes on a thread of the pool what is too large for the loop, a report for example.
+  /// Runs `encode`, on a thread of the pool if its value is too large for the loop, such as a report.
   func encode<Encoded: Sendable>(isLarge: Bool, _ encode: @escaping @Sendable () -> Encoded) async -> Encoded {
     isLarge ? await run(encode) : encode()
   }

@@ -2,25 +2,26 @@ import EventLoop
 import FastCGI
 import JSON
 
-/// How a response is written.
+/// The format of a response.
 enum DeliveryFormat {
-  /// Makes the body of a JSON response of the result and all of the text.
+  /// A function that creates the body of a JSON response from the result and the complete text.
   typealias JSONBody = @Sendable (GenerationResult, String) -> JSON
 
   /// Server-Sent Events.
   ///
-  /// - Parameter sendsEventID: whether the stream's id is sent as an event id. An EventSource that reconnects sends it back.
+  /// - Parameter sendsEventID: whether the stream's id is sent as an event id, which an EventSource returns when it
+  ///   reconnects.
   case eventStream(any Dialect, sendsEventID: Bool)
   /// One JSON response.
   case json(JSONBody)
 
-  /// Makes the delivery of one response.
+  /// Creates the delivery of one response.
   ///
   /// - Parameters:
-  ///   - id: the stream's.
-  ///   - request: without its body; error responses depend on it.
-  ///   - heartbeat: the interval; 0 sends none.
-  ///   - pool: where large terminal records and responses are encoded.
+  ///   - id: the stream's id.
+  ///   - request: the request without its body; error responses depend on it.
+  ///   - heartbeat: the heartbeat interval; 0 disables heartbeats.
+  ///   - pool: the threads that encode large terminal records and responses.
   func delivery(
     of id: String, to request: Request, heartbeat: Duration, on reactor: Reactor, pool: BlockingPool,
     _ writer: consuming ResponseWriter

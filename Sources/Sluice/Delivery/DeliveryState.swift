@@ -1,4 +1,5 @@
-/// The life of an event stream: the head once, records, one terminal record. A value that decides; its delivery acts.
+/// The state machine of an event stream: one head, any number of records, one terminal record. It decides; the delivery
+/// acts.
 struct DeliveryState {
   private enum Phase {
     /// The head is deferred until the upstream accepts, so that a refusal can still have its own status.
@@ -13,20 +14,20 @@ struct DeliveryState {
   }
 
   enum CloseAction: Equatable {
-    /// Nothing was sent: respond with the failure's own status.
+    /// Nothing has been sent: send an error response with the failure's own status.
     case refuse(Failure)
     /// Send the deferred head and the terminal record.
     case sendHeadAndRecord
     case sendRecord
-    /// No reader is left: abort the response.
+    /// The reader has disconnected: abort the response.
     case abort
-    /// It was closed before.
+    /// The response is already closed.
     case none
   }
 
   private var phase = Phase.pending
 
-  /// The upstream has accepted, or has been waited for long enough.
+  /// Opens the response once the upstream has accepted or a heartbeat is due.
   mutating func begin() -> BeginAction {
     guard case .pending = phase else { return .none }
     phase = .open

@@ -1,15 +1,15 @@
 import EventLoop
 import FastCGI
 
-/// A response of Server-Sent Events: the head, deltas as a dialect's records, heartbeats while nothing else is sent, one
-/// terminal record.
+/// A response of Server-Sent Events: the head, the deltas as records of a dialect, heartbeats while nothing else is
+/// sent, and one terminal record.
 final class EventStreamDelivery: Delivery, Flushable {
   let needsText = false
   private(set) var lastSentAt: LoopClock.Instant
   let isReaderDisconnected: Bool
   unowned var delegate: (any DeliveryDelegate)?
   private let transport: any ResponseTransport
-  /// What was sent when the response is closed.
+  /// The number of bytes sent by the time the response was closed.
   private var closedBytes = 0
 
   private let id: String
@@ -20,7 +20,7 @@ final class EventStreamDelivery: Delivery, Flushable {
   private let pool: BlockingPool
   private var dialect: any Dialect
   private var state = DeliveryState()
-  /// Nil once the response has started.
+  /// Nil once the response has started or has been closed.
   private var writer: ResponseWriter?
   private var body: BodyWriter?
   private var isFlushScheduled = false
@@ -56,7 +56,7 @@ final class EventStreamDelivery: Delivery, Flushable {
   }
 
   func canTake(_ bytes: Int) -> Bool {
-    // Room for the worst case: six bytes per byte (JSON escapes) plus framing.
+    // Requires room for the worst case: six bytes per byte (JSON escapes) plus framing.
     body?.canSend(6 * bytes + 512) ?? false
   }
 
@@ -75,7 +75,8 @@ final class EventStreamDelivery: Delivery, Flushable {
     guard isFlushScheduled, let body else { return }
     isFlushScheduled = false
     do throws(WriteError) {
-      // More may have come out than was taken in: text that a redactor had withheld, a replacement, a long record.
+      // The output can exceed the room that `canTake(_:)` checked: a redactor can release withheld text or insert a
+      // replacement, and a record can be long.
       if try body.flushNow() { lastSentAt = reactor.now } else { delegate?.deliveryDidBlock() }
     } catch { delegate?.deliveryDidDisconnect() }
   }
@@ -87,13 +88,13 @@ final class EventStreamDelivery: Delivery, Flushable {
     lastSentAt = reactor.now
   }
 
-  // MARK: The end
+  // MARK: Closing
 
   func close(_ termination: Termination, text: String) async -> Bool {
     stopHeartbeats()
-    // The connection may be the next request's before this is released.
+    // The connection can serve its next request before this delivery is deallocated.
     transport.onPeerClosed = nil
-    // What was not finished is aborted here.
+    // Releasing an unfinished writer or body aborts the response.
     defer {
       closedBytes = sentBytes
       writer = nil
@@ -125,7 +126,7 @@ final class EventStreamDelivery: Delivery, Flushable {
     return true
   }
 
-  // MARK: Parts
+  // MARK: Encoding
 
   private func beginBody() {
     var head = ResponseHead.eventStream
@@ -143,7 +144,7 @@ final class EventStreamDelivery: Delivery, Flushable {
   }
 
   private func encode(_ event: StreamEvent, into body: BodyWriter) {
-    // Taken out and put back: two checked accesses to the property instead of one for each append.
+    // Moving the buffer out and back costs two checked accesses to the property instead of one per append.
     var records = Records(exchange(&body.buffer, with: []))
     dialect.encode(event, into: &records)
     body.buffer = records.bytes
@@ -160,7 +161,7 @@ final class EventStreamDelivery: Delivery, Flushable {
     heartbeatTimer = reactor.schedule(after: delay) { [unowned self] in
       let silence = reactor.now - lastSentAt
       guard silence >= heartbeat else { return scheduleHeartbeat(after: heartbeat - silence) }
-      // Sends the deferred head too, before a proxy times out.
+      // Also starts a deferred response, so that a proxy does not time out.
       begin()
       if let body {
         var records = Records()
@@ -173,12 +174,12 @@ final class EventStreamDelivery: Delivery, Flushable {
 }
 
 extension ResponseHead {
-  /// What every event stream begins with.
+  /// The header fields that all event streams have in common.
   static var eventStream: ResponseHead {
     var head = ResponseHead()
     head.set("Content-Type", "text/event-stream; charset=utf-8")
     head.set("Cache-Control", "no-cache, no-transform")
-    // For proxies other than nginx, which removes it.
+    // For proxies other than nginx; nginx removes the field.
     head.set("X-Accel-Buffering", "no")
     return head
   }

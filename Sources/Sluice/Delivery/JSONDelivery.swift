@@ -15,7 +15,7 @@ final class JSONDelivery: Delivery {
   private let request: Request
   private let reactor: Reactor
   private let pool: BlockingPool
-  /// Nil once it has been used.
+  /// Nil once the response has been closed.
   private var writer: ResponseWriter?
 
   init(
@@ -50,7 +50,7 @@ final class JSONDelivery: Delivery {
       response = await pool.encode(isLarge: isLarge) { .json(body(result, text)) }
     case .failed(let failure): response = failure.response(to: request)
     case .stopped: response = Failure(.internalError, "The request was stopped.").response(to: request)
-    // Unused, the writer aborts the connection.
+    // Dropping the unused writer aborts the connection.
     case .disconnected: return true
     }
     let isTaken = await writer.respond(response)

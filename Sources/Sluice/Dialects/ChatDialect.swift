@@ -1,6 +1,6 @@
 import JSON
 
-/// Unnamed records that say their own type, for an EventSource's `onmessage`.
+/// Unnamed records with a `type` member, for an EventSource's `onmessage` handler.
 struct ChatDialect: Dialect {
   static let name = "chat"
   private static let chunk = RecordTemplate(#"{"type":"chunk","content":"#, "}")

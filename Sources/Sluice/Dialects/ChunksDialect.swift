@@ -1,6 +1,6 @@
 import JSON
 
-/// Events `chunk`, numbered from 0 without gaps; `complete` at the end says how many there were.
+/// Events named `chunk`, numbered from 0 without gaps; the final `complete` event contains their count.
 struct ChunksDialect: Dialect {
   static let name = "chunks"
   private static let chunk = RecordTemplate(event: "chunk", #"{"token":"#, numberAfter: #","seq":"#, "}")

@@ -1,8 +1,8 @@
-/// Unnamed records of a role and a delta, the user's message first; `[DONE]` at the end.
+/// Unnamed records of a role and a delta. The first one contains the user's message; `[DONE]` marks completion.
 struct DeltasDialect: Dialect {
   static let name = "deltas"
   private static let delta = RecordTemplate(#"{"role":"assistant","delta":"#, "}")
-  /// Told once, and let go then: it may be long.
+  /// The user's message; cleared once it is sent, because it can be long.
   private var message: String
 
   init(_ stream: StreamMetadata) { message = stream.message }

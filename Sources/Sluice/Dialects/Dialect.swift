@@ -1,6 +1,6 @@
 import FastCGI
 
-/// A wire format of streams: one value for each stream, which encodes the stream's events as records.
+/// A wire format of streams. Each stream has its own value, which encodes the stream's events as records.
 ///
 ///     struct LinesDialect: Dialect {
 ///       static let name = "lines"
@@ -20,23 +20,23 @@ import FastCGI
 ///       }
 ///     }
 ///
-/// Exactly one of `completed`, `failed` and `cancelled` is the last event. Encode each so that a client can tell them
-/// apart: a stream that ends without such a record has failed.
+/// Exactly one of `completed`, `failed` and `cancelled` is the last event. Encode each so that a client can distinguish
+/// them. A stream that ends without such a record has failed.
 public protocol Dialect: Sendable {
-  /// The name that `?dialect=` selects it by: `[a-z0-9-]+`.
+  /// The dialect's name in `?dialect=`; must match `[a-z0-9-]+`.
   static var name: String { get }
 
-  /// Whether a record can carry an event id. Some clients of a format fail on one. True unless implemented.
+  /// Whether a record can carry an event id, which makes some clients of a format fail. The default is true.
   static var allowsEventID: Bool { get }
 
-  /// Starts a stream. Called before the first event, on the stream's event loop.
+  /// Creates the encoder of one stream. Called before the first event, on the stream's event loop.
   init(_ stream: StreamMetadata)
 
-  /// Sets header fields besides those that every stream has. None unless implemented.
+  /// Sets header fields in addition to those of every stream. The default implementation sets none.
   func addFields(to head: inout ResponseHead)
 
-  /// Appends the records of `event`, none or several, to `records`. Called on the stream's event loop for every delta:
-  /// it must not block.
+  /// Appends the records of `event` to `records`: none, one or several. Called on the stream's event loop for every
+  /// delta, so it must not block.
   mutating func encode(_ event: StreamEvent, into records: inout Records)
 }
 

@@ -1,8 +1,9 @@
-/// One of the dialects that streams can have: a built-in one, or an embedder's.
+/// A dialect that streams can use: a built-in one or one of an embedder.
 public struct DialectKind: Sendable {
   let type: any Dialect.Type
 
-  /// The dialect of an embedder's own type, for routes of its own. Its name must be of `[a-z0-9-]` and not a built-in one's.
+  /// Creates a dialect from an embedder's own type, for the embedder's routes. Its name must match `[a-z0-9-]+` and
+  /// differ from the names of the built-in dialects.
   public init(_ type: any Dialect.Type) {
     let name = type.name
     let isValid = !name.isEmpty && name.allSatisfy { $0.isASCII && ($0.isLowercase || $0.isNumber || $0 == "-") }
@@ -15,23 +16,23 @@ public struct DialectKind: Sendable {
 
   /// Named events: `token`, `done`, `error`, `cancelled`, `heartbeat`.
   public static let events = DialectKind(builtIn: EventsDialect.self)
-  /// `{"role","delta"}` objects, ended by `[DONE]`.
+  /// `{"role","delta"}` objects, terminated by `[DONE]`.
   public static let deltas = DialectKind(builtIn: DeltasDialect.self)
-  /// Numbered `chunk` events, ended by `complete`.
+  /// Numbered `chunk` events, terminated by `complete`.
   public static let chunks = DialectKind(builtIn: ChunksDialect.self)
-  /// Unnamed records with a `type`, for an EventSource's `onmessage`.
+  /// Unnamed records with a `type` member, for an EventSource's `onmessage` handler.
   public static let chat = DialectKind(builtIn: ChatDialect.self)
-  /// `chat.completion.chunk` objects, as OpenAI's API streams them.
+  /// `chat.completion.chunk` objects, as in OpenAI's streaming API.
   public static let openAI = DialectKind(builtIn: OpenAIDialect.self)
   /// The UI Message Stream of the AI SDK.
   public static let ui = DialectKind(builtIn: UIDialect.self)
 
-  /// The registry of built-in dialects: a new one is a file and a line here.
+  /// The built-in dialects. A new one requires a file of its own and an entry here.
   static let builtIn: [DialectKind] = [events, deltas, chunks, chat, openAI, ui]
 
-  /// Finds the dialect that `?dialect=` selects.
+  /// Returns the dialect that `?dialect=` selects.
   ///
-  /// - Parameter own: the route's, which may be an embedder's.
+  /// - Parameter own: the route's own dialect, which can be an embedder's.
   static func named(_ name: String, own: DialectKind) throws(Failure) -> DialectKind {
     let all = builtIn.contains { $0.type.name == own.type.name } ? builtIn : builtIn + [own]
     if let found = all.first(where: { $0.type.name == name }) { return found }

@@ -1,7 +1,7 @@
 import JSON
 import Upstream
 
-/// Named events: `token`, `heartbeat`, and at the end `done`, `error` or `cancelled`.
+/// Named events: `token` and `heartbeat`, then one of `done`, `error` and `cancelled`.
 struct EventsDialect: Dialect {
   static let name = "events"
   private static let token = RecordTemplate(event: "token", #"{"t":"#, "}")

@@ -1,15 +1,15 @@
 import JSON
 import Upstream
 
-/// `chat.completion.chunk` objects, as OpenAI's API streams them.
+/// `chat.completion.chunk` objects, as in OpenAI's streaming API.
 struct OpenAIDialect: Dialect {
   static let name = "openai"
-  // The official Python client reads an event whose data is empty as JSON.
+  // The official Python client parses the empty data of an id-only event as JSON, and fails.
   static let allowsEventID = false
 
-  /// The chunk of a delta.
+  /// The template of a delta's chunk.
   private let content: RecordTemplate
-  /// What all chunks have in common, without the closing brace.
+  /// The members that all chunks have in common.
   private let head: JSON.Members
   private let wantsUsage: Bool
 

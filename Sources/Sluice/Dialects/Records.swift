@@ -1,38 +1,38 @@
 import EventStream
 import JSON
 
-/// The records of a stream, encoded one behind the other: dialects decide what is in them, this how they are framed
-/// (WHATWG HTML, 9.2.5).
+/// The records of a stream, encoded one after another. Dialects provide their content; this type frames them (WHATWG
+/// HTML, 9.2.5).
 public struct Records {
   var bytes: [UInt8]
 
   init(_ bytes: consuming [UInt8]) { self.bytes = bytes }
 
-  /// No records: for tests of dialects. Sluice makes those that are sent.
+  /// Creates an empty value, for tests of dialects. Sluice creates those that are sent.
   public init() { bytes = [] }
 
-  /// What is sent, as text.
+  /// The encoded records as text.
   public var text: String { String(decoding: bytes, as: UTF8.self) }
 
   /// Appends a record with JSON data.
   ///
   /// - Parameters:
-  ///   - event: its type; nil means `message`, as for the handler `onmessage` of an EventSource.
-  ///   - data: its data.
+  ///   - event: the record's type; nil means `message`, which an EventSource passes to its `onmessage` handler.
+  ///   - data: the record's data.
   public mutating func append(event: StaticString? = nil, _ data: JSON) {
     EventStreamEncoder.beginLine(event: event, into: &bytes)
     bytes.append(json: data)
     EventStreamEncoder.endLine(&bytes)
   }
 
-  /// Appends a record of which only one string changes: the way of every delta.
+  /// Appends a record in which only one string varies, such as a delta.
   public mutating func append(_ template: borrowing RecordTemplate, _ text: String) {
     bytes.append(contentsOf: template.start)
     bytes.append(jsonString: text)
     bytes.append(contentsOf: template.end)
   }
 
-  /// Appends a record whose data continues behind the string: `number`, then the template's end.
+  /// Appends a record with a string and a number, separated by the template's middle part.
   mutating func append(_ template: borrowing RecordTemplate, _ text: String, number: Int) {
     bytes.append(contentsOf: template.start)
     bytes.append(jsonString: text)
@@ -41,17 +41,17 @@ public struct Records {
     bytes.append(contentsOf: template.end)
   }
 
-  /// Appends an event of nothing but an id, which is shown to nobody: an EventSource that reconnects sends it back.
+  /// Appends an event with only an id. An EventSource does not dispatch it, but returns the id when it reconnects.
   mutating func append(id: String) { bytes.append(contentsOf: "id: \(id)\n\n".utf8) }
 
-  /// Appends the record `[DONE]`, with which some formats end.
+  /// Appends the record `[DONE]`, which terminates some formats.
   public mutating func appendDone() { bytes.append(contentsOf: "data: [DONE]\n\n".utf8) }
 
-  /// Appends a comment, which keeps the connection alive and which no client shows.
+  /// Appends a comment, which keeps the connection alive and is ignored by clients.
   public mutating func appendHeartbeat() { bytes.append(contentsOf: EventStreamEncoder.heartbeat) }
 }
 
-/// A record of which all but one string is constant, framed once. Make it once for a dialect, or for a stream.
+/// A record in which all but one string is constant, framed in advance. Create it once per dialect or per stream.
 public struct RecordTemplate: Sendable {
   fileprivate let start: [UInt8]
   fileprivate let middle: [UInt8]
@@ -59,13 +59,13 @@ public struct RecordTemplate: Sendable {
 
   /// - Parameters:
   ///   - event: the record's type; nil means `message`.
-  ///   - before: the JSON before the string: `{"text":`. Without line ends.
-  ///   - after: the JSON behind it: `}`.
+  ///   - before: the JSON before the string, such as `{"text":`. Must not contain line breaks.
+  ///   - after: the JSON after the string, such as `}`.
   public init(event: StaticString? = nil, _ before: String, _ after: String) {
     self.init(event: event, before, numberAfter: "", after)
   }
 
-  /// - Parameter numberAfter: the JSON between the string and a number: `,"seq":`.
+  /// - Parameter numberAfter: the JSON between the string and a number, such as `,"seq":`.
   init(event: StaticString? = nil, _ before: String, numberAfter middle: String, _ after: String) {
     var start: [UInt8] = []
     EventStreamEncoder.beginLine(event: event, into: &start)

@@ -2,7 +2,7 @@ import FastCGI
 import JSON
 import Upstream
 
-/// UI Message Stream v1, which the AI SDK's `useChat` reads.
+/// UI Message Stream v1, the format of the AI SDK's `useChat`.
 struct UIDialect: Dialect {
   static let name = "ui"
   static let allowsEventID = false
@@ -10,7 +10,7 @@ struct UIDialect: Dialect {
   private static let textID: JSON = "text"
   private static let delta = RecordTemplate(#"{"type":"text-delta","id":"text","delta":"#, "}")
   private let messageID: String
-  /// Whether the one part of text is open: a delta or an end of one that is not makes the client throw.
+  /// Whether the stream's only text part is open. The client throws on a delta or an end of a part that is not open.
   private var isTextOpen = false
 
   init(_ stream: StreamMetadata) { messageID = stream.messageID }
@@ -53,7 +53,7 @@ struct UIDialect: Dialect {
     return members
   }
 
-  /// The client knows these words and throws at any other.
+  /// Returns the client's name for a finish reason. The client throws on any other.
   private static func reason(_ reason: FinishReason) -> String {
     switch reason.rawValue {
     case "stop", "length": reason.rawValue

@@ -1,5 +1,6 @@
 extension Replay {
-  /// Sends it again: in parts, so that a large one does not hold the loop.
+  /// Sends the stored text again, split into deltas so that a large one does not block the loop, and returns its
+  /// result.
   func send(to generation: Generation) async throws -> GenerationResult {
     var rest = text[...]
     while !rest.isEmpty {

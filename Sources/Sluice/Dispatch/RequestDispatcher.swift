@@ -2,7 +2,8 @@ import EventLoop
 import FastCGI
 import JSON
 
-/// Answers the requests of one loop: finds the route, asks who asks, and runs the handler in a task of its own.
+/// Dispatches the requests of one loop: finds the route, authenticates the request, and runs the handler in its own
+/// task.
 final class RequestDispatcher {
   private let services: Services
   private let routes: RouteTable
@@ -14,10 +15,11 @@ final class RequestDispatcher {
     self.reactor = reactor
   }
 
-  /// Begins to answer. Nothing is written before the sender is known and the request is valid, but its refusal.
+  /// Starts the response. Only an error response can be written before the request is authenticated and found to be
+  /// valid.
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
     let body = RequestBody(request)
-    // The task lives as long as the response, and the body must not.
+    // The task lives as long as the response and must not retain the body.
     let head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
     let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
     writer.fields = services.cors.fields(
@@ -28,9 +30,9 @@ final class RequestDispatcher {
     }
   }
 
-  /// Answers a request that is not streamed.
+  /// Responds to a request that is not streamed.
   ///
-  /// - Returns: the run of one that is, which takes the writer.
+  /// - Returns: the run of a streamed request, which requires the writer; otherwise nil.
   private func begin(
     _ request: Request, _ body: RequestBody, _ writer: inout ResponseWriter?
   ) async -> StreamRun? {
@@ -59,7 +61,9 @@ final class RequestDispatcher {
     case call(RequestContext, Route)
   }
 
-  /// - Throws: why the request is refused before its handler sees it.
+  /// Decides how the request is handled.
+  ///
+  /// - Throws: the reason why the request is refused before its handler runs.
   private func decide(_ request: Request, _ body: RequestBody) async throws(Failure) -> Decision {
     let path = request.path
     if request.method == "OPTIONS" { return .respond(options(of: request, try routes.methods(at: path))) }
@@ -91,7 +95,8 @@ final class RequestDispatcher {
       correlationID: Self.correlationID(request), configuration: configuration, on: reactor)
   }
 
-  /// nginx's `$request_id`, if it looks like one: it goes into the log as it is.
+  /// Returns nginx's `$request_id` if it has the form of an identifier, because it is logged verbatim; otherwise a new
+  /// one.
   private static func correlationID(_ request: Request) -> String {
     let given = request.parameters["REQUEST_ID"] ?? request.parameters["UNIQUE_ID"] ?? ""
     return Identifier.isValid(given) ? given : Identifier.make()
@@ -122,7 +127,8 @@ final class RequestDispatcher {
       response = failure.response(to: context.head)
     }
     await writer.respond(response)
-    // Held until the web server has taken all of it: what a slow reader leaves lying is memory.
+    // Keep the slot until the web server has accepted the complete response: a slow reader's unsent bytes occupy
+    // memory.
     withExtendedLifetime(slot) {}
   }
 }

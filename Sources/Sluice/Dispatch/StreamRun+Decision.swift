@@ -1,28 +1,30 @@
 import FastCGI
 
-/// What is found out before anything is written.
+/// The decision about a request, made before anything is written.
 extension StreamRun {
-  /// What is done about a valid request.
+  /// The action that a run takes for a valid request.
   enum Decision {
-    /// There is nothing to stream.
+    /// Send a response without a stream.
     case respond(Response)
-    /// The request itself is not kept: it may be large, and its stream live long.
+    /// Generate a response. The request itself is not retained, because it can be large and its stream long-lived.
     case generate(GenerationRequest.Producer, session: String?, Generation.Options, DeliveryFormat)
-    /// A stored response to the same request.
+    /// Send the response stored for an earlier, identical request.
     case replay(Replay, Generation.Options, DeliveryFormat)
   }
 
-  /// - Throws: why the request is refused.
+  /// Decides what to do with the request.
+  ///
+  /// - Throws: the reason why the request is refused.
   func decide() async throws -> Decision {
     let isDisabled = try endpoint.feature.map { try !services.isEnabled($0, context) } ?? false
     if isDisabled, case .refusal(let alternate) = endpoint.disabledBehavior { throw Self.disabled(alternate) }
-    // A JSON response has no dialect to choose.
+    // A JSON response has no dialect, so `?dialect=` has no effect on it.
     let dialect = try endpoint.dialect.map { (own) throws(Failure) in
       try context.head.query("dialect").map { (name) throws(Failure) in try DialectKind.named(name, own: own) } ?? own
     }
     if let response = try await responseWithoutModel(dialect) { return .respond(response) }
-    // A conflict needs no slot. All else needs one before a body is parsed or a replay read, which costs more than a
-    // user without room may cost.
+    // A conflict needs no slot. All other requests acquire one before a body is parsed or a replay is read, because a
+    // user without a free slot must not cause that work.
     let key = try idempotencyKey()
     if let key, !services.unsaved.holds(key: key, of: context.user),
       let stream = await services.store.runningStream(of: key, context.user)
@@ -30,7 +32,7 @@ extension StreamRun {
       throw Self.conflict(stream)
     }
     try await acquireSlot()
-    // Draining may have begun in the meantime: it waits for those that have a slot.
+    // Draining can have begun in the meantime; it waits only for requests that hold a slot.
     if services.isDraining { throw Failure.draining }
     if let key, let earlier = try await acquire(key) {
       return try await replay(earlier, dialect, isDisabled: isDisabled)
@@ -54,8 +56,8 @@ extension StreamRun {
     return try await services.streamLimiter.countMessage(of: context.user, context.configuration)
   }
 
-  /// HEAD, and an EventSource that reconnects when its stream is closed, however it terminated: no model generates for
-  /// them.
+  /// Returns the response to a request that never calls a model: HEAD, or an EventSource that reconnects after its
+  /// stream has been closed for any reason.
   private func responseWithoutModel(_ dialect: DialectKind?) async throws -> Response? {
     // EventSource reconnects after every stream. 204 makes it stop; the model must not be called again.
     let isReconnection = context.method != "POST" && context.head.header("Last-Event-ID") != nil
@@ -67,7 +69,7 @@ extension StreamRun {
     return Response(head)
   }
 
-  /// A stored response, less what today's rules redact. It does not count as a message.
+  /// Returns the decision to send a stored response, redacted by the current rules. It does not count as a message.
   private func replay(
     _ earlier: (replay: Replay, key: String), _ dialect: DialectKind?, isDisabled: Bool
   ) async throws -> Decision {
@@ -103,7 +105,7 @@ extension StreamRun {
 }
 
 extension Configuration {
-  /// What each generation at a location is allowed.
+  /// The limits of each generation at a location.
   var generationLimits: GenerationLimits {
     GenerationLimits(
       firstToken: firstTokenTimeout, idle: idleTimeout, total: streamTimeout, maximumTextBytes: maximumResponseBytes)

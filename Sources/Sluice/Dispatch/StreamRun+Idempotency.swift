@@ -1,8 +1,8 @@
 import FastCGI
 
-/// The request's Idempotency-Key.
+/// Handling of the Idempotency-Key.
 extension StreamRun {
-  /// The request's Idempotency-Key, where it has one that counts.
+  /// Returns the Idempotency-Key of a POST request, if there is one and the endpoint supports it.
   func idempotencyKey() throws(Failure) -> String? {
     guard endpoint.supportsIdempotencyKey, context.method == "POST", let key = context.head.header("Idempotency-Key")
     else {
@@ -16,12 +16,13 @@ extension StreamRun {
 
   /// Acquires an Idempotency-Key for this run.
   ///
-  /// - Returns: the answer that was given to the same request before, and the digest of its key.
+  /// - Returns: the response stored under the key, with the key's digest; nil if this run has acquired the key.
   func acquire(_ key: String) async throws -> (replay: Replay, key: String)? {
-    // Of a large body that takes milliseconds.
+    // Hashing a large body takes milliseconds.
     let (body, path) = (context.body, context.head.path)
     requestDigest = await services.pool.run { Digest(of: Array("\(path)\n".utf8) + body.bytes).hex }
-    // A complete answer may wait to be stored: it is the answer to this request too, as soon as it is.
+    // A complete response to an earlier request can still be waiting to be stored; it must be stored before it can be
+    // replayed.
     let (unsaved, user) = (services.unsaved, context.user)
     guard await services.pool.run({ unsaved.store(key: key, of: user) }) else {
       throw Failure(.storeFailed, "The response is complete but could not be stored.")

@@ -2,7 +2,7 @@ import EventLoop
 import FastCGI
 import JSON
 
-/// One run of a streaming endpoint, from the authenticated request to the one line in the log that says how it ended.
+/// One run of a streaming endpoint, from the authenticated request to the log line that reports its outcome.
 final class StreamRun {
   let services: Services
 
@@ -11,11 +11,11 @@ final class StreamRun {
   let endpoint: StreamingEndpoint
   private let reactor: Reactor
   let id = Identifier.make()
-  /// The right to stream, which this run has as long as it lives.
+  /// The stream's slot, held for the lifetime of this run.
   private var slot: StreamSlot?
-  /// The right to answer the requests with its Idempotency-Key, where it has one.
+  /// The exclusive right to respond to the request's Idempotency-Key, if it has one.
   var idempotencyLock: IdempotencyLock?
-  /// Two requests with one key must be the same. Empty without a key.
+  /// The digest of the request, because a replay requires identical requests. Empty without an Idempotency-Key.
   var requestDigest = ""
 
   init(
@@ -28,7 +28,7 @@ final class StreamRun {
     self.reactor = reactor
   }
 
-  /// Answers, or starts the stream that does.
+  /// Responds to the request, or starts the stream that does.
   func run(_ writer: consuming ResponseWriter) async {
     let decision: Decision
     do { decision = try await decide() } catch {
@@ -51,21 +51,21 @@ final class StreamRun {
     }
   }
 
-  /// A replay calls no model: it needs a slot but does not count as a message.
+  /// Acquires the slot of this run. A replay needs one too, although it calls no model and does not count as a message.
   func acquireSlot() async throws(Failure) {
     slot = try await services.streamLimiter.acquireSlot(for: context.user, context.configuration)
   }
 
-  /// The next request with the key generates again, unless a response to this one is stored.
+  /// Releases the key. The next request with it generates again, unless a response to this one is stored.
   private func releaseIdempotencyLock() async {
     if let idempotencyLock { await services.store.release(idempotencyLock) }
     idempotencyLock = nil
   }
 
-  // MARK: The stream
+  // MARK: Stream
 
-  /// Starts the stream, in a task of its own: a task keeps the memory that it has needed at most, and deciding on a request
-  /// needs more than the stream does, which may live long.
+  /// Starts the stream in a task of its own. A task retains its peak memory, and deciding on a request needs more than
+  /// the stream, which can be long-lived.
   private func start(
     _ produce: @escaping GenerationRequest.Producer, _ options: consuming Generation.Options,
     _ format: consuming DeliveryFormat, messageID: String, session: String?, _ writer: consuming ResponseWriter
@@ -97,8 +97,8 @@ final class StreamRun {
     report(generation, termination)
   }
 
-  /// Stores the response for the same request sent again, where storing its turn has not done that. That it cannot be
-  /// stored is no reason to fail it.
+  /// Stores the response for a repetition of the same request, unless it was stored together with its turn. A failure to
+  /// store it does not fail the response.
   private func storeReplay(of generation: Generation, _ result: GenerationResult) async {
     guard let idempotencyLock, generation.isTextComplete else { return }
     let replay = Replay(
@@ -109,7 +109,7 @@ final class StreamRun {
   }
 
   private func register(_ generation: Generation, session: String?) {
-    // Safe: the closure given to `execute` runs on the loop to which the generation belongs.
+    // Safe: the closure passed to `execute` runs on the loop to which the generation belongs.
     let bound = unsafe LoopBound(generation)
     let loop = reactor.loop
     services.generations.add(generation.id, of: context.user, session: session) { termination in
@@ -117,7 +117,7 @@ final class StreamRun {
     }
   }
 
-  /// Counts and logs how a stream ended: once for each.
+  /// Counts and logs the outcome, once per stream.
   private func report(_ generation: Generation, _ termination: Termination) {
     let firstToken = generation.firstDeltaAt.map { $0 - generation.startedAt }
     let total = reactor.now - generation.startedAt
@@ -148,7 +148,7 @@ final class StreamRun {
     services.log.write(level, message, all)
   }
 
-  /// What every line in the log says of this run.
+  /// The fields of every log line of this run.
   private var fields: JSON.Members {
     ["correlationId": .string(context.correlationID), "route": .string(route), "user": .string(context.user.name)]
   }

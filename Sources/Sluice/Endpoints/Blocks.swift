@@ -1,5 +1,6 @@
 extension Services {
-  /// GET, POST /api/stream/ai-block/{block_type}: one question to a block, each of which is a prompt. Nothing is stored.
+  /// GET, POST /api/stream/ai-block/{block_type}: sends one input to a block; each block is a prompt. No turn is
+  /// stored.
   nonisolated(nonsending) func streamBlock(_ context: RequestContext) async throws -> GenerationRequest {
     let name = context.pathParameters["block_type"] ?? ""
     guard Identifier.isValid(name), let instructions = try prompts.text("blocks/" + name) else {

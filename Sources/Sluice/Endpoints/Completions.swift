@@ -4,7 +4,7 @@ import JSON
 import Upstream
 
 extension Services {
-  /// POST /v1/chat/completions: OpenAI's API, streamed or not, with the conversation in the client's hands.
+  /// POST /v1/chat/completions: OpenAI's API, streaming or JSON. The client holds the conversation and sends all of it.
   nonisolated(nonsending) func createCompletion(_ context: RequestContext) async throws -> GenerationRequest {
     let configuration = context.configuration
     let instructions = try systemPrompt(context)
@@ -18,7 +18,7 @@ extension Services {
       message: request.message, model: model, wantsJSON: !request.isStreamed,
       wantsUsage: request.includesUsage, retainsText: false,
       produce: { generation, _ in
-        // Taken out: it may be large, and the stream live long.
+        // Taken out of the request, because it can be large and the stream long-lived.
         guard let prompt = pending.withLock({ $0.take() }) else { throw StreamClosedError() }
         let completion = try await generation.relay(
           try self.startGeneration(prompt, context, on: generation.reactor))
@@ -41,7 +41,7 @@ extension Services {
       })
   }
 
-  /// GET /v1/models: what can be requested here: the configured model, else what the generator lists.
+  /// GET /v1/models: lists the models that can be requested: the configured model or, if none is set, the generator's.
   nonisolated(nonsending) func listModels(_ context: RequestContext) async throws -> Response {
     var models = modelNames(context.configuration).map { (name) -> JSON in
       ["id": .string(name), "object": "model", "created": .integer(0), "owned_by": "sluice"]
@@ -51,16 +51,18 @@ extension Services {
   }
 }
 
-/// What a client of OpenAI's asks: the parts that matter here, and the rest as it came.
+/// A request to OpenAI's API: the fields that Sluice interprets, and all others unchanged.
 private struct CompletionRequest: Sendable {
   let prompt: Locked<Prompt?>
   let model: String?
-  /// The last message.
+  /// The content of the last message.
   let message: String
   let isStreamed: Bool
   let includesUsage: Bool
 
-  /// - Parameter instructions: the location's, which go before the client's own.
+  /// Parses and validates a request.
+  ///
+  /// - Parameter instructions: the location's system prompt, which precedes the client's messages.
   init(_ fields: RequestFields, _ configuration: Configuration, instructions: String?) throws(Failure) {
     guard case .array(let values)? = fields["messages"], !values.isEmpty else {
       throw Failure(.badRequest, "\"messages\" must be a non-empty array.")
@@ -80,7 +82,7 @@ private struct CompletionRequest: Sendable {
     try Self.refuseWhatWouldBeLost(fields)
     var prompt = Prompt(messages: messages, model: configuration.model)
     if let model = try fields.optionalString("model", limit: 1000), prompt.model == nil { prompt.model = model }
-    // In one pass: there may be many.
+    // Filtered in one pass, because there can be many fields.
     prompt.parameters = JSON.Members(
       fields.members.all.filter { !Self.known.contains($0.name) && $0.value != .null })
     try Self.setMaximumTokens(of: &prompt, fields, configuration.maximumTokens)
@@ -89,8 +91,8 @@ private struct CompletionRequest: Sendable {
     self.prompt = Locked(prompt)
   }
 
-  /// What is read here. Everything else, `temperature`, `stop` and whatever a model's server knows besides, is passed
-  /// on as it came.
+  /// The fields interpreted here. All others, such as `temperature`, `stop` and extensions of a model server, are
+  /// passed on unchanged.
   private static let known: Set = [
     "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n",
   ]
@@ -126,7 +128,7 @@ private struct CompletionRequest: Sendable {
     }
   }
 
-  /// What asks for more than one text could not be passed back.
+  /// Throws if a field requests output other than a single text, which the response could not contain.
   private static func refuseWhatWouldBeLost(_ fields: RequestFields) throws(Failure) {
     if let count = fields["n"], count != .integer(1) { throw Failure(.badRequest, "\"n\" must be 1.") }
     for name in ["tools", "functions", "audio"] {
@@ -139,7 +141,8 @@ private struct CompletionRequest: Sendable {
     }
   }
 
-  /// The smaller of the client's limit and ours, under the name that the client has used for it.
+  /// Applies the smaller of the client's token limit and the configured one, under the name that the client used for
+  /// it.
   private static func setMaximumTokens(
     of prompt: inout Prompt, _ fields: RequestFields, _ limit: Int?
   ) throws(Failure) {

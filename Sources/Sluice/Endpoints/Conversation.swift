@@ -1,17 +1,17 @@
 import EventLoop
 import Upstream
 
-/// The names in which an endpoint speaks of a conversation.
+/// The field names of a conversation endpoint, and its JSON response.
 struct ConversationFields: Sendable {
-  /// The field with what the user says.
+  /// The name of the field with the user's message.
   let message: String
-  /// The field with the session's id.
+  /// The name of the field with the session's id.
   let session: String
-  /// Whether the client must name the session. Otherwise one is begun for it.
+  /// Whether the client must name the session. Otherwise a request without one starts a new session.
   var needsSession = false
-  /// Whether the client may ask for one piece by `"stream": false`.
+  /// Whether the client can request a JSON response with `"stream": false`.
   var hasStreamField = false
-  /// The answer in one piece.
+  /// The body of the JSON response.
   let jsonBody: DeliveryFormat.JSONBody
 
   static let api = ConversationFields(
@@ -43,8 +43,8 @@ struct ConversationFields: Sendable {
 }
 
 extension Services {
-  /// One turn of a conversation: what was said before goes with the question, the answer is streamed, and when it is
-  /// complete, and only then, the turn is stored.
+  /// Returns the validator of one turn of a conversation. Earlier turns are sent with the prompt, the output is
+  /// streamed, and the turn is stored only if the response is complete.
   func chat(_ names: ConversationFields) -> StreamingEndpoint.Validator {
     { context in
       let limit = context.configuration.maximumMessageBytes

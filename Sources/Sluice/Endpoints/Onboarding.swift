@@ -2,8 +2,8 @@ import JSON
 import Upstream
 
 extension Services {
-  /// GET /chat/onboarding-stream: leads a new user through the steps of `onboarding.txt`. A completed stream stores the
-  /// turn and takes the message as the answer to the present step; any other changes nothing.
+  /// GET /chat/onboarding-stream: guides a new user through the steps of `onboarding.txt`. A completed stream stores
+  /// the turn and records the message as the answer to the current step; any other stream changes nothing.
   nonisolated(nonsending) func streamOnboarding(_ context: RequestContext) async throws -> GenerationRequest {
     let limit = context.configuration.maximumMessageBytes
     let message = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
@@ -30,7 +30,7 @@ extension Services {
       })
   }
 
-  /// The session in which a user's onboarding is kept.
+  /// The session that contains a user's onboarding.
   static let onboardingSession = "onboarding"
 
   private nonisolated(nonsending) func advance(
@@ -45,7 +45,7 @@ extension Services {
 }
 
 extension OnboardingState {
-  /// What the terminal record says: how many steps are done, how many there are, whether that is all.
+  /// The members added to the terminal record: the number of completed steps, the total, and whether all are completed.
   fileprivate func progress(of script: OnboardingScript) -> JSON.Members {
     let done = min(answers.count, script.steps.count)
     return [

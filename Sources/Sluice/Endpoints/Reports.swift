@@ -3,8 +3,8 @@ import JSON
 import Upstream
 
 extension Services {
-  /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. The model's text is streamed; the end
-  /// carries the JSON object that it is, read strictly.
+  /// POST /api/ai/stream-report and /api/ai/report: `{"input","title"?,"save"?}`. Streams the model's text; the
+  /// terminal record contains the JSON object parsed strictly from it.
   nonisolated(nonsending) func createReport(_ context: RequestContext) async throws -> GenerationRequest {
     let limit = context.configuration.maximumMessageBytes
     let asked = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
@@ -33,9 +33,9 @@ extension Services {
       })
   }
 
-  /// POST /api/reports: `{"report","title"?}`, stored as it is.
+  /// POST /api/reports: `{"report","title"?}`. Stores the report unchanged.
   nonisolated(nonsending) func saveReport(_ context: RequestContext) async throws -> Response {
-    // It costs no model, but the disk.
+    // It calls no model but uses disk space, so it counts as a message.
     let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
     let stored: StoredReport
     do {
@@ -53,14 +53,14 @@ extension Services {
     return .json(["id": .string(stored.id)], status: 201)
   }
 
-  /// GET /api/reports: the user's, newest first, without the reports themselves.
+  /// GET /api/reports: lists the user's reports, newest first, without their content.
   nonisolated(nonsending) func listReports(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
     let reports = try await readingStore { try await store.reports(of: context.user, page) }
     return .json(["reports": .array(reports)])
   }
 
-  /// GET /api/reports/{id}.
+  /// GET /api/reports/{id}: returns a report, redacted by the current rules.
   nonisolated(nonsending) func readReport(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id), let report = try await readingStore({ try await store.report(id, of: context.user) })
@@ -71,7 +71,7 @@ extension Services {
     return try await pool.run { () throws(Failure) in .json(try report.redacted(by: rules).json) }
   }
 
-  /// Saves the report of a stream under the stream's id, so that the same request sent again saves it once.
+  /// Stores the report of a stream under the stream's id, so that a repetition of the same request stores it only once.
   private nonisolated(nonsending) func save(
     _ report: JSON, title: String?, _ generation: Generation, _ completion: Completion,
     _ idempotencyLock: IdempotencyLock?, _ context: RequestContext
@@ -96,10 +96,10 @@ extension Services {
   }
 }
 
-/// The JSON object in what a model said.
+/// The JSON object in a model's output.
 enum ReportText {
-  /// Takes away what surrounds the object, a byte order mark, white space, a code fence, prose, and reads the rest
-  /// strictly. Nothing inside it is mended: what is stored is what the model said.
+  /// Returns the object, parsed strictly. What surrounds it is dropped: a byte order mark, white space, a code fence or
+  /// prose. Nothing inside it is repaired, so the object is exactly the model's output.
   static func object(in text: String, finishReason: FinishReason) throws(Failure) -> JSON {
     guard finishReason != .length else {
       throw Failure(.parseError, "The report was truncated by the token limit.")
@@ -111,13 +111,14 @@ enum ReportText {
     return object
   }
 
-  /// Whether the first object is only an element of an array: what stands before it ends as one that goes on.
+  /// Whether the first object is only an element of an array: the text before it ends with `[`, or with `,` after
+  /// a `[`.
   private static func isArray(_ prefix: ArraySlice<UInt8>) -> Bool {
     let last = String(decoding: prefix, as: UTF8.self).trimmed.last
     return last == "[" || (last == "," && prefix.contains(UInt8(ascii: "[")))
   }
 
-  /// Behind the brace that matches the one at `start`; nil when there is none.
+  /// Returns the index after the brace that matches the one at `start`; nil if there is none.
   private static func end(ofObjectAt start: Int, in bytes: [UInt8]) -> Int? {
     var depth = 0
     var isInString = false

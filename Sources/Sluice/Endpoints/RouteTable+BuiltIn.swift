@@ -1,11 +1,11 @@
 import FastCGI
 
 extension RouteTable {
-  /// The endpoints that every server has: a row each.
+  /// Returns the table of built-in endpoints, one row per endpoint.
   static func builtIn(_ services: Services) -> RouteTable {
     let s = services
     return RouteTable([
-      // A conversation, in the words of three documents. A new one is a row, and a `Conversation` for its words.
+      // Conversations, with three sets of field names. Another one requires a row and a `ConversationFields` value.
       .stream(
         "POST", at: "/api/chat", as: .events, feature: .streamChat, whenDisabled: .json, s.chat(.api)),
       .stream(
@@ -21,7 +21,7 @@ extension RouteTable {
       .json("POST", at: "/chat/message", s.chat(.chat)),
       .stream("GET", at: "/chat/onboarding-stream", as: .chat, feature: .chat, s.streamOnboarding),
 
-      // One question, one answer.
+      // Single requests without a conversation.
       .stream(
         "POST", at: "/api/ai/stream-report", as: .events, feature: .streamReport,
         whenDisabled: .refusal(alternate: "/api/ai/report"), s.createReport),
@@ -29,7 +29,7 @@ extension RouteTable {
       .stream(
         "GET", "POST", at: "/api/stream/ai-block/{block_type}", as: .chunks, feature: .aiBlocks, s.streamBlock),
 
-      // What is kept.
+      // Stored data.
       .handle("POST", at: "/api/reports", s.saveReport),
       .handle("GET", at: "/api/reports", s.listReports),
       .handle("GET", at: "/api/reports/{id}", s.readReport),
@@ -37,7 +37,7 @@ extension RouteTable {
       .handle("GET", at: "/api/sessions/{id}", s.readSession),
       .handle("DELETE", at: "/api/sessions/{id}", s.deleteSession),
 
-      // OpenAI's API: nothing is kept.
+      // OpenAI's API, which stores nothing.
       .stream("POST", at: "/v1/chat/completions", as: .openAI, supportsIdempotencyKey: false, s.createCompletion),
       .handle("GET", at: "/v1/models", s.listModels),
 

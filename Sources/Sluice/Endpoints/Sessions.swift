@@ -4,7 +4,7 @@ import JSON
 import Upstream
 
 extension Services {
-  /// GET /api/sessions: the user's, those with the newest turns first.
+  /// GET /api/sessions: lists the user's sessions, those with the newest turns first.
   nonisolated(nonsending) func listSessions(_ context: RequestContext) async throws -> Response {
     let page = try Page(context.request)
     guard let sessions = try await readingStore({ try await turns.sessions(of: context.user, page) }) else {
@@ -18,12 +18,12 @@ extension Services {
     ])
   }
 
-  /// GET /api/sessions/{id}: its newest turns, oldest of them first.
+  /// GET /api/sessions/{id}: returns a session's newest turns, in chronological order.
   nonisolated(nonsending) func readSession(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
     let turns = try await turns(of: id, try Page(context.request), context)
     let rules = try await redactionRules(for: context.configuration)
-    // Some megabytes are not encoded on the loop.
+    // The turns can amount to megabytes, which must not be encoded on the loop.
     return try await pool.run { () throws(Failure) in
       let list = try turns.map { (turn) throws(Failure) -> JSON in
         [
@@ -35,16 +35,16 @@ extension Services {
     }
   }
 
-  /// DELETE /api/sessions/{id}.
+  /// DELETE /api/sessions/{id}: deletes a session and stops its streams.
   nonisolated(nonsending) func deleteSession(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id) else { throw Self.noSession }
-    // A stream that would store its turn would begin the session again.
+    // A running stream would store its turn and thereby create the session again.
     let hadStreams = await generations.endSession(id, of: context.user)
     let (unsaved, user) = (unsaved, context.user)
     await pool.run { unsaved.discard(session: id, of: user) }
     let isDeleted = try await writingStore("The session could not be deleted.") {
-      // In this order: what a replay would still have stored is then deleted with the session.
+      // Remove the replays first: a turn that one of them stores in the meantime is then deleted with the session.
       await store.removeReplays(of: id, user)
       return try await turns.deleteSession(id, of: user)
     }
@@ -52,7 +52,7 @@ extension Services {
     return Response(ResponseHead(status: 204))
   }
 
-  /// GET /messages/?chat_id=: the same turns, a message each for what was asked and what was answered.
+  /// GET /messages/?chat_id=: returns the same turns, each as two messages: the user's and the assistant's.
   nonisolated(nonsending) func listMessages(_ context: RequestContext) async throws -> Response {
     let named = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.identifier("chat_id")
@@ -62,7 +62,7 @@ extension Services {
     }
     let given = try Page(context.request)
     let page = Page(limit: given.limit, before: given.before.map(StoredMessage.turnID))
-    // A conversation begins with its first message: before that it is empty, not missing.
+    // A conversation is created by its first message. Until then it is empty, not missing.
     let turns = try await readingStore { try await self.turns.turns(of: chat, of: context.user, page) } ?? []
     let rules = try await redactionRules(for: context.configuration)
     return try await pool.run { () throws(Failure) in
@@ -91,7 +91,7 @@ extension Services {
   private static let noSession = Failure(.notFound, "Session not found.")
 }
 
-/// One message as /messages/ shows it.
+/// A message in the format of /messages/.
 struct StoredMessage {
   let id: String
   let chat: String
@@ -99,7 +99,8 @@ struct StoredMessage {
   let content: String
   let at: String
 
-  /// What a user's message is told by from the answer to it: the two of a turn share the rest of the id.
+  /// The suffix that distinguishes the id of a user's message from the id of the turn, which is that of the
+  /// assistant's.
   static let userSuffix = "-user"
 
   static func turnID(_ messageID: String) -> String {

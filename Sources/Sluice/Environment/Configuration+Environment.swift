@@ -1,8 +1,9 @@
 extension Configuration {
   /// Reads all settings from an environment. An empty variable counts as unset.
   ///
-  /// - Parameter hasAuthenticator: whether the embedding program authenticates, so that no setting needs to.
-  /// - Throws: every issue, each with its variable's name. Files that are named are looked at too.
+  /// - Parameter hasAuthenticator: whether the embedding program authenticates requests, so that no setting is required
+  ///   for it.
+  /// - Throws: all issues, each with the name of its variable. Files named by the settings are checked too.
   init(environment: [String: String], hasAuthenticator: Bool = false) throws(ConfigurationError) {
     let systemState = environment["STATE_DIRECTORY"].flatMap { $0.split(separator: ":").first.map(String.init) }
     self.init(state: systemState ?? "./state")
@@ -18,7 +19,7 @@ extension Configuration {
     guard issues.isEmpty else { throw ConfigurationError(issues: issues) }
   }
 
-  /// The table of settings, as `sluice --help` prints it.
+  /// The table of settings printed by `sluice --help`.
   static var help: String {
     let width = (Setting.all.map(\.name.count).max() ?? 0) + 2
     return Setting.all.map { setting in

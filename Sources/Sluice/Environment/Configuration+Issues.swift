@@ -2,7 +2,8 @@ import EventLoop
 import Glibc
 
 extension Configuration {
-  /// What each setting allows but all together do not.
+  /// Returns the issues that the settings do not have individually: conflicts between them, and files that cannot be
+  /// used.
   func crossSettingIssues(hasAuthenticator: Bool) -> [ConfigurationError.Issue] {
     var issues: [ConfigurationError.Issue] = []
     func check(_ variable: String, _ isRight: Bool, _ reason: String) {
@@ -64,7 +65,7 @@ extension Configuration {
     return issues
   }
 
-  /// Looks whether the directory of prompts is there, and everything in it can be read.
+  /// Throws if the prompts directory, or any prompt in it, cannot be read.
   private func checkPrompts(_ directory: String) throws(SystemError) {
     guard unsafe access(directory, R_OK | X_OK) == 0 else { throw SystemError("open \(directory)") }
     for part in [directory, directory + "/blocks"] {

@@ -1,8 +1,8 @@
 import FastCGI
 
 extension Configuration {
-  /// The configuration for one request: what the web server sets for its location wins. A client's headers cannot:
-  /// their names begin with `HTTP_`.
+  /// Returns the configuration for one request: settings that the web server passes for its location take precedence. A
+  /// client's header fields cannot change settings, because their names start with `HTTP_`.
   func applying(_ parameters: Parameters) throws(ConfigurationError) -> Configuration {
     var configuration = self
     for (name, text) in parameters.ofServer where !text.isEmpty {

@@ -2,7 +2,7 @@ import FastCGI
 import Upstream
 
 extension Failure {
-  /// What a generator's failure is called towards a client.
+  /// Creates the failure that a client receives for a generator's error.
   init(_ error: GeneratorError) {
     let code: Code =
       switch error.code.value {
@@ -10,7 +10,7 @@ extension Failure {
       case .truncated: .upstreamTruncated
       case .timedOut: .upstreamTimeout
       case .rateLimited: .upstreamRateLimited
-      // Only what cancels a stream knows why; it is asked first.
+      // A cancelled stream terminates with the termination requested for it, not with this failure.
       case .cancelled, .misconfigured: .internalError
       }
     self.init(code, error.message, detail: error.detail, retryAfter: error.retryAfter)
@@ -19,8 +19,8 @@ extension Failure {
 }
 
 extension Failure {
-  /// What any error of a handler's is called towards a client. One that says nothing else is `internal`, and what it
-  /// is goes into the log only.
+  /// Creates the failure that a client receives for any error thrown by a handler. An error without a failure of its
+  /// own becomes `internal`; only the log contains its description.
   init(cause error: any Error) {
     switch error {
     case let failure as Failure: self = failure
@@ -31,12 +31,12 @@ extension Failure {
 }
 
 extension Failure {
-  /// The server takes no further requests.
+  /// The refusal of a request while the server is shutting down.
   static let draining = Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))
 }
 
 extension Failure {
-  /// The admin has to do something; the log says what.
+  /// Returns the failure for a configuration that the administrator must correct; only the log contains `detail`.
   static func incompleteConfiguration(_ detail: String) -> Failure {
     Failure(.internalError, "The server is misconfigured.", detail: detail)
   }

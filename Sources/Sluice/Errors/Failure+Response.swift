@@ -3,8 +3,8 @@ import FastCGI
 import JSON
 
 extension Failure {
-  /// The refusal of a request: status, the header fields that go with it, and a JSON body, in OpenAI's form where its
-  /// API is.
+  /// Returns the error response: the status, its header fields, and a JSON body, in OpenAI's format for paths under
+  /// `/v1/`.
   func response(to request: Request) -> Response {
     var head = ResponseHead(status: code.status)
     head.set("Content-Type", "application/json")
@@ -24,7 +24,7 @@ extension Failure {
 }
 
 extension Response {
-  /// A response of plain text.
+  /// Returns a plain-text response.
   public static func text(_ text: String, status: Int = 200) -> Response {
     var head = ResponseHead(status: status)
     head.set("Content-Type", "text/plain; charset=utf-8")
@@ -32,7 +32,7 @@ extension Response {
     return Response(head, body: Array(text.utf8))
   }
 
-  /// A JSON response, ended by a newline.
+  /// Returns a JSON response, terminated by a newline.
   public static func json(_ json: JSON, status: Int = 200) -> Response {
     var head = ResponseHead(status: status)
     head.set("Content-Type", "application/json")

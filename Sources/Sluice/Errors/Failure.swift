@@ -1,14 +1,14 @@
 import EventLoop
 import JSON
 
-/// Why a request is refused or a stream failed: one vocabulary for HTTP responses and for records in a stream.
+/// The reason why a request is refused or a stream fails: one vocabulary for HTTP responses and stream records.
 ///
-/// A handler throws it to choose what the client is told: before the first text of a stream as a response with the
-/// code's status, later as the stream's error record.
+/// A handler throws a failure to choose what the client receives: a response with the code's status while the stream
+/// has not started, or the stream's error record after that.
 public struct Failure: Error, Sendable, Equatable {
-  /// What went wrong: `code` in error objects. New ones may be added.
+  /// The kind of a failure: `code` in error objects. Further codes can be added.
   public struct Code: Sendable, Hashable, CustomStringConvertible {
-    /// The table of codes: their names on the wire.
+    /// The table of codes, with their names on the wire.
     enum Value: String, CaseIterable {
       case badRequest = "bad_request"
       case unauthorized
@@ -36,56 +36,59 @@ public struct Failure: Error, Sendable, Equatable {
 
     private init(_ value: Value) { self.value = value }
 
-    /// `bad_request`, 400: the request is not valid. The message says what would be.
+    /// `bad_request`, 400: the request is not valid. The message states what would be valid.
     public static let badRequest = Code(.badRequest)
-    /// `unauthorized`, 401: no user could be told from the request.
+    /// `unauthorized`, 401: the request does not authenticate a user.
     public static let unauthorized = Code(.unauthorized)
-    /// `forbidden`, 403: the user is known, or could be, and must not do this.
+    /// `forbidden`, 403: the request is not allowed, even with valid authentication.
     public static let forbidden = Code(.forbidden)
-    /// `not_found`, 404: no such path, or no such thing of this user's.
+    /// `not_found`, 404: the path does not exist, or the user has no such resource.
     public static let notFound = Code(.notFound)
-    /// `streaming_disabled`, 404: a feature is off. ``Failure/alternate`` names the path that is not.
+    /// `streaming_disabled`, 404: the feature is disabled. ``Failure/alternate`` is the path of the non-streaming
+    /// endpoint, if there is one.
     public static let streamingDisabled = Code(.streamingDisabled)
-    /// `method_not_allowed`, 405: the path has other methods: ``Failure/allowedMethods``.
+    /// `method_not_allowed`, 405: the path supports only ``Failure/allowedMethods``.
     public static let methodNotAllowed = Code(.methodNotAllowed)
-    /// `payload_too_large`, 413: the body, or a part of it, exceeds its limit.
+    /// `payload_too_large`, 413: the body, or a field of it, exceeds its limit.
     public static let payloadTooLarge = Code(.payloadTooLarge)
     /// `unsupported_media_type`, 415: the body is not declared as JSON.
     public static let unsupportedMediaType = Code(.unsupportedMediaType)
-    /// `conflict`, 409: a request with the same key is in progress: ``Failure/streamID``.
+    /// `conflict`, 409: a request with the same Idempotency-Key is in progress (``Failure/streamID``), or the session
+    /// of its stored response has been deleted.
     public static let conflict = Code(.conflict)
     /// `too_many_streams`, 429: the user's limit of concurrent streams or requests is reached.
     public static let tooManyStreams = Code(.tooManyStreams)
     /// `rate_limited`, 429: the user's limit of messages per hour is reached. ``Failure/retryAfter`` is set.
     public static let rateLimited = Code(.rateLimited)
-    /// `upstream_error`, 502: the model server refused, failed or could not be reached, or its response is too long.
+    /// `upstream_error`, 502: the model server refused the request, failed, or could not be reached, or its response is
+    /// too long.
     public static let upstreamError = Code(.upstreamError)
-    /// `upstream_truncated`, 502: its response ended before it was complete.
+    /// `upstream_truncated`, 502: the model server's response ended before it was complete.
     public static let upstreamTruncated = Code(.upstreamTruncated)
-    /// `upstream_timeout`, 504: it did not respond in time.
+    /// `upstream_timeout`, 504: the model server did not respond, or complete its response, in time.
     public static let upstreamTimeout = Code(.upstreamTimeout)
-    /// `upstream_rate_limited`, 429: it is rate limiting requests.
+    /// `upstream_rate_limited`, 429: the model server is rate limiting requests.
     public static let upstreamRateLimited = Code(.upstreamRateLimited)
-    /// `parse_error`, 422: a report is not the JSON object that it must be.
+    /// `parse_error`, 422: the model's output for a report does not contain a valid JSON object.
     public static let parseError = Code(.parseError)
-    /// `store_failed`, 500: something complete could not be stored.
+    /// `store_failed`, 500: a write to the store failed.
     public static let storeFailed = Code(.storeFailed)
-    /// `overloaded`, 503: the server has no room for another stream.
+    /// `overloaded`, 503: the server has no capacity for another stream.
     public static let overloaded = Code(.overloaded)
-    /// `shutting_down`, 503: the server is stopping.
+    /// `shutting_down`, 503: the server is shutting down.
     public static let shuttingDown = Code(.shuttingDown)
-    /// `internal`, 500: the server failed. ``Failure/detail`` goes into the log.
+    /// `internal`, 500: the server failed. The log contains ``Failure/detail``.
     public static let internalError = Code(.internalError)
 
     static let all = Value.allCases.map(Code.init)
 
-    /// The name on the wire: `bad_request`.
+    /// The name on the wire, such as `bad_request`.
     public var name: String { value.rawValue }
     public var description: String { name }
 
-    /// The status of a response with it.
+    /// The HTTP status of a response with this code.
     public var status: Int { row.status }
-    /// Whether the same request may succeed later, unless ``Failure/isRetriable`` is set otherwise.
+    /// Whether the same request can succeed later. ``Failure/isRetriable`` can override it.
     public var isRetriable: Bool { row.isRetriable }
 
     private var row: (status: Int, isRetriable: Bool) {
@@ -114,28 +117,30 @@ public struct Failure: Error, Sendable, Equatable {
     }
   }
 
-  /// What went wrong.
+  /// The kind of the failure.
   public var code: Code
-  /// For the person who uses the client: what is wrong and what would be right. No secret is in it.
+  /// The message for the client's user: what is wrong and what would be right. It contains no secrets.
   public var message: String
-  /// Whether the same request may succeed if it is sent again later: as its code has it, unless set.
+  /// Whether the same request can succeed if it is sent again later. The default is the code's.
   public var isRetriable: Bool
-  /// More, for the log only.
+  /// Further information, for the log only.
   public var detail: String?
-  /// When to try again, at the earliest (`Retry-After`).
+  /// The minimum delay before another attempt (`Retry-After`).
   public var retryAfter: Duration?
-  /// The methods that the path has (`Allow`), with ``Code/methodNotAllowed``.
+  /// The methods that the path supports (`Allow`), with ``Code/methodNotAllowed``.
   public internal(set) var allowedMethods: [String] = []
-  /// The path of the answer that is not streamed (`Link`), with ``Code/streamingDisabled``.
+  /// The path of the non-streaming endpoint (`Link`), with ``Code/streamingDisabled``.
   public internal(set) var alternate: String?
-  /// The stream of the request in progress (`Sluice-Stream-Id`), with ``Code/conflict``.
+  /// The id of the stream in progress (`Sluice-Stream-Id`), with ``Code/conflict``.
   public internal(set) var streamID: String?
 
+  /// Creates a failure.
+  ///
   /// - Parameters:
-  ///   - code: what went wrong.
-  ///   - message: for the person who uses the client; without secrets.
-  ///   - detail: for the log only.
-  ///   - retryAfter: the delay before another attempt; rounded up to seconds in `Retry-After`.
+  ///   - code: the kind of the failure.
+  ///   - message: the message for the client's user; must not contain secrets.
+  ///   - detail: further information, for the log only.
+  ///   - retryAfter: the minimum delay before another attempt; rounded up to seconds in `Retry-After`.
   public init(_ code: Code, _ message: String, detail: String? = nil, retryAfter: Duration? = nil) {
     self.code = code
     self.isRetriable = code.isRetriable
@@ -144,14 +149,14 @@ public struct Failure: Error, Sendable, Equatable {
     self.retryAfter = retryAfter
   }
 
-  /// `{"code","message","retriable"}`, as every error object of every dialect holds.
+  /// The error object of HTTP responses and most dialects: `{"code","message","retriable"}`.
   public var json: JSON { .object(members) }
 
   var members: JSON.Members {
     ["code": .string(code.name), "message": .string(message), "retriable": .bool(isRetriable)]
   }
 
-  /// The same as OpenAI's API says it.
+  /// The error object in the format of OpenAI's API.
   var openAIJSON: JSON {
     [
       "message": .string(message), "type": .string(openAIType), "param": .null, "code": .string(code.name),

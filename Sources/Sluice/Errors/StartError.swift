@@ -1,4 +1,4 @@
-/// Why a server does not start, for a person.
+/// The reason why a server does not start, as a readable message.
 public struct StartError: Error, Sendable, CustomStringConvertible {
   let message: String
   public var description: String { message }

@@ -1,7 +1,8 @@
 import EventLoop
 import Glibc
 
-/// The names in a directory, without `.` and `..` (readdir(3)). None when it is not there. Blocks.
+/// Returns the names in a directory, without `.` and `..` (readdir(3)), or none if the directory does not exist.
+/// Blocks.
 func fileNames(in directory: String) throws(SystemError) -> [String] {
   guard let stream = unsafe opendir(directory) else {
     if errno == ENOENT { return [] }
@@ -18,8 +19,7 @@ func fileNames(in directory: String) throws(SystemError) -> [String] {
   return names
 }
 
-/// Makes `path` hold `content`, whole or not at all: it is written under another name, synced and renamed (rename(2)).
-/// Blocks.
+/// Replaces the content of `path` atomically: writes a temporary file, syncs it and renames it (rename(2)). Blocks.
 func replaceFile(_ path: String, with content: [UInt8]) throws(SystemError) {
   let temporary = "\(path).\(Identifier.make()).tmp"
   do throws(SystemError) {
@@ -38,27 +38,28 @@ func replaceFile(_ path: String, with content: [UInt8]) throws(SystemError) {
   try syncDirectory(above: path)
 }
 
-/// Opens a file of the store for reading and writing, making it when it is not there; never what a link points to.
-/// Blocks.
+/// Opens a file of the store for reading and writing. Creates it if it does not exist, and does not follow a symbolic
+/// link. Blocks.
 func openOrCreate(_ path: String, _ flags: CInt = 0) throws(SystemError) -> Descriptor {
   try Descriptor(unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0o600), from: "open \(path)")
 }
 
-/// Opens a file that may be missing: nil then. Blocks.
+/// Opens a file, or returns nil if it does not exist. Blocks.
 func openIfExists(_ path: String, _ flags: CInt) throws(SystemError) -> Descriptor? {
   let number = unsafe open(path, flags | O_CLOEXEC)
   if number < 0, errno == ENOENT { return nil }
   return try Descriptor(number, from: "open \(path)")
 }
 
-/// Locks an open file or directory for this process alone (flock(2)), until the descriptor is closed. Blocks.
+/// Acquires an exclusive lock on an open file or directory (flock(2)). Closing the descriptor releases it. Blocks.
 func lock(_ descriptor: borrowing Descriptor, _ path: String) throws(SystemError) {
   while flock(descriptor.number, LOCK_EX) != 0 {
     guard errno == EINTR else { throw SystemError("lock \(path)") }
   }
 }
 
-/// Looks whether `path` is a directory in which files can be made, or could be made one, without making anything. Blocks.
+/// Throws unless `path` is a directory in which files can be created, or such a directory could be created there.
+/// Creates nothing. Blocks.
 func checkDirectory(_ path: String) throws(SystemError) {
   var status = stat()
   guard unsafe stat(path, &status) != 0 else {
@@ -66,13 +67,13 @@ func checkDirectory(_ path: String) throws(SystemError) {
     guard unsafe access(path, W_OK | X_OK) == 0 else { throw SystemError("write to \(path)") }
     return
   }
-  // A link to nothing is there, and yet no directory can be made under its name.
+  // A dangling symbolic link exists, so no directory can be created under its name.
   guard errno == ENOENT, unsafe lstat(path, &status) != 0 else { throw SystemError("use \(path)", code: ENOENT) }
   guard let slash = path.lastIndex(of: "/") else { return try checkDirectory(".") }
   try checkDirectory(slash == path.startIndex ? "/" : String(path[..<slash]))
 }
 
-/// Makes a directory and those above it, for the owner only (mkdir(2)). Blocks.
+/// Creates a directory and its missing parents, accessible only to the owner (mkdir(2)). Blocks.
 func createDirectories(_ path: String) throws(SystemError) {
   if unsafe mkdir(path, 0o700) == 0 { return try syncDirectory(above: path) }
   if errno == EEXIST { return }
@@ -80,19 +81,20 @@ func createDirectories(_ path: String) throws(SystemError) {
     throw SystemError("create the directory \(path)")
   }
   try createDirectories(String(path[..<slash]))
-  // Once more and no oftener: a link to nothing is there and yet holds no directory.
+  // Retries only once: a parent that is a dangling symbolic link exists but cannot contain a directory, so further
+  // attempts would recurse without end.
   if unsafe mkdir(path, 0o700) == 0 { return try syncDirectory(above: path) }
   guard errno == EEXIST else { throw SystemError("create the directory \(path)") }
 }
 
-/// Makes the name of a new file or directory durable (fsync(2) of the directory that it is in). Blocks.
+/// Makes the name of a new file or directory durable by syncing its parent directory (fsync(2)). Blocks.
 func syncDirectory(above path: String) throws(SystemError) {
   let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
   let descriptor = try Descriptor(unsafe open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(directory)")
   guard fsync(descriptor.number) == 0 else { throw SystemError("sync \(directory)") }
 }
 
-/// All of a file, or its beginning. Blocks.
+/// Returns the content of a file, truncated to `maximumBytes`. Blocks.
 func readFile(_ path: String, maximumBytes: Int = .max) throws(SystemError) -> [UInt8] {
   let descriptor = try Descriptor(unsafe open(path, O_RDONLY | O_CLOEXEC), from: "open \(path)")
   var content: [UInt8] = []

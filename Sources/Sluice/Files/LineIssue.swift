@@ -1,4 +1,4 @@
-/// What is wrong with one line of a file that a person edits.
+/// An issue in one line of a file that is edited by hand.
 struct LineIssue: Sendable, Equatable, CustomStringConvertible {
   let line: Int
   let reason: String
@@ -6,7 +6,7 @@ struct LineIssue: Sendable, Equatable, CustomStringConvertible {
 }
 
 extension StringProtocol {
-  /// Without white space at both ends.
+  /// The text without leading and trailing white space.
   var trimmed: SubSequence {
     guard let start = firstIndex(where: { !$0.isWhitespace }), let end = lastIndex(where: { !$0.isWhitespace }) else {
       return self[endIndex...]

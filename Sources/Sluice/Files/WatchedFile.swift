@@ -1,9 +1,9 @@
 import EventLoop
 import Glibc
 
-/// A file that is read again whenever it has changed: what a person edits while the server runs.
+/// A file that can be edited while the server runs, and is read again after it has changed.
 ///
-/// Asking costs one stat(2), about a microsecond; reading happens only after a change. Use it from any thread.
+/// Each access costs one stat(2), about a microsecond; the file is read only after a change. Thread-safe.
 final class WatchedFile<Content: Sendable>: Sendable {
   private struct Version: Equatable {
     let device: UInt
@@ -16,7 +16,7 @@ final class WatchedFile<Content: Sendable>: Sendable {
   private struct State {
     var version: Version?
     var content: Result<Content, SystemError>?
-    /// Whether a thread of a pool reads it, and the tasks that wait for that.
+    /// Whether a thread of a pool is reading the file; the ``waiters`` are resumed with the result.
     var isLoading = false
     var waiters: [CheckedContinuation<Result<Content, SystemError>, Never>] = []
   }
@@ -31,12 +31,12 @@ final class WatchedFile<Content: Sendable>: Sendable {
     self.parse = parse
   }
 
-  /// What the file says now. Reads it on the calling thread when it has changed.
+  /// Returns the current content of the file. Reads a changed file on the calling thread.
   ///
-  /// - Throws: why it cannot be read, for as long as it cannot.
+  /// - Throws: ``SystemError`` for as long as the file cannot be read.
   func content() throws(SystemError) -> Content {
     if let current = current() { return current }
-    // One thread reads and parses; those that wait for it find the result.
+    // One thread reads and parses the file; threads that wait for the lock find its result.
     let result: Result<Content, SystemError> = loading.withLock { _ in
       if let current = current() { return .success(current) }
       let version = version()
@@ -50,12 +50,12 @@ final class WatchedFile<Content: Sendable>: Sendable {
     return try result.get()
   }
 
-  /// What the file says now. Reads it on a thread of `pool` when it has changed: for files that may be large.
+  /// Returns the current content of the file. Reads a changed file on a thread of `pool`, because it can be large.
   ///
-  /// - Throws: why it cannot be read, for as long as it cannot.
+  /// - Throws: ``SystemError`` for as long as the file cannot be read.
   func content(on pool: BlockingPool) async throws(SystemError) -> Content {
     if let current = current() { return current }
-    // One thread for all who ask meanwhile: the pool is there for others too.
+    // Concurrent callers share one read, so that they occupy only one thread of the pool.
     let result: Result<Content, SystemError> = await withCheckedContinuation { continuation in
       let isFirst = state.withLock { state in
         state.waiters.append(continuation)
@@ -75,7 +75,7 @@ final class WatchedFile<Content: Sendable>: Sendable {
     for waiter in waiters { waiter.resume(returning: result) }
   }
 
-  /// What was read last, if the file has not changed since.
+  /// Returns the content that was read last, if the file has not changed since.
   private func current() -> Content? {
     guard let version = version() else { return nil }
     return state.withLock { state in

@@ -1,22 +1,22 @@
 import EventLoop
 
-/// Watched files of one kind, by their paths, which locations name.
+/// The watched files of one kind, by the paths that locations configure.
 final class WatchedFiles<Content: Sendable>: Sendable {
   private let files = Locked<[String: WatchedFile<Content>]>([:])
   private let parse: @Sendable ([UInt8]) -> Content
 
   init(parse: @escaping @Sendable ([UInt8]) -> Content) { self.parse = parse }
 
-  /// What the file at `path` says now. Reads it on the calling thread when it has changed.
+  /// Returns the current content of the file at `path`. Reads a changed file on the calling thread.
   ///
-  /// - Throws: ``Failure/Code/internalError``, with the reason for the log, as long as it cannot be read.
+  /// - Throws: ``Failure/Code/internalError``, with the reason for the log, for as long as the file cannot be read.
   func content(_ path: String) throws(Failure) -> Content {
     do { return try file(path).content() } catch { throw Failure.incompleteConfiguration("\(error)") }
   }
 
-  /// What the file at `path` says now. Reads it on a thread of `pool` when it has changed.
+  /// Returns the current content of the file at `path`. Reads a changed file on a thread of `pool`.
   ///
-  /// - Throws: ``Failure/Code/internalError``, with the reason for the log, as long as it cannot be read.
+  /// - Throws: ``Failure/Code/internalError``, with the reason for the log, for as long as the file cannot be read.
   func content(_ path: String, on pool: BlockingPool) async throws(Failure) -> Content {
     do { return try await file(path).content(on: pool) } catch { throw Failure.incompleteConfiguration("\(error)") }
   }

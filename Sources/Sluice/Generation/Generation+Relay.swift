@@ -1,13 +1,13 @@
 import Upstream
 
 extension Generation {
-  /// Sends all of a model's output as it comes.
+  /// Sends a model's output as it arrives, and returns when it is complete.
   ///
-  /// While the reader keeps up, deltas come through ``receive(_:)`` and this task sleeps. It wakes for what must wait, and
-  /// for the end.
+  /// While the reader keeps up, deltas arrive through ``receive(_:)`` and this task sleeps. It wakes for deltas that
+  /// have to wait for the reader, and for the end of the output.
   ///
-  /// - Parameter isLast: whether the text is complete with it: what follows is made of all of the text. In the same
-  ///   frame, for each is memory that every stream takes as long as it lives.
+  /// - Parameter isLast: whether this output completes the text, so that ``finishText()`` is called here. A separate
+  ///   function would have its own frame, which costs memory for the lifetime of every stream.
   /// - Returns: how the output was completed.
   func relay(_ output: ModelOutput, isLast: Bool = false) async throws -> Completion {
     source = output

@@ -2,27 +2,27 @@ import EventLoop
 import FastCGI
 import Upstream
 
-/// One run of a generator, or of a handler, for one request: deltas in, redacted text out to a delivery, one termination.
+/// One run of a generator or a handler for one request: deltas in, redacted text out to a delivery, one termination.
 ///
-/// It knows no wire format. Belongs to its loop: the compiler keeps it in the task of the request.
+/// Independent of the wire format. Belongs to its loop; the compiler confines it to the task of the request.
 final class Generation {
-  /// What a generation needs to know of its request.
+  /// The properties of a request that its generation depends on.
   struct Options {
-    /// Whether ``text`` is wanted; of a generation that is not stored it need not grow.
+    /// Whether ``text`` is retained. It need not grow in a generation that is not stored.
     var retainsText = true
-    /// Takes out what nobody may see, before anything else is done with the text.
+    /// Redacts the text before it is used in any other way.
     var redactor: Redactor?
   }
 
-  /// The id of the stream (a UUIDv7), which the client gets as `Sluice-Stream-Id`.
+  /// The id of the stream (a UUIDv7), which the client receives as `Sluice-Stream-Id`.
   let id: String
   /// The id of the stored message; differs from ``id`` only when a stored response is replayed.
   let messageID: String
   let reactor: Reactor
-  /// The text so far, redacted, where it is retained.
+  /// The redacted text so far, if it is retained.
   private(set) var text = ""
 
-  // For the log and the metrics.
+  // The log and the metrics report these.
   let startedAt: LoopClock.Instant
   private(set) var firstDeltaAt: LoopClock.Instant?
   private(set) var deltas = 0
@@ -35,12 +35,12 @@ final class Generation {
   private let limits: GenerationLimits
   private var deadlines: GenerationDeadlines?
   private var state = GenerationState()
-  /// When the model last sent something that need not have led to output: text that was withheld, reasoning.
+  /// The time of the model's last activity that possibly produced no output: text that was withheld, or reasoning.
   private var lastActivityAt: LoopClock.Instant?
   private var cancelHandler: (() -> Void)?
-  /// How the output that was relayed last was completed.
+  /// The completion of the last output that was relayed.
   private(set) var relayedCompletion: Completion?
-  /// The output that is being relayed: its reader is woken for what could not be sent at once.
+  /// The output that is being relayed. Its reader is woken to send what could not be sent at once.
   var source: ModelOutput? {
     didSet {
       sourceStartedAt = reactor.now
@@ -69,22 +69,23 @@ final class Generation {
 
   deinit { delivery.delegate = nil }
 
-  /// The rules in force when the generation started. What is made of its text is redacted by the same.
+  /// The redaction rules in force when the generation started. A result derived from its text is redacted by the same
+  /// rules.
   var redactionRules: [RedactionRules.Rule] { redactor?.rules ?? [] }
 
-  /// Whether the handler's result is made of complete text.
+  /// Whether the text is complete and the handler has not observed a termination since.
   var isTextComplete: Bool { state.isTextComplete }
 
-  // MARK: For the handler
+  // MARK: Interface for the handler
 
-  /// Lets the handler go on, or observe that it must not.
+  /// Throws if termination was requested, which the handler has then observed.
   func checkTermination() throws(StreamClosedError) { try state.checkTermination() }
 
-  /// Notes how an output was completed, for a handler that makes no result of its own. Not in the relay, whose frame every
-  /// stream has.
+  /// Records how an output was completed, for a handler that creates no result of its own. Not part of the relay,
+  /// because every stream keeps that function's frame in memory.
   func didRelay(_ completion: Completion) { relayedCompletion = completion }
 
-  /// Sends a delta, and the head before the first one. Returns when the web server has it.
+  /// Sends a delta, and the head before the first one. Returns when the web server has accepted it.
   func send(_ delta: String) async throws {
     try append(delta)
     try await flush()
@@ -97,7 +98,7 @@ final class Generation {
     try await flush()
   }
 
-  /// Appends a delta to what the next ``flush()`` sends, less what the redactor takes out or withholds.
+  /// Appends a delta to the output of the next ``flush()``, except text that the redactor replaces or withholds.
   func append(_ delta: String) throws {
     try state.checkTermination()
     if let redactor {
@@ -120,15 +121,16 @@ final class Generation {
     delivery.append(delta)
   }
 
-  /// Sends what was appended, waiting for the reader as long as its slowness is allowed.
+  /// Sends the appended deltas, waiting for a slow reader until the write timeout expires.
   func flush() async throws {
     do throws(WriteError) { try await delivery.flush() } catch { terminate(.disconnected) }
     try state.checkTermination()
   }
 
-  /// Sends the text withheld as a possible match; no more follows. Storing the result is not subject to the deadlines.
+  /// Sends the text withheld as a possible match; no more input follows. Cancels the deadlines, because storing the
+  /// result is not subject to them.
   ///
-  /// - Throws: ``StreamClosedError`` when the generation has to terminate before that.
+  /// - Throws: ``StreamClosedError`` when the generation must terminate before that.
   func finishText() async throws {
     if state.isTextComplete { return }
     try state.checkTermination()
@@ -137,9 +139,9 @@ final class Generation {
     if state.completeText() { deadlines?.cancel() }
   }
 
-  // MARK: For the one who runs it
+  // MARK: Interface for the stream run
 
-  /// Starts the clocks.
+  /// Starts the deadlines.
   ///
   /// - Parameter cancel: must make the handler return; called at most once.
   func start(cancel: @escaping () -> Void) {
@@ -155,10 +157,11 @@ final class Generation {
     cancelHandler.take()?()
   }
 
-  /// Closes the generation once its handler has returned or thrown: the terminal record is written, no timer is left.
+  /// Closes the generation after its handler has returned or thrown: cancels the deadlines and writes the terminal
+  /// record.
   ///
-  /// - Parameter own: the handler's reason, which counts unless another came before.
-  /// - Returns: how it terminated.
+  /// - Parameter own: the handler's termination, which applies unless another was requested first.
+  /// - Returns: how the generation terminated.
   func close(_ own: Termination) async -> Termination {
     cancelHandler = nil
     deadlines?.cancel()
@@ -166,7 +169,7 @@ final class Generation {
     return await delivery.close(termination, text: text) ? termination : .disconnected
   }
 
-  /// Since when the model has been silent.
+  /// The beginning of the model's current silence.
   var silence: GenerationDeadlines.Silence {
     guard source != nil, !delivery.isWaitingForReader else { return .none }
     let activity = lastActivityAt ?? sourceStartedAt
@@ -180,7 +183,7 @@ extension Generation: DeliveryDelegate {
   func deliveryDidBlock() { source?.wakeReader() }
 }
 
-/// The fast path: deltas from the generator's callback straight into the delivery's buffer, while the task sleeps.
+/// The fast path: the generator's callback appends deltas directly to the delivery's buffer, while the task sleeps.
 extension Generation: DeltaReceiver {
   func receive(_ delta: String) -> Bool {
     guard !state.isTerminating, delivery.canTake(delta.utf8.count) else { return false }

@@ -1,14 +1,15 @@
 import EventLoop
 
-/// The limits in time of one generation, which owns it. Belongs to its loop.
+/// The deadlines of one generation, which owns them. Belongs to the generation's loop.
 final class GenerationDeadlines {
-  /// Since when the model has been silent.
+  /// The beginning of the model's current silence.
   enum Silence {
-    /// It was started then, and has shown no sign of life yet.
+    /// The model was started at this time and has shown no activity yet.
     case sinceStart(LoopClock.Instant)
-    /// Its last sign of life was then.
+    /// The model's last activity was at this time.
     case since(LoopClock.Instant)
-    /// No model is waited for: the reader is slow, which the write timeout limits, or the handler does other work.
+    /// The model is not expected to be active: the reader is slow, which the write timeout limits, or the handler does
+    /// other work.
     case none
   }
 
@@ -17,7 +18,7 @@ final class GenerationDeadlines {
   private var idleTimer: Timer?
   private var totalTimer: Timer?
 
-  /// Starts the clocks. A delta costs no more than storing its time: the generation is asked when a timer fires.
+  /// Starts the deadlines. A delta only stores its time; a timer that fires compares it, and rearms or terminates.
   init(_ limits: GenerationLimits, of generation: Generation) {
     self.limits = limits
     self.generation = generation
@@ -52,7 +53,7 @@ final class GenerationDeadlines {
 
   deinit { cancel() }
 
-  /// Cancels them: storing the result is not subject to them.
+  /// Cancels the deadlines: storing the result is not subject to them.
   func cancel() {
     idleTimer?.cancel()
     totalTimer?.cancel()

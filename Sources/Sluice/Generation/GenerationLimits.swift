@@ -1,8 +1,8 @@
-/// What a generation is allowed in time and size.
+/// The time and size limits of a generation.
 struct GenerationLimits: Sendable {
-  /// How long the first delta may take.
+  /// The maximum time until the model's first delta or other activity.
   var firstToken: Duration = .seconds(60)
-  /// The longest time between two signs of the model's life.
+  /// The maximum time between two activities of the model.
   var idle: Duration = .seconds(30)
   var total: Duration = .seconds(600)
   var maximumTextBytes = 4 << 20

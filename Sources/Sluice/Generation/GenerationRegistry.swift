@@ -1,17 +1,17 @@
 import EventLoop
 
-/// The streams that run now, on all loops: for stopping one, for ending all, for counting.
+/// The running streams of all loops, for stopping one, terminating all, and counting them. Thread-safe.
 final class GenerationRegistry: Sendable {
   private struct Entry {
     let user: User
     /// The session that the stream's turn will be stored in.
     let session: String?
     let terminate: @Sendable (Termination) -> Void
-    /// Whether its turn is being stored, which nothing stops any more.
+    /// Whether the turn is being stored; this can no longer be stopped.
     var isStoring = false
-    /// Whether its session was deleted: then its turn is not stored.
+    /// Whether the session was deleted, so that the turn must not be stored.
     var isSessionDeleted = false
-    /// Resumed when its turn has been stored.
+    /// The callers to resume when the turn has been stored.
     var waiters: [CheckedContinuation<Void, Never>] = []
   }
 
@@ -19,32 +19,36 @@ final class GenerationRegistry: Sendable {
 
   var count: Int { entries.withLock { $0.count } }
 
-  /// The id and the user of each.
+  /// The id and the user of each running stream.
   var running: [(id: String, user: User)] { entries.withLock { $0.map { (id: $0.key, user: $0.value.user) } } }
 
-  /// - Parameter terminate: asks the stream to end; called on any thread.
+  /// Adds a running stream.
+  ///
+  /// - Parameter terminate: requests termination of the stream; called on any thread.
   func add(_ id: String, of user: User, session: String?, terminate: @escaping @Sendable (Termination) -> Void) {
     entries.withLock { $0[id] = Entry(user: user, session: session, terminate: terminate) }
   }
 
   func remove(_ id: String) { entries.withLock { _ = $0.removeValue(forKey: id) } }
 
-  /// Stops a stream for its own user. False when that user has no such stream.
+  /// Stops a stream on behalf of its user. Returns false if that user has no such stream.
   func stop(_ id: String, for user: User) -> Bool {
     guard let entry = entries.withLock({ $0[id] }), entry.user == user else { return false }
     entry.terminate(.stopped)
     return true
   }
 
-  /// Asks every stream to end.
+  /// Requests termination of every stream.
   func terminateAll(_ termination: Termination) {
     for entry in entries.withLock({ Array($0.values) }) { entry.terminate(termination) }
   }
 
-  // MARK: Sessions that are deleted
+  // MARK: Session deletion
 
-  /// To be asked before a stream's turn is stored. False when its session was deleted; else ``endStoring(_:)`` is to
-  /// follow.
+  /// Marks a stream's turn as being stored; call it before storing the turn.
+  ///
+  /// - Returns: whether the turn can be stored; ``endStoring(_:)`` must follow then. False when the session was
+  ///   deleted.
   func beginStoring(_ id: String) -> Bool {
     entries.withLock { entries in
       guard entries[id]?.isSessionDeleted != true else { return false }
@@ -64,9 +68,9 @@ final class GenerationRegistry: Sendable {
     for waiter in waiters { waiter.resume() }
   }
 
-  /// Stops the streams of a session that is being deleted, and waits for those whose turn is being stored already.
+  /// Stops the streams of a session that is being deleted, and waits for those whose turn is already being stored.
   ///
-  /// - Returns: whether there was any.
+  /// - Returns: whether there was any such stream.
   func endSession(_ session: String, of user: User) async -> Bool {
     let ids: [String] = entries.withLock { entries in
       let ids = entries.filter { $0.value.user == user && $0.value.session == session }.map(\.key)

@@ -1,14 +1,15 @@
-/// The life of a generation: it produces, then its result is stored, and it is closed; a request for termination may come
-/// at any time. A value that decides; its generation acts.
+/// The life cycle of a generation: it produces text, completes its result, and is closed. Termination can be requested
+/// at any time. A value that makes the decisions; its generation carries them out.
 struct GenerationState {
   private enum Phase {
-    /// The model, or the handler, produces text.
+    /// The model or the handler produces text.
     case producing
-    /// The text is complete, and something is made of it. No limit in time applies.
+    /// The text is complete, and the handler creates and stores its result. No deadline applies.
     case completing
     /// Termination was requested from outside the handler.
     ///
-    /// - Parameter isComplete: whether the text was complete then, and the handler has not seen the request since.
+    /// - Parameter isComplete: whether the text was complete at that time and the handler has not observed the request
+    ///   since.
     case terminating(Termination, isComplete: Bool)
     case closed
   }
@@ -23,7 +24,7 @@ struct GenerationState {
     }
   }
 
-  /// Whether the text is complete, and nothing has kept the handler from making its result of it.
+  /// Whether the text is complete and the handler has not observed a termination since.
   var isTextComplete: Bool {
     switch phase {
     case .completing, .terminating(_, isComplete: true): true
@@ -33,14 +34,14 @@ struct GenerationState {
 
   /// Requests termination from outside the handler. The first request wins.
   ///
-  /// - Returns: whether the handler must be cancelled for it.
+  /// - Returns: whether the handler must be cancelled.
   mutating func terminate(_ termination: Termination) -> Bool {
     if isTerminating { return false }
     phase = .terminating(termination, isComplete: isTextComplete)
     return true
   }
 
-  /// Lets the handler go on, or observe that it must not.
+  /// Throws if termination was requested, which the handler has then observed.
   mutating func checkTermination() throws(StreamClosedError) {
     switch phase {
     case .producing, .completing: return
@@ -50,24 +51,25 @@ struct GenerationState {
     throw StreamClosedError()
   }
 
-  /// The text is complete.
+  /// Records that the text is complete.
   ///
-  /// - Returns: whether the model's deadlines must be cancelled.
+  /// - Returns: whether the deadlines must be cancelled.
   mutating func completeText() -> Bool {
     guard case .producing = phase else { return false }
     phase = .completing
     return true
   }
 
-  /// The handler has returned or thrown.
+  /// Closes the generation after its handler has returned or thrown.
   ///
-  /// - Parameter own: its reason, which counts unless another came before.
+  /// - Parameter own: the handler's termination, which applies unless another was requested first.
   /// - Returns: how the generation terminates.
   mutating func close(_ own: Termination) -> Termination {
     defer { phase = .closed }
     guard case .terminating(let requested, let isComplete) = phase else { return own }
-    // A completed, possibly stored response stays completed; a stop or a timeout that arrives later has no effect. What a
-    // handler returns whose text was not complete then is not complete, whatever it has caught.
+    // A completed, possibly stored response stays completed; a stop or a timeout that arrives later has no effect. If
+    // the text was not complete when termination was requested, the result is not complete either, whatever errors the
+    // handler has caught.
     switch (own, requested) {
     case (.completed, .stopped) where isComplete, (.completed, .failed) where isComplete: return own
     default: return requested

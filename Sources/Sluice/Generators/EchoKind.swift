@@ -1,7 +1,7 @@
 import Upstream
 
 extension GeneratorKind {
-  /// Responds with the message itself, word by word: for demonstrations and tests.
+  /// A generator that repeats the message word by word, for demonstrations and tests.
   static let echo = GeneratorKind(
     name: "echo",
     settings: [

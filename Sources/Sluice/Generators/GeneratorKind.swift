@@ -1,40 +1,41 @@
 import Upstream
 
-/// What `SLUICE_GENERATOR` selects.
+/// A kind of generator, which `SLUICE_GENERATOR` selects.
 struct GeneratorKind: Sendable {
-  /// What generators may need of the process they run in.
+  /// The resources of the process that generators can use.
   struct Resources: Sendable {
     var environment: [String: String] = [:]
-    /// Connections that each loop keeps open without using them.
+    /// The number of idle connections that each loop keeps open.
     var maximumIdleConnections = 64
-    /// Whether a connection should rather be closed than kept. Called on a loop's thread.
+    /// Whether descriptors are so scarce that an idle connection should be closed. Called on a loop's thread.
     var isShortOfDescriptors: @Sendable () -> Bool = { false }
   }
 
   /// Returns the generator for the configuration of a request's location.
   typealias Source = @Sendable (Configuration) -> any CallbackGenerator
 
-  /// The value of `SLUICE_GENERATOR` that selects it.
+  /// The value of `SLUICE_GENERATOR` that selects the kind.
   let name: String
-  /// The settings that only it has.
+  /// The settings that only this kind has.
   let settings: [Setting]
-  /// Whether it is selected where `SLUICE_GENERATOR` is not set; the first such kind is.
+  /// Whether the kind is a default where `SLUICE_GENERATOR` is not set; the first such kind in ``all`` is selected.
   let isDefault: @Sendable (Configuration) -> Bool
-  /// Applies what an environment says besides the settings.
+  /// Applies environment variables that are not settings. Called before the settings are applied, which take
+  /// precedence.
   var readEnvironment: @Sendable (inout Configuration, [String: String]) -> Void = { _, _ in }
-  /// Whether it has models of its own, which it lists; the others go by their name.
+  /// Whether the generator lists models of its own. Otherwise the kind's name is the only model.
   var listsModels = false
-  /// Returns what keeps it from being selected.
+  /// Returns the issues that prevent the kind from being selected.
   var requirements: @Sendable (Configuration) -> [ConfigurationError.Issue] = { _ in [] }
-  /// Looks at its settings, whether or not it is selected; reads files.
+  /// Returns the issues of the kind's settings, whether or not it is selected. Reads files.
   var check: @Sendable (Configuration) -> [ConfigurationError.Issue] = { _ in [] }
-  /// Makes what all requests share, once. Called only where ``requirements`` has nothing to say.
+  /// Creates the generators' shared state, once per process. Called only if ``requirements`` returns no issues.
   let source: @Sendable (Configuration, Resources) -> Source
 
-  /// The registry: a new kind is a file and a line here. The last one must always be selectable.
+  /// All kinds. A new kind needs a file and an entry here. The last one must always be selectable.
   static let all = [upstream, echo]
 
-  /// The kind that a configuration selects.
+  /// Returns the kind that a configuration selects.
   static func selected(by configuration: Configuration) -> GeneratorKind {
     let kind =
       configuration.generator.map { name in all.first { $0.name == name } } ?? all.first { $0.isDefault(configuration) }

@@ -4,7 +4,7 @@ import Glibc
 import Upstream
 
 extension GeneratorKind {
-  /// An OpenAI-compatible API.
+  /// A generator that uses an OpenAI-compatible API.
   static let upstream = GeneratorKind(
     name: "upstream",
     settings: [
@@ -23,7 +23,7 @@ extension GeneratorKind {
     readEnvironment: { configuration, environment in
       guard let credentials = environment["CREDENTIALS_DIRECTORY"] else { return }
       let path = credentials + "/upstream-key"
-      // One that exists and cannot be read is an error, and no reason to send requests without a key.
+      // A key file that exists but cannot be read is an error: requests must not be sent without the key.
       var status = stat()
       if unsafe lstat(path, &status) == 0 || errno != ENOENT { configuration[UpstreamSettings.self].keyFile = path }
     },
@@ -61,14 +61,14 @@ struct UpstreamSettings: GeneratorSettings {
   var keyFile: String?
 }
 
-/// Why a file holds no API key, as the end of a sentence.
+/// The reason why a file contains no API key, as the end of a sentence.
 private struct APIKeyError: Error, CustomStringConvertible {
   let path: String
   let reason: String
   var description: String { "the API key file \(path) \(reason)" }
 }
 
-/// An API key in a file of its own: what can be the value of a header field.
+/// An API key from a file that contains nothing else; it is valid as the value of a header field.
 private struct APIKey {
   let text: String
 

@@ -1,6 +1,6 @@
 import FastCGI
 
-/// Decides who sent a request, before anything is written.
+/// An authentication method: identifies the user of a request before any of the response is written.
 ///
 ///     struct CookieAuthenticator: Authenticator {
 ///       nonisolated(nonsending) func authenticate(_ request: Request) async throws -> User {
@@ -11,30 +11,32 @@ import FastCGI
 ///       }
 ///     }
 ///
-/// A request that a page of another origin made a browser send is refused before it is asked, unless the request has a token
-/// or `SLUICE_CORS_ORIGINS` names the origin.
+/// Before it calls the authenticator, Sluice refuses a request that a browser sent for a page of another origin, unless
+/// the request has a token or `SLUICE_CORS_ORIGINS` contains the origin.
 ///
-/// It is asked for every other request to a route that is not public, in the request's task on its event loop: it must not
-/// block. One value serves all loops.
+/// Sluice calls the authenticator for every other request to a route that is not public, in the request's task on its
+/// event loop, so it must not block. One value serves all loops.
 public protocol Authenticator: Sendable {
-  /// Returns the user who sent `request`, which has no body here.
+  /// Returns the user who sent `request`, whose body is not available here.
   ///
-  /// - Throws: ``Failure`` to refuse the request, with ``Failure/Code/unauthorized`` or ``Failure/Code/forbidden`` for
-  ///   example. Any other error is `internal`, and only the log has its description.
+  /// - Throws: ``Failure`` to refuse the request, for example with ``Failure/Code/unauthorized`` or
+  ///   ``Failure/Code/forbidden``. Any other error is reported as `internal`; its description appears only in the log.
   nonisolated(nonsending) func authenticate(_ request: Request) async throws -> User
 }
 
-/// What the dispatcher asks: an ``Authenticator`` and what the request's location and route say besides.
+/// Authentication as the dispatcher uses it: an ``Authenticator`` with properties of the request's location and route.
 protocol RequestAuthenticator: Sendable {
+  /// Returns the user who sent `request`.
+  ///
   /// - Parameters:
-  ///   - trustsRemoteUser: whether the location's REMOTE_USER is the user.
-  ///   - callsModel: whether the request, whatever its method is, has a model generate and counts as a message.
+  ///   - trustsRemoteUser: whether REMOTE_USER identifies the user at the request's location.
+  ///   - callsModel: whether the request's route calls a model, regardless of the method.
   nonisolated(nonsending) func authenticate(
     _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User
 }
 
-/// An embedder's.
+/// The authentication of an embedding program: its ``Authenticator``, behind the check for cross-site requests.
 struct CustomAuthenticator: RequestAuthenticator {
   private let authenticator: any Authenticator
   private let corsOrigins: [String]
@@ -47,7 +49,7 @@ struct CustomAuthenticator: RequestAuthenticator {
   nonisolated(nonsending) func authenticate(
     _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User {
-    // A cookie is sent by a browser whichever page makes the request; a token is not.
+    // A browser adds cookies to a request by any page, but not a token.
     let hasToken = request.header("Authorization") != nil || request.query("token") != nil
     if !hasToken, request.isCrossSite(allowing: corsOrigins) == true { throw Failure.crossSite }
     do { return try await authenticator.authenticate(request) } catch { throw Failure(cause: error) }

@@ -1,14 +1,14 @@
 import EventLoop
 import FastCGI
 
-/// Finds out who sent a request by what the configuration names: tokens, JSON Web Tokens, the web server's REMOTE_USER.
+/// Authentication by the configured methods: tokens, JSON Web Tokens, and the web server's REMOTE_USER.
 struct BuiltInAuthenticator: RequestAuthenticator {
   private let tokens: WatchedFile<TokensFile>?
   private let jwt: JWTVerifier?
   private let isAuthenticationDisabled: Bool
   private let corsOrigins: [String]
   private let log: Log
-  /// Where the files are read when they have changed.
+  /// The pool on which changed files are read.
   private let pool: BlockingPool
 
   init(_ configuration: Configuration, log: Log, pool: BlockingPool) {
@@ -36,10 +36,10 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     self.log = log
   }
 
-  /// The user, by the first of these that the request has: REMOTE_USER if the web server is trusted with it, the
-  /// header `Authorization: Bearer`, the query's `token`.
+  /// Returns the user from the first of these that the request contains: REMOTE_USER if the location trusts it, the
+  /// header `Authorization: Bearer`, the query parameter `token`.
   ///
-  /// - Parameter asksModel: whether the request, whatever its method is, has a model generate and counts as a message.
+  /// - Parameter callsModel: whether the request's route calls a model, regardless of the method.
   nonisolated(nonsending) func authenticate(
     _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User {
@@ -56,9 +56,9 @@ struct BuiltInAuthenticator: RequestAuthenticator {
     throw Failure(.unauthorized, "Authentication is required: send the header \"Authorization: Bearer TOKEN\".")
   }
 
-  /// A browser sends the web server's credentials by itself, whichever page makes the request: an image on a foreign
-  /// page must not act in the user's name. It can be made to say nothing of its page, and so can a program: a GET that has a
-  /// model generate is refused then.
+  /// Throws if a page of another origin made the request. A browser adds the web server's credentials to a request by
+  /// any page, so an image on a foreign page could otherwise act as the user. Browsers can be made to omit the page's
+  /// origin, and other programs need not send one; such a request is refused if it calls a model and is not a POST.
   private func refuseCrossSiteRequests(_ request: Request, callsModel: Bool) throws(Failure) {
     let isUnknownRefused = callsModel && request.method != "POST"
     guard !(request.isCrossSite(allowing: corsOrigins) ?? isUnknownRefused) else { throw Failure.crossSite }
@@ -77,7 +77,7 @@ struct BuiltInAuthenticator: RequestAuthenticator {
       if let jwt, JWTVerifier.isToken(token) { return try await jwt.user(of: token, on: pool) }
       return try await tokens?.content(on: pool).user(of: token)
     } catch {
-      // Without the file nobody can be let in; that is not the client's fault.
+      // Without the file no token can be verified; this is a server error, not the client's.
       log.error("cannot verify tokens", ["error": .string("\(error)")])
       throw Failure(.internalError, "The token could not be verified; try again later.")
     }

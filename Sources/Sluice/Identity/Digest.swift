@@ -1,7 +1,7 @@
 import Bytes
 import CCrypto
 
-/// A SHA-256 digest (FIPS 180-4). Two are compared in constant time.
+/// A SHA-256 digest (FIPS 180-4). Comparison takes constant time.
 struct Digest: Sendable, Hashable {
   private let bytes: [UInt8]
 
@@ -15,7 +15,7 @@ struct Digest: Sendable, Hashable {
     bytes = digest
   }
 
-  /// Nil when `hex` is not 64 hexadecimal digits.
+  /// Creates a digest from 64 hexadecimal digits; nil for any other text.
   init?(hex: some StringProtocol) {
     let digits = Array(hex.utf8)
     guard digits.count == 64 else { return nil }
@@ -31,7 +31,7 @@ struct Digest: Sendable, Hashable {
   static func == (a: Digest, b: Digest) -> Bool { unsafe CRYPTO_memcmp(a.bytes, b.bytes, 32) == 0 }
 }
 
-/// Random bytes for tokens, from libcrypto's generator (RAND_bytes(3)).
+/// Returns random bytes for tokens, from libcrypto's generator (RAND_bytes(3)).
 func randomBytes(_ count: Int) -> [UInt8] {
   var bytes = [UInt8](repeating: 0, count: count)
   let isDone = unsafe RAND_bytes(&bytes, CInt(count))

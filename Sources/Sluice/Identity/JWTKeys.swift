@@ -2,9 +2,9 @@ import CJOSE
 import EventLoop
 import JSON
 
-/// The keys with which tokens may be signed: a JWK set (RFC 7517), one JWK, or a bare secret for HS256.
+/// The keys that verify tokens: a JWK set (RFC 7517), a single JWK, or a bare secret for HS256.
 struct JWTKeys: Sendable {
-  /// What a key may be used for, and nothing else: a token does not choose its algorithm (RFC 8725, 3.1).
+  /// The only algorithm that a key can be used with: a token does not choose its algorithm (RFC 8725, 3.1).
   enum Algorithm: String, Sendable {
     case hs256 = "HS256"
     case rs256 = "RS256"
@@ -13,11 +13,11 @@ struct JWTKeys: Sendable {
 
   private(set) var keys: [JWTKey] = []
   private(set) var issues: [String] = []
-  /// Keys of a set that were passed over.
+  /// The reasons why keys of a set were ignored.
   private(set) var warnings: [String] = []
 
   init(parsing file: [UInt8]) {
-    // As it is: a secret is bytes, not text. Only the line end behind it is not meant.
+    // A secret is bytes, not text, so only one trailing line ending is removed.
     let secret = file.last == 0x0A ? file.dropLast(file.dropLast().last == 0x0D ? 2 : 1) : file[...]
     guard file.first(where: { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }) == UInt8(ascii: "{") else {
       addSecret(Array(secret))
@@ -32,13 +32,13 @@ struct JWTKeys: Sendable {
       return
     }
     for (index, value) in values.enumerated() { add(value, "key \(index + 1)") }
-    // Keys that are not understood are for others (RFC 7517, 5), as long as there is one of use.
+    // A set can contain keys for other uses, which are ignored (RFC 7517, 5) as long as there is a usable one.
     warnings = keys.isEmpty ? [] : issues
     issues = keys.isEmpty ? ["the file contains no usable key"] + issues : []
   }
 
   private mutating func addSecret(_ secret: [UInt8]) {
-    // A shorter one can be found by trying (RFC 7518, 3.2).
+    // A shorter secret can be found by brute force (RFC 7518, 3.2).
     guard secret.count >= 32 else {
       issues.append("the file must be a JWK set, or a secret of at least 32 bytes")
       return
@@ -82,12 +82,12 @@ struct JWTKeys: Sendable {
   }
 }
 
-/// One key, owned. Use it on any thread: verifying only reads it.
+/// A key that verifies tokens. Thread-safe, because verification only reads it.
 @safe
 final class JWTKey: Sendable {
   let id: String?
   let algorithm: JWTKeys.Algorithm
-  // Safe: libcjose changes a key only when it is made, named or released.
+  // Safe: libcjose modifies a key only when it is created, given an id, or released.
   private nonisolated(unsafe) let raw: OpaquePointer
 
   @unsafe fileprivate init(_ raw: OpaquePointer, id: String?, _ algorithm: JWTKeys.Algorithm) {
@@ -98,7 +98,7 @@ final class JWTKey: Sendable {
 
   fileprivate var bits: Int { unsafe cjose_jwk_get_keysize(raw, nil) }
 
-  /// What `token` (RFC 7515, compact serialization) says, if this key has signed it.
+  /// Returns the payload of `token` (RFC 7515, compact serialization), or nil if this key has not signed it.
   func payload(of token: String) -> [UInt8]? {
     var token = token
     return token.withUTF8 { bytes in
@@ -111,7 +111,7 @@ final class JWTKey: Sendable {
       else {
         return nil
       }
-      // It stays the signed token's.
+      // The signed token owns the plaintext, so it is copied.
       return unsafe Array(UnsafeBufferPointer(start: plain, count: count))
     }
   }

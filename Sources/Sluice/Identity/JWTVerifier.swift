@@ -3,44 +3,44 @@ import FoundationEssentials
 import Glibc
 import JSON
 
-/// Finds out whom a JSON Web Token belongs to (RFC 7519), as RFC 8725 advises: the algorithm is the key's, not the
-/// token's; a token has an end; who issued it and for whom is checked where it is configured.
+/// Verification of JSON Web Tokens (RFC 7519) as RFC 8725 recommends: the key determines the algorithm, a token must
+/// expire, and issuer and audience are checked if they are configured.
 struct JWTVerifier: Sendable {
   let keys: WatchedFile<JWTKeys>
-  /// `iss`, where only one is right.
+  /// The required `iss`, or nil to accept any.
   let issuer: String?
-  /// `aud`, where it must be among those that the token is for.
+  /// The value that `aud` must contain, or nil to accept any.
   let audience: String?
 
-  /// How far the clocks of two machines may be apart.
+  /// The tolerated difference between the clocks of two machines, in seconds.
   static let leeway: TimeInterval = 30
   static let maximumBytes = 16 * 1024
 
-  /// Whether a bearer token looks like one: three parts.
+  /// Returns whether a bearer token looks like a JSON Web Token, which has three parts.
   static func isToken(_ text: String) -> Bool { text.utf8.count { $0 == UInt8(ascii: ".") } == 2 }
 
-  /// The user (`sub`), or nil when the token is not valid. Keys that have changed are read on a thread of `pool`.
+  /// Returns the user (`sub`), or nil if the token is not valid. Reads changed keys on a thread of `pool`.
   ///
-  /// - Throws: when the keys cannot be read.
+  /// - Throws: ``SystemError`` when the keys cannot be read, or the file contains none.
   func user(of token: String, on pool: BlockingPool) async throws(SystemError) -> User? {
     try user(of: token, keys: try await keys.content(on: pool))
   }
 
-  /// The user (`sub`), or nil when the token is not valid.
+  /// Returns the user (`sub`), or nil if the token is not valid.
   ///
-  /// - Throws: when there is no key.
+  /// - Throws: ``SystemError`` when there is no key.
   func user(of token: String, keys content: JWTKeys, now: Date = Date()) throws(SystemError) -> User? {
     guard token.utf8.count <= Self.maximumBytes, let header = Self.header(of: token),
       let name = header["alg"]?.string, let algorithm = JWTKeys.Algorithm(rawValue: name),
-      // What must be understood, and is not (RFC 7515, 4.1.11).
+      // `crit` lists extensions that must be understood; none is supported (RFC 7515, 4.1.11).
       header["crit"] == nil
     else { return nil }
-    // Keys that are being written, or were emptied: that is not the client's fault.
+    // A file without keys is being written or was emptied; this is a server error, not the client's.
     guard !content.keys.isEmpty else { throw SystemError("find a key in \(keys.path)", code: EINVAL) }
     let all = content.keys
     let id = header["kid"]?.string
-    // A key that is named must be there, unless the one that is there has no name: a bare secret never has. Without a
-    // name each key of that algorithm may be meant.
+    // The id of a key must match the token's `kid`. A key without an id, such as a bare secret, matches any `kid`, and
+    // a token without a `kid` matches every key of its algorithm.
     for key in all where key.algorithm == algorithm && (id == nil || key.id == nil || key.id == id) {
       guard let payload = key.payload(of: token) else { continue }
       guard let claims = try? JSON(parsing: payload), isValid(claims, at: now) else { return nil }

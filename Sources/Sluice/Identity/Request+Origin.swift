@@ -1,12 +1,12 @@
 import FastCGI
 
 extension Request {
-  /// Whether a page of another origin made the request; nil when the request does not say.
+  /// Returns whether a page of another origin made the request, or nil if the request does not identify its page.
   ///
-  /// `Sec-Fetch-Site` decides where the browser sends it (W3C Fetch Metadata, 2.4), which over plain http it does not;
-  /// then `Origin`, which it sends with every POST, or `Referer`.
+  /// `Sec-Fetch-Site` decides if the browser sends it (W3C Fetch Metadata, 2.4), which it does not do over plain HTTP.
+  /// Otherwise `Origin`, which it sends with every POST, or `Referer` decides.
   ///
-  /// - Parameter origins: those whose pages may call.
+  /// - Parameter origins: the origins whose pages can make requests.
   func isCrossSite(allowing origins: [String]) -> Bool? {
     let origin = header("Origin")
     if let origin, origins.contains(origin) { return false }
@@ -15,7 +15,7 @@ extension Request {
     return Self.authority(of: page).map { $0 != header("Host")?.lowercased() } ?? true
   }
 
-  /// Host and port of a URL or an origin, in lower case; nil when it has none, as the origin `null`.
+  /// Returns the host and port of a URL or an origin in lower case, or nil if it has none, such as the origin `null`.
   private static func authority(of url: String) -> String? {
     guard let start = url.firstRange(of: "://")?.upperBound else { return nil }
     let authority = url[start...].prefix { $0 != "/" && $0 != "?" && $0 != "#" }

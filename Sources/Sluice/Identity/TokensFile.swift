@@ -1,7 +1,7 @@
 import EventLoop
 import FoundationEssentials
 
-/// The tokens file: who may ask with which bearer token. It holds digests, not tokens.
+/// The tokens file: the users and the digests of their bearer tokens. It does not contain tokens.
 ///
 ///     # a comment
 ///     alice:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -14,13 +14,13 @@ struct TokensFile: Sendable {
   }
 
   private(set) var entries: [Entry] = []
-  /// The places of each digest in ``entries``: nearly always one.
+  /// The indices in ``entries`` of each digest, nearly always one.
   private var places: [Digest: [Int]] = [:]
   private(set) var issues: [LineIssue] = []
 
   init(parsing text: String) {
     let text = text.first == "\u{FEFF}" ? text.dropFirst() : text[...]
-    // Not by "\n": to a Swift string CRLF is one character, and another.
+    // Splitting by "\n" would not work: CRLF is a single `Character` in Swift, different from "\n".
     for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
       let line = line.trimmed
       if line.isEmpty || line.first == "#" { continue }
@@ -33,9 +33,9 @@ struct TokensFile: Sendable {
     }
   }
 
-  /// The user to whom `token` belongs, by the last line that is in force.
+  /// Returns the user to whom `token` belongs, from the last matching line that has not expired.
   ///
-  /// Looked up by its digest: the time that this takes tells nothing of a token, of which nobody can choose the digest.
+  /// The lookup is by digest. Its timing reveals nothing about a token, because an attacker cannot choose the digest.
   func user(of token: String, now: Date = Date()) -> User? {
     let digest = Digest(of: token)
     let place = places[digest]?.last { entries[$0].expiry.map { now < $0 } ?? true }
@@ -62,7 +62,7 @@ struct TokensFile: Sendable {
 
   private static func date(_ text: Substring) -> Date? {
     let text = text.contains("T") ? String(text) : "\(text)T00:00:00Z"
-    // Foundation reads a date and passes over what follows it.
+    // Foundation parses a date and ignores the text after it.
     guard text.wholeMatch(of: /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:?\d\d)/) != nil else { return nil }
     return try? Date(text, strategy: .iso8601)
   }

@@ -1,16 +1,18 @@
 import Bytes
 
-/// Who asks. The name is the web server's, the tokens file's or the token's; it is never taken from a body.
+/// The user who sent a request. The name comes from the web server, the tokens file, the token, or an embedding
+/// program's authenticator, never from a request body.
 public struct User: Sendable, Hashable, CustomStringConvertible {
-  /// As it was given.
+  /// The unmodified name.
   public let name: String
-  /// The name as a directoryName's: all but `[A-Za-z0-9_-]` percent-encoded. It has no dot and no slash.
+  /// The name of the user's directory: the name with all bytes except `[A-Za-z0-9_-]` percent-encoded. It contains no
+  /// dot and no slash.
   package let directoryName: String
 
   public var description: String { name }
 
-  /// Nil when the name is empty, was not UTF-8, so that two could be the same, or its directoryName's name would be longer than
-  /// a file system allows (255 bytes).
+  /// Creates a user. Returns nil if the name is empty, contains U+FFFD (decoded from invalid UTF-8, it could make two
+  /// names equal), or needs a directory name that is longer than file systems allow (255 bytes).
   public init?(_ name: String) {
     var directoryName = ""
     for byte in name.utf8 {

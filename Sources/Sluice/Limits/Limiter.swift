@@ -1,6 +1,6 @@
 import EventLoop
 
-/// The right to one stream, given back when its owner lets it go.
+/// A slot for one stream, released with its last reference.
 final class StreamSlot: Sendable {
   private let release: @Sendable () -> Void
 
@@ -9,16 +9,15 @@ final class StreamSlot: Sendable {
   deinit { release() }
 }
 
-/// A message that was counted, for taking it out of the count again.
+/// A counted message, as needed to remove it from the count.
 enum CountedMessage: Sendable {
   case notLimited
   case inMemory
-  /// With the time under which the store has it, in milliseconds since 1970.
+  /// The time under which the store counts the message, in milliseconds since 1970.
   case inStore(Int)
 }
 
-/// How many streams there may be, of a user's and of all, and how many messages a user may send in an hour. Use it on
-/// any thread.
+/// The limits on concurrent streams, per user and in total, and on messages per user and hour. Thread-safe.
 final class Limiter: Sendable {
   private struct Counts {
     var all = 0
@@ -26,11 +25,11 @@ final class Limiter: Sendable {
   }
 
   private let counts = Locked(Counts())
-  /// When messages were sent that the store could not count.
+  /// The times of messages that the store could not count.
   private let inMemoryMessages = Locked<[User: [ContinuousClock.Instant]]>([:])
   private let log: Log
   private let store: Store
-  /// Whether each stream has a process of its own, so that counting takes files.
+  /// Whether each stream has its own process, so that slots must be counted in files.
   private let sharesSlots: Bool
 
   init(_ store: Store, sharesSlots: Bool, log: Log) {
@@ -39,9 +38,10 @@ final class Limiter: Sendable {
     self.sharesSlots = sharesSlots
   }
 
-  /// Lets a stream in.
+  /// Acquires a slot for a stream.
   ///
-  /// - Throws: ``Failure/Code/overloaded``, ``Failure/Code/tooManyStreams``.
+  /// - Throws: ``Failure/Code/overloaded``, ``Failure/Code/tooManyStreams``, or ``Failure/Code/storeFailed`` when slots
+  ///   are counted in files and that fails.
   func acquireSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
     if sharesSlots { return try await acquireSharedSlot(for: user, configuration) }
     let failure: Failure? = counts.withLock { counts in
@@ -62,10 +62,10 @@ final class Limiter: Sendable {
     }
   }
 
-  /// Counts a message, in a window of an hour that slides.
+  /// Counts a message, in a sliding window of one hour.
   ///
-  /// - Returns: what ``uncount(_:of:)`` takes when the request turns out not to be one.
-  /// - Throws: ``Failure/Code/rateLimited``, with the time after which there is room again.
+  /// - Returns: the argument for ``uncount(_:of:)`` if the request is refused after all.
+  /// - Throws: ``Failure/Code/rateLimited``, with the time until another message can be sent.
   func countMessage(of user: User, _ configuration: Configuration) async throws(Failure) -> CountedMessage {
     let limit = configuration.messagesPerHour
     guard limit > 0 else { return .notLimited }
@@ -76,7 +76,7 @@ final class Limiter: Sendable {
       case .full(let time): wait = time
       }
     } catch {
-      // A disk that takes nothing is no reason to refuse, nor to let everything in: this process counts.
+      // If the store is unavailable, enforce the limit in memory instead of refusing or admitting everything.
       log.warning("store unavailable; counting messages in memory", ["error": .string("\(error)")])
       guard let time = countInMemory(user, limit) else { return .inMemory }
       wait = time
@@ -84,7 +84,7 @@ final class Limiter: Sendable {
     throw Failure(.rateLimited, "The limit of \(limit) messages per hour has been reached.", retryAfter: wait)
   }
 
-  /// Takes a message out of the count again: the request was not valid, or was answered before.
+  /// Removes a message from the count, because its request was refused.
   func uncount(_ message: CountedMessage, of user: User) async {
     switch message {
     case .notLimited: break
@@ -107,7 +107,7 @@ final class Limiter: Sendable {
     }
   }
 
-  /// How many streams are in.
+  /// The number of slots in use, excluding those that are counted in files.
   var streams: Int { counts.withLock { $0.all } }
 
   private func acquireSharedSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {

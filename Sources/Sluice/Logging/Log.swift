@@ -3,10 +3,10 @@ import FoundationEssentials
 import Glibc
 import JSON
 
-/// One JSON object a line, on standard error. Use it from any thread: a line is handed to a thread of its own, so a
-/// full pipe holds nobody up. Never give it a token, a key or what anybody said.
+/// A log with one JSON object per line, on standard error. Thread-safe: a dedicated thread writes the lines, so a full
+/// pipe blocks no caller. Never log a token, a key, or the content of messages.
 package final class Log: Sendable {
-  /// Which lines are written: those of a level and of all above it.
+  /// The severity of a line. A log writes the lines of its own level and of all more severe ones.
   package enum Level: String, Sendable, CaseIterable { case error, warning, info, debug }
 
   private struct State: ~Copyable {
@@ -19,10 +19,10 @@ package final class Log: Sendable {
   private let thread = BlockingPool(maximumThreads: 1)
   private let state = Locked(State())
   private let descriptor: CInt
-  /// systemd's journal takes a level in front of each line (sd-daemon(3)).
+  /// Whether the descriptor is systemd's journal, which reads a level at the start of each line (sd-daemon(3)).
   private let isJournal: Bool
 
-  /// What may wait to be written, in bytes. What comes on top is dropped, and its count logged.
+  /// The maximum number of bytes that wait to be written. Lines beyond that are dropped, and their number is logged.
   private static let maximumWaitingBytes = 4 << 20
 
   init(
@@ -59,10 +59,11 @@ package final class Log: Sendable {
     if mustWrite { thread.submit { self.drain() } }
   }
 
-  /// Writes what waits, on the calling thread: before the program ends. What nobody reads is given up after a second.
+  /// Writes the waiting lines on the calling thread, before the program exits. Gives up after one second if they are
+  /// not read.
   package func flush() {
     let end = ContinuousClock.now + .seconds(1)
-    // The log's thread, if it is writing, has taken its lines already and needs a moment for them.
+    // If the log's thread is writing, it has already taken its lines and needs time to write them.
     while state.withLock({ $0.isWriting }) {
       guard ContinuousClock.now < end else { return }
       usleep(1000)
@@ -89,18 +90,19 @@ package final class Log: Sendable {
       var sent = 0
       while sent < lines.count {
         guard isWritable(until: end) else { return }
-        // No more than a pipe takes without blocking when it polls writable (PIPE_BUF, pipe(7)).
+        // A pipe that polls as writable takes up to PIPE_BUF bytes, 4096 on Linux, without blocking (pipe(7)).
         let part = lines[sent...].prefix(4096)
         let count = unsafe part.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
         if count < 0, errno == EINTR { continue }
-        // Nobody reads the log any more: that is no reason to stop serving.
+        // The write failed, for example because the reader has closed the pipe. The server continues without these
+        // lines.
         guard count > 0 else { break }
         sent += count
       }
     }
   }
 
-  /// Waits until the descriptor takes something. False when `end` comes before.
+  /// Waits until the descriptor is writable. Returns false if `end` is reached first.
   private func isWritable(until end: ContinuousClock.Instant?) -> Bool {
     var request = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
     while true {
@@ -119,7 +121,7 @@ package final class Log: Sendable {
 }
 
 extension Failure.Code {
-  /// What is the server's own fault is an error; the rest happens every day.
+  /// The level at which the failure is logged: `error` for failures of the server itself, `info` for the rest.
   var logLevel: Log.Level {
     switch self {
     case .internalError, .storeFailed: .error
@@ -129,7 +131,7 @@ extension Failure.Code {
 }
 
 extension Log.Level {
-  /// The level of syslog(3).
+  /// The level's number in syslog(3).
   fileprivate var priority: Int {
     switch self {
     case .error: 3

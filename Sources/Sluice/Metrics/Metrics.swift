@@ -1,7 +1,7 @@
 import EventLoop
 
-/// What is counted for operators, since the start of the process: `GET /metrics`. Use it on any thread. A stream is
-/// counted once, when it has ended: nothing here is on the path of a token.
+/// The metrics of the process since its start, for `GET /metrics`. Thread-safe. A stream is counted once, when it has
+/// terminated, so counting adds no cost per token.
 final class Metrics: Sendable {
   private struct State {
     var streams: [StreamKey: Int] = [:]
@@ -22,7 +22,7 @@ final class Metrics: Sendable {
 
   private let state = Locked(State())
 
-  /// A stream has ended.
+  /// Counts a stream that has terminated.
   func streamEnded(
     route: String, _ outcome: Outcome, firstToken: Duration?, total: Duration, deltas: Int, sentBytes: Int
   ) {
@@ -36,13 +36,13 @@ final class Metrics: Sendable {
     }
   }
 
-  /// A request was refused before anything was streamed.
+  /// Counts a request that was refused before anything was streamed.
   func refused(_ code: Failure.Code) { state.withLock { $0.refusals[code, default: 0] += 1 } }
 
-  /// Something was to be stored, after its retries.
+  /// Counts a write to the store, after its retries.
   func stored(_ isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
-  /// All of it in Prometheus' text format (0.0.4).
+  /// Returns all metrics in the Prometheus text format (0.0.4).
   func text(openStreams: Int) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
@@ -68,10 +68,10 @@ final class Metrics: Sendable {
   }
 }
 
-/// Counts of values up to certain bounds, as Prometheus wants them.
+/// A Prometheus histogram: the number of values in each bucket.
 private struct Histogram {
   let bounds: [Double]
-  /// The last one is of what is beyond all bounds.
+  /// The counts of the buckets, not cumulative. The last bucket is for values beyond all bounds.
   private(set) var counts: [Int]
   private(set) var sum = 0.0
 

@@ -5,10 +5,10 @@ import Glibc
 
 /// The sockets that a server accepts FastCGI connections on.
 enum ListeningSocket {
-  /// All there are: systemd's (sd_listen_fds(3)), else the one configured, else descriptor 0 when it is a listening
-  /// socket, as spawn-fcgi and mod_fcgid pass it (FastCGI specification 2.2).
+  /// Returns systemd's sockets (sd_listen_fds(3)), otherwise the configured one, otherwise descriptor 0 if it is a
+  /// listening socket, which is how spawn-fcgi and mod_fcgid pass it (FastCGI specification 2.2).
   ///
-  /// - Throws: why there is none.
+  /// - Throws: ``StartError`` when there is no socket, or the configured one cannot be opened.
   static func all(_ configuration: Configuration) throws(StartError) -> [CInt] {
     let passed = sd_listen_fds(1)
     if passed > 0 { return (0..<passed).map { 3 + $0 } }
@@ -45,18 +45,18 @@ enum ListeningSocket {
     }
     let socket = try Descriptor(
       socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
-    // A socket that nobody listens on any more is left over from a server that was killed.
+    // A socket without a listener remains from a server that was killed.
     let isTaken = unsafe withSockAddr(of: &address) { unsafe connect(socket.number, $0, $1) } == 0
     let reason = errno
     if isTaken { throw SystemError("listen on \(path)", code: EADDRINUSE) }
     var status = stat()
-    // Only a socket: connecting to any other file is refused too.
+    // Remove only a socket: connect(2) is refused for any other file too.
     if reason == ECONNREFUSED, unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK {
       unsafe unlink(path)
     }
     let fresh = try Descriptor(
       Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
-    // For the owner and the group only: who can connect can say who asks.
+    // Only the owner and the group have access, because a client of this socket can act as any user.
     let mask = umask(0o117)
     let result = unsafe withSockAddr(of: &address) { unsafe Glibc.bind(fresh.number, $0, $1) }
     umask(mask)

@@ -2,11 +2,11 @@ import CSystemd
 import EventLoop
 import Glibc
 
-/// What systemd is told, where it is there (sd_notify(3)).
+/// Notifications to systemd (sd_notify(3)), without effect if it did not start the process.
 enum ServiceManager {
   static func notify(_ state: String) { unsafe sd_notify(0, state) }
 
-  /// How often the watchdog wants a sign of life: half of what it allows. Nil without a watchdog.
+  /// The interval between watchdog notifications, half of the timeout. Nil without a watchdog.
   static var watchdogInterval: Duration? {
     var microseconds: UInt64 = 0
     guard unsafe sd_watchdog_enabled(0, &microseconds) > 0 else { return nil }

@@ -1,9 +1,10 @@
 import EventLoop
 import Synchronization
 
-/// Watches over event loops: each must take its turn between two beats. Belongs to the loop that calls ``beat()``.
+/// A watchdog for event loops: each loop must run at least once between two beats. Belongs to the loop that calls
+/// ``beat()``.
 final class Watchdog {
-  /// What a loop has answered last.
+  /// The last beat that a loop responded to.
   private final class Pulse: Sendable {
     let answered = Atomic(0)
   }
@@ -13,9 +14,9 @@ final class Watchdog {
 
   init(_ loops: [EventLoop]) { self.loops = loops.map { ($0, Pulse()) } }
 
-  /// Asks every loop for a sign of life.
+  /// Sends a beat to every loop.
   ///
-  /// - Returns: whether all of them have answered the last time. True at the first beat.
+  /// - Returns: whether every loop has responded to the previous beat; true for the first beat.
   func beat() -> Bool {
     let isAlive = loops.allSatisfy { $0.pulse.answered.load(ordering: .relaxed) == beats }
     beats += 1

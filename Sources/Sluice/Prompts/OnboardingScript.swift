@@ -1,4 +1,4 @@
-/// The steps that a new user is led through: what `onboarding.txt` says.
+/// The onboarding steps for a new user, from `onboarding.txt`.
 ///
 ///     You welcome a new user. Ask one question at a time.
 ///
@@ -8,7 +8,7 @@
 ///     # goal
 ///     Ask what they want to reach.
 ///
-/// What stands above the first heading holds for all steps.
+/// Text above the first heading applies to all steps.
 struct OnboardingScript: Sendable {
   struct Step: Sendable, Equatable {
     let name: String
@@ -18,7 +18,7 @@ struct OnboardingScript: Sendable {
   let introduction: String
   let steps: [Step]
 
-  /// Nil when there is no step.
+  /// Parses a script. Returns nil if it has no step.
   init?(parsing text: String) {
     var introduction: [Substring] = []
     var steps: [(name: String, lines: [Substring])] = []
@@ -36,7 +36,7 @@ struct OnboardingScript: Sendable {
     self.steps = steps.map { Step(name: $0.name, text: String($0.lines.joined(separator: "\n").trimmed)) }
   }
 
-  /// What the model is told when `answers` have been given.
+  /// Returns the instructions for the model after the user has given `answers`.
   func instructions(after answers: [OnboardingState.Answer]) -> String {
     var parts = [introduction]
     if !answers.isEmpty {

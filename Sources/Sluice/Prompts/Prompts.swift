@@ -3,19 +3,19 @@ import FastCGI
 import FoundationEssentials
 import Glibc
 
-/// What models are told besides what users say: texts that come with the program, and the admin's files in their place.
+/// The instructions for models: texts built into the program, and the administrator's files that override them.
 ///
-/// A file is read again when it has changed; looking costs a stat(2).
+/// A file is read again after it has changed; each check costs one stat(2).
 final class Prompts: Sendable {
   private let directory: String?
-  /// Each without white space at its ends.
+  /// The files by path, each without leading and trailing white space.
   private let files = WatchedFiles { String(String(decoding: $0, as: UTF8.self).trimmed) }
 
-  /// - Parameter directory: `SLUICE_PROMPTS`, where `chat.txt`, `report.txt`, `onboarding.txt` and `blocks/NAME.txt` may
-  ///   be.
+  /// - Parameter directory: `SLUICE_PROMPTS`, which can contain `chat.txt`, `report.txt`, `onboarding.txt` and
+  ///   `blocks/NAME.txt`.
   init(directory: String?) { self.directory = directory }
 
-  /// The texts that come with the program, by the name of the file that takes their place, without its ending.
+  /// The built-in texts, by the name of the file that overrides each, without its extension.
   static let builtIn: [String: String] = [
     "report": text(PackageResources.report_txt),
     "onboarding": text(PackageResources.onboarding_txt),
@@ -27,16 +27,16 @@ final class Prompts: Sendable {
 
   private static func text(_ bytes: [UInt8]) -> String { String(String(decoding: bytes, as: UTF8.self).trimmed) }
 
-  /// The text called `name`: the admin's, else the program's own. Nil when there is neither.
+  /// Returns the text `name`: the administrator's, otherwise the built-in one, or nil if there is neither.
   func text(_ name: String) throws(Failure) -> String? {
     if let path = path(name), unsafe access(path, F_OK) == 0 { return try files.content(path) }
     return Self.builtIn[name]
   }
 
-  /// The text in a file that the configuration of a location names.
+  /// Returns the text of a file that the configuration of a location names.
   func file(_ path: String) throws(Failure) -> String { try files.content(path) }
 
-  /// The names of the blocks that there are, the admin's among them.
+  /// The names of all blocks, including the administrator's.
   var blocks: [String] {
     var names = Set(Self.builtIn.keys.filter { $0.hasPrefix("blocks/") }.map { String($0.dropFirst(7)) })
     if let directory {

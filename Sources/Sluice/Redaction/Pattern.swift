@@ -1,30 +1,31 @@
 import CPCRE2
 import EventLoop
 
-/// Why a line of a file is of no use.
+/// An error in a pattern, or in its line of a redaction file.
 struct PatternError: Error, Equatable {
   let reason: String
 }
 
-/// A compiled regular expression (pcre2api(3)) of which a match may come in pieces (pcre2partial(3)). Use it on any
-/// thread: matching does not change it.
+/// A compiled regular expression (pcre2api(3)) that can also match partially, at the end of incomplete text
+/// (pcre2partial(3)). It can be used on any thread, because matching does not change it.
 @safe
 final class Pattern: Sendable {
   enum Match: Equatable {
-    /// Bytes of the subject.
+    /// The range of the match, in bytes of the subject.
     case full(Range<Int>)
-    /// What begins here could still become a match when more of the text comes.
+    /// The start of text that can still become a match when more text follows.
     case partial(from: Int)
   }
 
-  // Safe: PCRE2 only reads it after it was compiled.
+  // Safe: PCRE2 only reads it once `init` has compiled it.
   private nonisolated(unsafe) let code: OpaquePointer
-  /// How many characters before a match it looks at, at most.
+  /// The maximum number of characters before a match that lookbehind assertions examine.
   let lookbehind: Int
 
-  /// - Throws: why `text` cannot be used, with the place.
+  /// - Throws: ``PatternError`` with the reason and, for a syntax error, its position in `text`.
   init(_ text: String) throws(PatternError) {
-    // What depends on where a search began, or ends one, means something else when the text comes in pieces.
+    // The meaning of \G, \K and verbs such as (*ACCEPT) depends on where a search starts or ends, so it would change
+    // with the split of the text into deltas.
     if let part = Self.unsupportedConstruct(text) {
       throw PatternError(reason: "\(part) cannot match across deltas")
     }
@@ -43,21 +44,22 @@ final class Pattern: Sendable {
     unsafe pcre2_pattern_info_8(code, UInt32(PCRE2_INFO_MAXLOOKBEHIND), &lookbehind)
     self.lookbehind = Int(lookbehind)
     guard matchesNothing == 0 else { throw PatternError(reason: "the pattern must not match the empty string") }
-    // Where there is no JIT, matching is slower and otherwise the same.
+    // Fails harmlessly on platforms without JIT support: matching is only slower.
     unsafe pcre2_jit_compile_8(code, UInt32(PCRE2_JIT_COMPLETE) | PCRE2_JIT_PARTIAL_HARD)
   }
 
   deinit { unsafe pcre2_code_free_8(code) }
 
-  /// The first match in `subject` from `start` on, or what could become one.
+  /// Returns the first match, complete or partial, in `subject` at or after `start`.
   ///
-  /// - Parameter isFinal: whether nothing follows the subject.
-  /// - Throws: when it takes more than a match may (``MatchContext``).
+  /// - Parameter isFinal: whether no more text follows the subject; there are then no partial matches.
+  /// - Throws: ``PatternError`` when matching exceeds the limits of ``MatchContext``.
   func firstMatch(
     in subject: borrowing Span<UInt8>, from start: Int, isFinal: Bool, _ limits: MatchContext
   ) throws(PatternError) -> Match? {
     let options = UInt32(PCRE2_NO_UTF_CHECK) | PCRE2_NOTEMPTY | (isFinal ? 0 : PCRE2_PARTIAL_HARD)
-    // Safe: the subject is only read, during the call; the text is UTF-8, being a string's.
+    // Safe: PCRE2 only reads the subject, and only during the call. The subject is valid UTF-8, because its bytes come
+    // from strings.
     let result = unsafe subject.withUnsafeBufferPointer { bytes in
       unsafe pcre2_match_8(code, bytes.baseAddress, bytes.count, start, options, limits.data, limits.context)
     }
@@ -94,13 +96,13 @@ final class Pattern: Sendable {
   }
 }
 
-/// Where a match is noted, and how much it may take. One for each text.
+/// The storage for match results, and the limits of one match. Each text has its own.
 @safe
 final class MatchContext {
   fileprivate let data: OpaquePointer
   fileprivate let context: OpaquePointer
 
-  /// Steps of one match, at most: a pattern that backtracks without end is given up after some milliseconds.
+  /// The maximum number of steps of one match. It ends catastrophic backtracking after a few milliseconds.
   private static let steps: UInt32 = 200_000
 
   init() {

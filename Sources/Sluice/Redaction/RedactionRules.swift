@@ -1,12 +1,12 @@
 import JSON
 
-/// What is to be taken out of answers: the lines of a redaction file.
+/// The rules by which responses are redacted: the lines of a redaction file.
 ///
-///     # name     pattern                                    replacement, [redacted] without
+///     # name     pattern                                    replacement (default: [redacted])
 ///     e-mail     [A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,64}
 ///     key        sk-[A-Za-z0-9]{20,60}                      [key]
 ///
-/// The three are apart by a tab or by two or more spaces.
+/// Fields are separated by a tab or by two or more spaces.
 struct RedactionRules: Sendable {
   struct Rule: Sendable {
     let name: String
@@ -31,7 +31,7 @@ struct RedactionRules: Sendable {
         issues.append(LineIssue(line: index + 1, reason: error.reason))
       }
     }
-    // A file that was emptied by issue must not let everything out.
+    // A file that was emptied by accident must not disable redaction.
     if rules.isEmpty, issues.isEmpty { issues = [LineIssue(line: 1, reason: "the file contains no pattern")] }
   }
 

@@ -1,8 +1,8 @@
 import JSON
 
 extension Redactor {
-  /// Every string in `json`, names included, redacted as a whole text of its own: what an escape hid in the text of a
-  /// report is plain there. A number that matches becomes a string.
+  /// Returns `json` with every string redacted, member names included. Each string is redacted as a separate, complete
+  /// text, which reveals matches that JSON escapes hide in the text of a report. A matching number becomes a string.
   static func redact(_ json: JSON, by rules: [RedactionRules.Rule]) throws(Failure) -> JSON {
     if rules.isEmpty { return json }
     switch json {

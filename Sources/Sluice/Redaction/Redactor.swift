@@ -1,20 +1,20 @@
-/// Takes what matches out of a text that comes in pieces: what comes out, joined, is the whole text redacted, however it
-/// was cut. What could still become a match is pendingStart back, and nothing else.
+/// A redactor for a text that arrives in deltas. Its joined output is the redacted complete text, however the text is
+/// split. It withholds only text that can still become a match.
 ///
-/// At each place the rule that matches first counts, and of several that match there the first in the file.
+/// The earliest match wins. If several rules match at the same position, the first of them in the file wins.
 final class Redactor {
   let rules: [RedactionRules.Rule]
   private let limits = MatchContext()
-  /// How much of what is done with has to stay for looking behind, in bytes.
+  /// The number of processed bytes that stay in the buffer for lookbehind.
   private let contextBytes: Int
-  /// That, and what is pendingStart back.
+  /// The context for lookbehind, followed by the withheld text.
   private var buffer: [UInt8] = []
-  /// Where what is pendingStart back begins.
+  /// The offset of the withheld text in the buffer.
   private var pendingStart = 0
 
-  /// What it failed with: nothing may go out behind that.
+  /// The failure, if one occurred; no text is output after it.
   private var failure: Failure?
-  /// Of each rule what it finds next, as long as that is known.
+  /// The next match of each rule, if known.
   private var found: [Search]
 
   private enum Search {
@@ -25,31 +25,31 @@ final class Redactor {
 
   init(_ rules: [RedactionRules.Rule]) {
     self.rules = rules
-    // Generous: PCRE2 does not know how far nested assertions look back. And one character at least, for the beginning
-    // of the buffer is not that of the text.
+    // Generous, because PCRE2 does not report how far nested assertions look back. At least one character, because the
+    // start of the buffer is not the start of the text.
     contextBytes = max(1024, 8 * (rules.map(\.pattern.lookbehind).max() ?? 0))
     found = Array(repeating: .unknown, count: rules.count)
   }
 
-  /// What is kept of the text: for tests.
+  /// The size of the buffer, for tests.
   var bufferedBytes: Int { buffer.count }
 
-  /// The most that may be pendingStart back: a pattern that could match more than this fails the stream.
+  /// The maximum number of withheld bytes. A pattern that could match more fails the stream.
   static let maximumPendingBytes = 16 * 1024
 
-  /// Takes in a piece of the text.
+  /// Appends a delta of the text.
   ///
-  /// - Returns: what may go out now.
-  /// - Throws: when a pattern takes too long, or holds back too much. Nothing more comes out then, ever.
+  /// - Returns: the redacted text that can be sent now.
+  /// - Throws: ``Failure`` when a pattern takes too long or withholds too much. All later calls then throw it again.
   func feed(_ text: String) throws(Failure) -> String {
     buffer.append(contentsOf: text.utf8)
     return try redact(isFinal: false)
   }
 
-  /// The text is over.
+  /// Returns the remaining redacted text; no more input follows.
   func finish() throws(Failure) -> String { try redact(isFinal: true) }
 
-  /// A whole text.
+  /// Returns a complete text, redacted.
   static func redact(_ text: String, by rules: [RedactionRules.Rule]) throws(Failure) -> String {
     if rules.isEmpty { return text }
     let redactor = Redactor(rules)
@@ -67,7 +67,7 @@ final class Redactor {
 
   private func replaceMatches(isFinal: Bool) throws(Failure) -> String {
     var output: [UInt8] = []
-    // With more of the text everything may be otherwise.
+    // More input can change every rule's next match.
     for index in found.indices { found[index] = .unknown }
     search: while pendingStart < buffer.count {
       switch try first(isFinal: isFinal) {
@@ -91,8 +91,8 @@ final class Redactor {
     return String(decoding: output, as: UTF8.self)
   }
 
-  /// The first match, of all rules, in what is pendingStart back. A rule looks again only when what it found is behind that:
-  /// else many matches of one would have every other look through all of the text for each.
+  /// Returns the first match of all rules in the withheld text. A rule searches again only when that text starts after
+  /// the match it found: otherwise each of many matches of one rule would make every other rule search all of the text.
   private func first(isFinal: Bool) throws(Failure) -> (Pattern.Match, RedactionRules.Rule)? {
     var best: (match: Pattern.Match, rule: RedactionRules.Rule)?
     let buffer = buffer
@@ -117,7 +117,7 @@ final class Redactor {
       return
     }
     var start = pendingStart - contextBytes
-    // Not in the middle of a character.
+    // The buffer must not start in the middle of a character.
     while start < pendingStart, buffer[start] & 0xC0 == 0x80 { start += 1 }
     buffer.removeSubrange(0..<start)
     pendingStart -= start

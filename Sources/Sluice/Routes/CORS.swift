@@ -1,25 +1,26 @@
 import FastCGI
 
-/// What other origins' pages may do here (WHATWG Fetch, 3.2): those that are configured, and no other.
+/// Cross-origin access for pages (WHATWG Fetch, 3.2): allowed from the configured origins, denied to all others.
 struct CORS: Sendable {
   let origins: [String]
 
-  /// The header fields that let the page of a request read its answer. None when it may not, or needs no leave.
+  /// Returns the header fields that let a page of an allowed origin read the response. For other requests, returns
+  /// `Vary` alone, or nothing if no origins are configured.
   func fields(for request: Request, isCredentialed: Bool) -> [ResponseHead.Field] {
     guard !origins.isEmpty else { return [] }
-    // Whether or not this origin may: a cache must not give one's answer to the other.
+    // Sent for every origin, allowed or not: a cache must not reuse the response for another origin.
     var fields: [ResponseHead.Field] = [("Vary", "Origin")]
     guard let origin = request.header("Origin"), origins.contains(origin), let value = FieldValue(origin) else {
       return fields
     }
     fields.append(("Access-Control-Allow-Origin", value))
     fields.append(("Access-Control-Expose-Headers", "Sluice-Stream-Id, Retry-After, Link"))
-    // Where the web server authenticates, the browser has to send what it asks for.
+    // If the web server authenticates, the browser must be allowed to send credentials.
     if isCredentialed { fields.append(("Access-Control-Allow-Credentials", "true")) }
     return fields
   }
 
-  /// Those of the answer to a preflight.
+  /// Returns the additional header fields of a response to a preflight request.
   func preflightFields(for request: Request, methods: FieldValue) -> [ResponseHead.Field] {
     guard let origin = request.header("Origin"), origins.contains(origin) else { return [] }
     return [

@@ -1,24 +1,24 @@
 import JSON
 
-/// What a request asks, once it is known to be valid, and how it is answered.
+/// A validated request for model output, and the functions that produce its response.
 final class GenerationRequest: Sendable {
   typealias Producer = nonisolated(nonsending) @Sendable (Generation, IdempotencyLock?) async throws -> GenerationResult
 
-  /// What the user says.
+  /// The user's message.
   let message: String
-  /// The model, as far as it is known.
+  /// The requested model, if known.
   let model: String?
-  /// The session that the turn will be stored in, where it is to be stored.
+  /// The session in which the turn will be stored; nil if it is not stored.
   let session: String?
-  /// Whether the client wants the answer in one piece.
+  /// Whether the client requests a JSON response instead of a stream.
   let wantsJSON: Bool
-  /// Whether the client wants to be told what the answer cost, where the dialect leaves that to it.
+  /// Whether the client requests token usage, in dialects that make it optional.
   let wantsUsage: Bool
-  /// Whether all of the text is needed when it is complete.
+  /// Whether the complete text is needed after it has been sent.
   let retainsText: Bool
-  /// Streams the answer, and does with the complete one what is to be done before the client hears of its end.
+  /// The function that sends the text and does all work that must precede the terminal record, such as storing the turn.
   let produce: Producer
-  /// The answer in one piece.
+  /// The function that creates the body of a JSON response.
   let jsonBody: DeliveryFormat.JSONBody
 
   init(
@@ -36,7 +36,7 @@ final class GenerationRequest: Sendable {
     self.jsonBody = jsonBody
   }
 
-  /// What a dialect can know of the stream.
+  /// Returns the description of the stream that its dialect receives.
   func metadata(messageID: String) -> StreamMetadata {
     var metadata = StreamMetadata(messageID: messageID)
     metadata.message = message

@@ -1,4 +1,4 @@
-/// A path in which segments may be placeholders: `/api/streams/{id}`.
+/// A path in which segments can be placeholders: `/api/streams/{id}`.
 struct PathPattern: Sendable, ExpressibleByStringLiteral {
   let text: String
   private let segments: [Substring]
@@ -13,7 +13,7 @@ struct PathPattern: Sendable, ExpressibleByStringLiteral {
   /// The number of segments.
   var count: Int { segments.count }
 
-  /// The values of the placeholders, or nil when `path` is another one. A placeholder is never empty.
+  /// Returns the values of the placeholders; nil if `path` does not match. A placeholder matches no empty segment.
   func match(_ path: RequestPath) -> [String: String]? {
     guard path.segments.count == segments.count else { return nil }
     var values: [String: String] = [:]
@@ -29,12 +29,12 @@ struct PathPattern: Sendable, ExpressibleByStringLiteral {
   }
 }
 
-/// The path of a request, split once for all the patterns that it is compared with.
+/// The path of a request, split once for comparison with all patterns.
 struct RequestPath: Sendable {
   let text: String
   fileprivate let segments: [Substring]
 
-  /// - Parameter maximumSegments: the most that a pattern has. The rest of a longer path is not looked at.
+  /// - Parameter maximumSegments: the largest number of segments in any pattern. A longer path is not split further.
   init(_ text: String, maximumSegments: Int) {
     self.text = text
     segments = text.split(separator: "/", maxSplits: maximumSegments, omittingEmptySubsequences: false)

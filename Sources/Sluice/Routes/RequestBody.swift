@@ -1,7 +1,7 @@
 import EventLoop
 import FastCGI
 
-/// The body of a request, apart from the rest of it: an open stream does not keep it.
+/// The body of a request, stored separately so that it can be released while the stream is open.
 final class RequestBody: Sendable {
   private let content: Locked<[UInt8]>
   let isTooLarge: Bool

@@ -2,10 +2,10 @@ import EventLoop
 import FastCGI
 import JSON
 
-/// A request whose sender is known: what every handler is given. Use it on any thread.
+/// An authenticated request, as every handler receives it. It can be used on any thread.
 @safe
 public final class RequestContext: Sendable {
-  /// The request with its body. One with a longer body than `SLUICE_MAX_BODY` is refused before a handler sees it.
+  /// The request with its body. A request with a body over `SLUICE_MAX_BODY` is refused before the handler is called.
   public var request: Request {
     var request = Request(parameters: parameters, body: body.bytes)
     request.isBodyTooLarge = body.isTooLarge
@@ -16,22 +16,23 @@ public final class RequestContext: Sendable {
   let body: RequestBody
   /// The request method, in upper case.
   let method: String
-  /// The user who sent it; `anonymous` where the route is public or authentication is disabled.
+  /// The user who sent the request; `anonymous` if the route is public or authentication is disabled.
   public let user: User
-  /// The values of the parameters in the route's path, by their names: `{id}`.
+  /// The values of the parameters in the route's path, by name: `id` for `{id}`.
   public let pathParameters: [String: String]
-  /// nginx's `$request_id`, by which log lines of the two belong together; one of our own where there is none.
+  /// The web server's request id (nginx's `$request_id`), which correlates its log lines with those of Sluice; a
+  /// generated id if there is none.
   public let correlationID: String
-  /// The settings for the location that the request came through.
+  /// The configuration for the request's location.
   let configuration: Configuration
   private let bound: LoopBound<Reactor>
 
-  /// - Parameter request: without its body.
+  /// - Parameter request: the request without its body.
   init(
     request: Request, body: RequestBody, user: User, pathParameters: [String: String], correlationID: String,
     configuration: Configuration, on reactor: Reactor
   ) {
-    // Safe: only what runs in the request's task, on this loop, asks for it.
+    // Safe: only the request's task, which runs on this loop, reads it.
     unsafe bound = LoopBound(reactor)
     self.parameters = request.parameters
     self.body = body
@@ -42,7 +43,7 @@ public final class RequestContext: Sendable {
     self.configuration = configuration
   }
 
-  /// Returns the JSON of the body, an object or an array. Takes some milliseconds for a megabyte.
+  /// Returns the parsed JSON body, an object or an array. Parsing takes some milliseconds per megabyte.
   ///
   /// - Throws: ``Failure`` when the body is not JSON (400) or not declared as `application/json` (415).
   public func json() throws(Failure) -> JSON {
@@ -56,14 +57,14 @@ public final class RequestContext: Sendable {
     }
   }
 
-  /// - Throws: ``Failure/Code/payloadTooLarge`` when the body was not read.
+  /// - Throws: ``Failure/Code/payloadTooLarge`` when the body exceeds the limit and was therefore not read.
   func checkBody() throws(Failure) {
     guard !body.isTooLarge else {
       throw Failure(.payloadTooLarge, "The request body exceeds the limit of \(configuration.maximumBodyBytes) bytes.")
     }
   }
 
-  /// The loop of the request's task. Not to be used elsewhere.
+  /// The loop of the request's task. It must not be used outside that task.
   var reactor: Reactor { unsafe bound.value }
 
   /// The request without its body.

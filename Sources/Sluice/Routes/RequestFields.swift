@@ -2,8 +2,8 @@ import EventLoop
 import FastCGI
 import JSON
 
-/// What a request says, asked for field by field: the JSON object in its body or, for GET, its query. Each answer says
-/// what would be right.
+/// The fields of a request, from the JSON object in its body or, for GET and HEAD, from its query. Accessors throw a
+/// ``Failure`` that names the expected value.
 struct RequestFields: Sendable {
   private enum Source: Sendable {
     case body(JSON.Members)
@@ -12,11 +12,11 @@ struct RequestFields: Sendable {
 
   private let source: Source
 
-  /// Parses a request's fields and makes of them what its endpoint needs. A large body is parsed, and let go again, on
-  /// a thread of `pool`.
+  /// Parses the fields of a request and returns the value that `make` creates from them. A large body is parsed, and
+  /// the parsed JSON freed, on a thread of `pool`.
   ///
-  /// - Parameter make: takes what it needs of the fields. It may run on another thread.
-  /// - Throws: ``Failure`` when the body is too large, is not declared as JSON, or is no JSON object; what `make` throws.
+  /// - Parameter make: extracts the values that the endpoint needs. It can run on another thread.
+  /// - Throws: ``Failure`` when the body is too large, not declared as JSON or not a JSON object; errors of `make`.
   static func parse<Value: Sendable>(
     _ context: RequestContext, on pool: BlockingPool,
     _ make: @escaping @Sendable (RequestFields) throws(Failure) -> Value
@@ -42,7 +42,7 @@ struct RequestFields: Sendable {
     return members
   }
 
-  /// A field's value; nil when it is missing or null.
+  /// The value of a field; nil if it is missing or null.
   subscript(name: String) -> JSON? {
     switch source {
     case .query(let request): return request.query(name).map(JSON.string)
@@ -52,13 +52,13 @@ struct RequestFields: Sendable {
     }
   }
 
-  /// All fields of a body, in their order.
+  /// All fields of the body, in their order; empty for a query.
   var members: JSON.Members {
     guard case .body(let members) = source else { return [:] }
     return members
   }
 
-  /// A text that must be there and not be empty.
+  /// Returns a required, non-empty string of at most `limit` bytes.
   func string(_ name: String, limit: Int) throws(Failure) -> String {
     guard let text = try optionalString(name, limit: limit), !text.isEmpty else {
       throw Failure(.badRequest, "\"\(name)\" must be a non-empty string.")
@@ -66,7 +66,7 @@ struct RequestFields: Sendable {
     return text
   }
 
-  /// A text that may be missing.
+  /// Returns an optional string of at most `limit` bytes.
   func optionalString(_ name: String, limit: Int) throws(Failure) -> String? {
     guard let value = self[name] else { return nil }
     guard case .string(let text) = value else { throw Failure(.badRequest, "\"\(name)\" must be a string.") }
@@ -76,7 +76,7 @@ struct RequestFields: Sendable {
     return text
   }
 
-  /// A title that may be missing.
+  /// Returns the optional `title`, of at most 200 characters.
   func title() throws(Failure) -> String? {
     let title = try optionalString("title", limit: .max)
     guard title.map({ $0.unicodeScalars.count <= 200 }) ?? true else {
@@ -85,7 +85,7 @@ struct RequestFields: Sendable {
     return title
   }
 
-  /// An id that may be missing; an integer is taken as its digits.
+  /// Returns an optional id. An integer is converted to its decimal digits.
   func identifier(_ name: String) throws(Failure) -> String? {
     let text: String
     switch self[name] {
@@ -101,7 +101,7 @@ struct RequestFields: Sendable {
     return text
   }
 
-  /// A boolean that may be missing.
+  /// Returns an optional boolean; `value` if the field is missing.
   func bool(_ name: String, default value: Bool) throws(Failure) -> Bool {
     switch self[name] {
     case nil: return value

@@ -1,9 +1,9 @@
 import Upstream
 
-/// The stream of one response, as its handler sees it: text in, records out to the client.
+/// The stream of one response, as its handler sees it: the handler sends text, and the client receives records.
 ///
-/// Belongs to the handler's task: the compiler keeps it there. Whatever the handler does, its stream has one terminal
-/// record: `done` when the handler returns, an error when it throws.
+/// It belongs to the handler's task, which the compiler enforces. Sluice sends the one terminal record: `done` when the
+/// handler returns, an error when it throws, `cancelled` when the stream was stopped.
 public struct ResponseStream {
   private let generation: Generation
   private let startModel: (Prompt) throws -> ModelOutput
@@ -13,31 +13,33 @@ public struct ResponseStream {
     self.startModel = startModel
   }
 
-  /// The stream's id (a UUIDv7), which the client gets as `Sluice-Stream-Id`, and with which it can stop the stream.
+  /// The id of the stream (a UUIDv7). The client receives it as `Sluice-Stream-Id` and can stop the stream with it.
   public var id: String { generation.id }
 
-  /// Sends text, and the head before the first. Returns when the web server has taken it, which may be as slow as the
-  /// client. Nothing is sent for an empty text.
+  /// Sends text, preceded by the head if that has not been sent. Returns when the web server has accepted the text, so
+  /// a slow client delays it. An empty string sends nothing.
   ///
-  /// - Throws: ``StreamClosedError`` when the stream has terminated: let it through. ``Failure`` when the response exceeds
-  ///   `SLUICE_MAX_ANSWER`.
+  /// - Throws: ``StreamClosedError``, which the handler should propagate, when the stream has terminated. ``Failure``
+  ///   when the response exceeds `SLUICE_MAX_ANSWER`.
   public func send(_ text: String) async throws { try await generation.send(text) }
 
-  /// Sends the head now instead of with the first text, so that the client knows that a response will follow. Until
-  /// then a ``Failure`` that the handler throws has its own HTTP status.
+  /// Sends the head now instead of with the first text, so that the client knows that a response will follow. A
+  /// ``Failure`` that the handler throws before the head is sent becomes an error response with its own HTTP status.
   ///
   /// - Throws: ``StreamClosedError`` when the stream has terminated.
   public func open() async throws { try await generation.open() }
 
-  /// Sends the model's response to `prompt` as it comes, and returns when it is complete. More can follow.
+  /// Sends the model's output for `prompt` as it arrives, and returns when it is complete. The handler can send or
+  /// relay more afterwards.
   ///
-  /// It is the ``Generator`` that the application was given, or the one that the configuration of the request's location
-  /// selects. The location's system prompt goes before the prompt's messages, its model is requested unless the prompt names
-  /// one, and its `SLUICE_MAX_TOKENS` bounds the prompt's. A slow client pauses it; when the client disconnects, its connection is closed.
+  /// The output comes from the ``Generator`` that the application was given, or else from the one that the
+  /// configuration of the request's location selects. The location's system prompt precedes the prompt's messages, its
+  /// model is used unless the prompt names one, and its `SLUICE_MAX_TOKENS` caps the prompt's limit. A slow client
+  /// pauses the generator. When the client disconnects, the connection to the model is closed.
   ///
-  /// - Returns: why the model stopped, and its usage of tokens: what the terminal record reports, of the last one relayed.
-  /// - Throws: ``StreamClosedError`` when the stream has terminated, ``GeneratorError`` when the model failed, which
-  ///   becomes the stream's error when the handler throws it on, ``Failure``.
+  /// - Returns: the finish reason and the token usage. The terminal record reports those of the last relayed output.
+  /// - Throws: ``StreamClosedError`` when the stream has terminated. ``GeneratorError`` when the model failed; if the
+  ///   handler propagates it, it becomes the stream's error. ``Failure`` for other causes.
   @discardableResult
   public func relay(_ prompt: Prompt) async throws -> Completion {
     try generation.checkTermination()
@@ -46,7 +48,7 @@ public struct ResponseStream {
       generation.didRelay(completion)
       return completion
     } catch {
-      // Whatever the model's end of it is called: the stream is what was closed.
+      // Termination of the stream takes precedence over the model's error, which can be a consequence of it.
       try generation.checkTermination()
       throw error
     }

@@ -1,15 +1,15 @@
 import FastCGI
 
-/// Responds to a request at once. It runs on an event loop and must not block.
+/// A handler that returns a complete response. It runs on an event loop and must not block.
 public typealias RouteHandler = nonisolated(nonsending) @Sendable (RequestContext) async throws -> Response
 
-/// Streams a response: sends text and returns when the response is complete.
+/// A handler that streams a response: it sends text and returns when the response is complete.
 ///
 /// It runs in a task on an event loop and must not block. When the client disconnects, or the stream terminates for
 /// another reason, the task is cancelled and the next `send` throws.
 public typealias StreamHandler = nonisolated(nonsending) @Sendable (RequestContext, ResponseStream) async throws -> Void
 
-/// One row of the table of endpoints.
+/// A row of the endpoint table.
 struct Route: Sendable {
   enum Action: Sendable {
     case handle(RouteHandler)
@@ -18,13 +18,13 @@ struct Route: Sendable {
 
   let methods: [String]
   let path: PathPattern
-  /// Whether it answers without asking who asks.
+  /// Whether no authentication is needed.
   let isPublic: Bool
-  /// Whether it is served while the server waits for its streams to end.
+  /// Whether the server still serves the route while it is draining.
   let isServedWhileDraining: Bool
   let action: Action
 
-  /// Whether it has a model generate.
+  /// Whether a request calls a model.
   var callsModel: Bool {
     if case .stream = action { true } else { false }
   }
@@ -40,7 +40,7 @@ struct Route: Sendable {
     self.action = action
   }
 
-  /// A row that streams.
+  /// Returns a row for a streaming endpoint.
   static func stream(
     _ methods: String..., at path: PathPattern, as dialect: DialectKind, feature: Feature? = nil,
     whenDisabled disabledBehavior: StreamingEndpoint.DisabledBehavior = .refusal(alternate: nil),
@@ -55,14 +55,14 @@ struct Route: Sendable {
           supportsIdempotencyKey: supportsIdempotencyKey, validate: validate)))
   }
 
-  /// A row that asks a model and answers in one piece.
+  /// Returns a row for an endpoint that calls a model and responds with JSON.
   static func json(_ methods: String..., at path: PathPattern, _ validate: @escaping StreamingEndpoint.Validator)
     -> Route
   {
     Route(methods, path, .stream(StreamingEndpoint(dialect: nil, supportsIdempotencyKey: true, validate: validate)))
   }
 
-  /// A row that asks no model.
+  /// Returns a row for an endpoint that calls no model.
   static func handle(
     _ methods: String..., at path: PathPattern, isPublic: Bool = false, isServedWhileDraining: Bool = false,
     _ handler: @escaping RouteHandler

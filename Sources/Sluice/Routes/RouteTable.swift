@@ -1,8 +1,8 @@
-/// The table of endpoints.
+/// The endpoint table.
 struct RouteTable: Sendable {
   private(set) var routes: [Route]
 
-  /// The most segments that a row's path has.
+  /// The largest number of segments in the path of any row.
   private var maximumSegments = 0
 
   init(_ routes: [Route] = []) {
@@ -17,7 +17,9 @@ struct RouteTable: Sendable {
 
   private func split(_ path: String) -> RequestPath { RequestPath(path, maximumSegments: maximumSegments) }
 
-  /// The row for a request, which also answers HEAD where it answers GET.
+  /// Returns the row for a request, and the values of its path parameters. A row for GET also serves HEAD.
+  ///
+  /// - Throws: ``Failure/Code/notFound`` or ``Failure/Code/methodNotAllowed``.
   func find(_ method: String, _ path: String) throws(Failure) -> (route: Route, parameters: [String: String]) {
     let segments = split(path)
     for route in routes where route.methods.contains(method == "HEAD" ? "GET" : method) {
@@ -31,9 +33,9 @@ struct RouteTable: Sendable {
     throw failure
   }
 
-  /// The methods that a path has, HEAD and OPTIONS among them.
+  /// Returns the methods allowed for a path, including OPTIONS and, with GET, HEAD.
   ///
-  /// - Throws: ``Failure/Code/notFound`` when no row has the path.
+  /// - Throws: ``Failure/Code/notFound`` when no row matches the path.
   func methods(at path: String) throws(Failure) -> [String] { try methods(at: split(path)) }
 
   private func methods(at path: RequestPath) throws(Failure) -> [String] {

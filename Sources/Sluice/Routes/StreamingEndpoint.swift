@@ -1,29 +1,29 @@
 import FastCGI
 import JSON
 
-/// An endpoint that streams what a model says, or answers with the same in one piece.
+/// An endpoint that streams model output, or returns the same output as JSON.
 struct StreamingEndpoint: Sendable {
   typealias Validator = nonisolated(nonsending) @Sendable (RequestContext) async throws -> GenerationRequest
 
-  /// What is done when the feature is turned off.
+  /// The behavior of an endpoint whose feature is disabled.
   enum DisabledBehavior: Sendable {
-    /// The same endpoint answers in one piece.
+    /// Respond with JSON.
     case json
-    /// It refuses, and names the path of its twin that answers in one piece, if it has one.
+    /// Refuse the request, and name the path of the non-streaming alternate if there is one.
     case refusal(alternate: String?)
   }
 
-  /// The wire format, unless `?dialect=` chooses another. Nil answers in one piece always.
+  /// The wire format, unless `?dialect=` selects another; nil if the endpoint always responds with JSON.
   let dialect: DialectKind?
-  /// What turns streaming off; nil where nothing does.
+  /// The flag that disables streaming; nil if it cannot be disabled.
   var feature: Feature?
   var disabledBehavior = DisabledBehavior.refusal(alternate: nil)
-  /// Whether it counts in the hour's messages of the user.
+  /// Whether a request counts toward the user's hourly message limit.
   var countsAsMessage = true
-  /// Whether a POST may carry an `Idempotency-Key`: not where nothing may be stored.
+  /// Whether a POST can carry an `Idempotency-Key`; false for endpoints whose responses must not be stored.
   var supportsIdempotencyKey = false
-  /// Whether the body is still wanted while the answer is streamed: what a program of its own does is not known here.
+  /// Whether the body is retained while the response is streamed, because an embedder's handler can read it later.
   var retainsBody = false
-  /// Reads and checks the request.
+  /// Parses and validates the request.
   let validate: Validator
 }

@@ -4,7 +4,7 @@ import FoundationEssentials
 import Glibc
 import Upstream
 
-/// A streaming backend behind a web server: the built-in endpoints and your own.
+/// A streaming backend behind a web server, which serves the built-in endpoints and your own.
 ///
 ///     let application = try Application()
 ///     application.stream("GET", "/countdown") { context, stream in
@@ -15,10 +15,11 @@ import Upstream
 ///     }
 ///     try await application.run()
 ///
-/// It is configured by environment variables, which the README lists. Started by systemd, by spawn-fcgi, with
-/// `SLUICE_LISTEN`, or as a CGI program, it serves the same endpoints.
+/// Environment variables configure it; the README lists them. It serves the same endpoints whether it is started by
+/// systemd, by spawn-fcgi, with `SLUICE_LISTEN` or as a CGI program.
 ///
-/// Nothing is global: two applications in one process share neither routes nor limits. Use it from any thread.
+/// There is no global state: two applications in one process share neither routes nor limits. An application can be
+/// used from any thread.
 public final class Application: Sendable {
   /// The version of this package.
   public static let version = "0.1.0"
@@ -28,20 +29,20 @@ public final class Application: Sendable {
   private let routes: Locked<RouteTable>
   private let shutdown = Locked(Shutdown())
 
-  /// What a cancelled ``run(handlesSignals:)`` reaches the server by.
+  /// The means by which a cancelled ``run(handlesSignals:)`` makes the server drain.
   private struct Shutdown {
     var isRequested = false
     var begin: (@Sendable () -> Void)?
   }
 
-  /// Reads the configuration. Every part has a default, which the configuration decides.
+  /// Creates an application from a configuration, which determines the default of each omitted part.
   ///
   /// - Parameters:
-  ///   - generator: has the only say about what responds to prompts; `SLUICE_GENERATOR` selects one unless given.
-  ///   - authenticator: has the only say about who sends requests, `SLUICE_AUTH` or not. Unless given, one of the settings
-  ///     for tokens, JSON Web Tokens, REMOTE_USER or `SLUICE_AUTH=none` must be there.
-  ///   - turnStore: keeps completed turns; files under `SLUICE_STATE` do unless given.
-  ///   - environment: the variables; those of this process unless given.
+  ///   - generator: produces all model output. If omitted, `SLUICE_GENERATOR` selects a built-in generator.
+  ///   - authenticator: is the only authenticator, even with `SLUICE_AUTH=none`. If omitted, tokens, JSON Web Tokens,
+  ///     REMOTE_USER or `SLUICE_AUTH=none` must be configured.
+  ///   - turnStore: stores completed turns. If omitted, they are stored in files under `SLUICE_STATE`.
+  ///   - environment: the variables to read; by default, those of this process.
   /// - Throws: ``ConfigurationError`` with every issue.
   public init(
     generator: (any Generator)? = nil, authenticator: (any Authenticator)? = nil, turnStore: (any TurnStore)? = nil,
@@ -57,20 +58,21 @@ public final class Application: Sendable {
     routes = Locked(.builtIn(services))
   }
 
-  /// Adds an endpoint that streams. Add all before ``run(handlesSignals:)``.
+  /// Adds a streaming endpoint. All endpoints must be added before ``run(handlesSignals:)``.
   ///
   /// - Parameters:
-  ///   - method: an HTTP method, in upper case.
-  ///   - path: where it is, from its slash on; a segment in braces is a parameter: `/rooms/{room}`. It must not be taken by
-  ///     another route for the method; of several that match a request the first one added counts, a built-in one first.
-  ///   - dialect: the wire format, unless the client selects another by `?dialect=`.
-  ///   - isPublic: whether no authentication is needed. The user is `anonymous` then.
-  ///   - countsAsMessage: whether a stream counts in `SLUICE_MESSAGES_PER_HOUR`.
-  ///   - supportsIdempotencyKey: whether a POST can carry an `Idempotency-Key`: the complete text is then stored for an
-  ///     hour, and the same request gets it again without the handler being called.
-  ///   - feature: what turns the endpoint off, as an environment variable or a `fastcgi_param` that is `off`.
-  ///   - handler: sends the response; see ``StreamHandler``. A ``Failure`` that it throws becomes the stream's error as
-  ///     it is, any other error `internal`.
+  ///   - method: the HTTP method, in upper case.
+  ///   - path: the path, which starts with a slash; a segment in braces is a parameter: `/rooms/{room}`. No other route
+  ///     can have the same method and path. If several routes match a request, the first one added serves it; the
+  ///     built-in ones come first.
+  ///   - dialect: the wire format, unless the client selects another with `?dialect=`.
+  ///   - isPublic: whether no authentication is needed; the user is then `anonymous`.
+  ///   - countsAsMessage: whether a stream counts toward `SLUICE_MESSAGES_PER_HOUR`.
+  ///   - supportsIdempotencyKey: whether a POST can carry an `Idempotency-Key`. The complete text is then stored for
+  ///     one hour, and a repeat of the request receives it without a call of the handler.
+  ///   - feature: the flag that disables the endpoint: an environment variable or `fastcgi_param` that is `off`.
+  ///   - handler: sends the response; see ``StreamHandler``. A ``Failure`` or ``GeneratorError`` that it throws becomes
+  ///     the stream's error; any other error becomes `internal`.
   public func stream(
     _ method: String, _ path: String, dialect: DialectKind = .events, isPublic: Bool = false,
     countsAsMessage: Bool = true, supportsIdempotencyKey: Bool = false, feature: Feature? = nil,
@@ -97,12 +99,12 @@ public final class Application: Sendable {
     add(Route([method], PathPattern(path), isPublic: isPublic, .stream(endpoint)))
   }
 
-  /// Adds an endpoint that responds at once. Add all before ``run(handlesSignals:)``.
+  /// Adds a non-streaming endpoint. All endpoints must be added before ``run(handlesSignals:)``.
   ///
   /// - Parameters:
-  ///   - method: an HTTP method, in upper case. GET answers HEAD too.
-  ///   - path: where it is; a segment in braces is a parameter: `/rooms/{room}`.
-  ///   - isPublic: whether no authentication is needed. The user is `anonymous` then.
+  ///   - method: the HTTP method, in upper case. An endpoint for GET also serves HEAD.
+  ///   - path: the path, which starts with a slash; a segment in braces is a parameter: `/rooms/{room}`.
+  ///   - isPublic: whether no authentication is needed; the user is then `anonymous`.
   ///   - handler: returns the response; see ``RouteHandler``. A ``Failure`` that it throws becomes the error response.
   public func handle(
     _ method: String, _ path: String, isPublic: Bool = false, _ handler: @escaping RouteHandler
@@ -129,14 +131,14 @@ public final class Application: Sendable {
     }
   }
 
-  /// Serves until SIGTERM or SIGINT, or until the task is cancelled; then refuses new streams, waits for those that run,
-  /// `SLUICE_DRAIN_TIMEOUT` at most, and returns. As a CGI program it serves the one request. Call it once.
+  /// Serves requests until SIGTERM or SIGINT arrives or the task is cancelled. It then refuses new streams, waits at
+  /// most `SLUICE_DRAIN_TIMEOUT` for running ones, and returns. As a CGI program, it serves one request. Call it once.
   ///
-  /// Event loops have threads of their own, of which the calling task waits for the main one.
+  /// Event loops run on their own threads; the calling task waits for the thread of the main loop.
   ///
-  /// - Parameter handlesSignals: whether SIGTERM, SIGINT and SIGHUP are handled while it runs. A program that does so
-  ///   itself passes false and cancels the task.
-  /// - Throws: ``StartError`` when there is nothing to listen on, or not enough of something to start.
+  /// - Parameter handlesSignals: whether SIGTERM, SIGINT and SIGHUP are handled while it runs. A program that handles
+  ///   them itself passes false and cancels the task.
+  /// - Throws: ``StartError`` when there is no socket to listen on, or when a system resource is not available.
   public func run(handlesSignals: Bool = true) async throws {
     try await withTaskCancellationHandler {
       let result: Result<Void, StartError> = await withCheckedContinuation { continuation in
@@ -158,9 +160,9 @@ public final class Application: Sendable {
     }
   }
 
-  /// Like ``run(handlesSignals:)``, on the calling thread: for a program that does nothing else.
+  /// Does the same as ``run(handlesSignals:)`` on the calling thread, for a program that does nothing else.
   package func runBlocking(handlesSignals: Bool = true) throws(StartError) {
-    // A broken pipe is an error of the write that meets it. SIGUSR1 would be libfcgi's.
+    // A write to a broken pipe returns an error instead. SIGUSR1 is blocked because libfcgi would handle it.
     Signals.block([SIGPIPE, SIGUSR1])
     ConnectionServer.initializeLibrary()
     defer { services.log.flush() }
@@ -178,7 +180,7 @@ public final class Application: Sendable {
           failure = error
           return loop.stop()
         }
-        // Safe: the closure given to `execute` runs on the main loop, to which the server belongs, while it runs.
+        // Safe: `execute` runs the closure on the main loop, to which the server belongs, while that loop runs.
         let bound = unsafe LoopBound(started)
         let begin: @Sendable () -> Void = { loop.execute { _ in bound.value.drain() } }
         let isRequested = shutdown.withLock { shutdown in
@@ -206,7 +208,7 @@ public final class Application: Sendable {
       let loop = try EventLoop(name: "loop 0")
       try loop.run { reactor in
         let exchange = CGIExchange(on: reactor) { loop.stop() }
-        // The web server ends the program: the stream says so, if it can, and is not waited for long.
+        // The web server terminates the program: the stream can still send its terminal record, but has only 3 seconds.
         signals = try? SignalWatch(watched, on: reactor) { [services] _ in
           services.generations.terminateAll(.failed(Failure(.shuttingDown, "The server is shutting down.")))
           _ = reactor.schedule(after: .seconds(3)) { loop.stop() }
@@ -219,7 +221,7 @@ public final class Application: Sendable {
     } catch { throw StartError(message: "cannot start: \(error)") }
   }
 
-  /// Responds to one request on the calling loop: for tests in memory.
+  /// Responds to one request on the calling loop, for in-memory tests.
   package func respond(_ request: Request, _ writer: consuming ResponseWriter, on reactor: Reactor) {
     var request = request
     if request.body.count > services.configuration.maximumBodyBytes {

@@ -2,7 +2,7 @@ import EventLoop
 import FastCGI
 import Glibc
 
-/// A running FastCGI server: listeners on the main loop, connections spread over all loops, an orderly end.
+/// A running FastCGI server, with listeners on the main loop, connections on all loops, and an orderly shutdown.
 ///
 /// Belongs to the main loop.
 final class Server {
@@ -22,14 +22,14 @@ final class Server {
   private var isTerminating = false
   private var isFinished = false
 
-  /// The connections of one loop, as seen from the main one.
+  /// A loop and its connections, as seen from the main loop.
   private struct Worker {
     let loop: EventLoop
     let thread: LoopThread?
     let connections: Mailslot
   }
 
-  /// Where a loop keeps its connection server: filled and used on that loop only.
+  /// The holder of a connection server, which is set and used only on its own loop.
   private final class Mailslot: Sendable {
     nonisolated(unsafe) var server: ConnectionServer?
   }
@@ -40,9 +40,9 @@ final class Server {
     self.reactor = reactor
   }
 
-  /// Starts the other loops and begins to accept.
+  /// Starts the other loops and accepts connections.
   func start(_ sockets: [CInt], signals watched: [CInt]) throws(SystemError) {
-    // Before anybody can ask for what an earlier process has left.
+    // Restore unsaved turns before requests can read their sessions.
     services.unsaved.restore()
     addWorker(reactor.loop, thread: nil)
     for index in 1..<max(services.configuration.loops, 1) {
@@ -99,18 +99,19 @@ final class Server {
     }
   }
 
-  // MARK: The end
+  // MARK: Shutdown
 
   private func handleSignal(_ signal: CInt) {
     switch signal {
     case SIGHUP:
-      // Tokens, keys and prompts are read again whenever they change; there is nothing else to reload.
+      // Tokens, keys and prompts reload automatically when their files change; nothing else can be reloaded.
       services.log.info("SIGHUP ignored: files reload automatically; restart to reload the environment")
     default: if services.isDraining { terminateStreams() } else { drain() }
     }
   }
 
-  /// Begins no further stream and waits for those that run. Requests that still come are told so at once.
+  /// Stops admitting streams and waits for the running ones. New requests are refused immediately, except on routes
+  /// that are served while draining.
   func drain() {
     guard !services.isDraining else { return }
     ServiceManager.notify("STOPPING=1")
@@ -124,20 +125,20 @@ final class Server {
     waitUntilIdle()
   }
 
-  /// Ends the streams that still run, each with its record.
+  /// Terminates the streams that are still running, each with its terminal record.
   private func terminateStreams() {
     guard !isTerminating else { return }
     isTerminating = true
     services.generations.terminateAll(
       .failed(Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))))
     drainTimer?.cancel()
-    // Whoever does not even take the last record.
+    // For clients that do not read the terminal record.
     drainTimer = reactor.schedule(after: .seconds(5)) { [unowned self] in finish() }
   }
 
-  /// Waits until nothing is answered any more that was begun before.
+  /// Waits until no response is in flight, then closes the listeners.
   private func waitUntilIdle() {
-    // Not before a moment has passed: a request may be on its way on a connection that was just accepted.
+    // Delayed, because a request can be in flight on a connection that was just accepted.
     _ = reactor.schedule(after: .milliseconds(100)) { [weak self] in
       guard let self else { return }
       let isIdle =
@@ -146,14 +147,15 @@ final class Server {
     }
   }
 
-  /// What waits in the sockets' queues is the next process's, and what was accepted is still refused.
+  /// Stops accepting connections and leaves those in the sockets' queues to the next process. Requests on connections
+  /// that were already accepted are still refused.
   private func closeListeners() {
     for listener in listeners { listener.stop() }
     waitForRefusals(until: reactor.now + .seconds(1))
   }
 
   private func waitForRefusals(until end: LoopClock.Instant) {
-    // A request that was let in just before may have begun a stream.
+    // A request that was admitted just before may have started a stream.
     if services.generations.count > 0 || services.streamLimiter.streams > 0 { return waitUntilIdle() }
     if services.activity.count == 0 || reactor.now >= end { return finish() }
     _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in self?.waitForRefusals(until: end) }
@@ -161,7 +163,7 @@ final class Server {
 
   private func finish() {
     guard !exchange(&isFinished, with: true) else { return }
-    // What could not even be ended has its outcome in the log all the same.
+    // Log an outcome even for streams that could not be terminated.
     for (id, user) in services.generations.running {
       services.log.info(
         "stream ended",
@@ -174,7 +176,7 @@ final class Server {
     reactor.loop.stop()
   }
 
-  /// Takes away, at the start and every ten minutes, what was kept for an hour.
+  /// Removes stored responses that are older than one hour, at startup and every ten minutes.
   private func tidyUp() {
     let services = services
     services.pool.submit { services.store.removeExpiredReplays() }
@@ -188,7 +190,7 @@ final class Server {
     }
   }
 
-  /// Tries to store what could not be, ever more seldom as long as it fails.
+  /// Retries storing unsaved turns. The delay doubles, up to 30 seconds, as long as any of them remain.
   private func retryUnsaved(after delay: Duration) {
     unsavedTimer = reactor.schedule(after: delay) { [unowned self] in
       guard services.unsaved.count > 0 else { return retryUnsaved(after: .seconds(1)) }
@@ -203,7 +205,7 @@ final class Server {
     let watchdog = watchdog ?? Watchdog(workers.map(\.loop))
     self.watchdog = watchdog
     watchdogTimer = reactor.schedule(after: interval) { [unowned self] in
-      // A loop that stands still is for systemd to notice: it restarts the service.
+      // If a loop is unresponsive, no keep-alive is sent, and systemd restarts the service.
       if watchdog.beat() { ServiceManager.notify("WATCHDOG=1") }
       startWatchdog()
     }

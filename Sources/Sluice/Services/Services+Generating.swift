@@ -1,9 +1,9 @@
 import EventLoop
 import Upstream
 
-/// Having the model respond.
+/// The start of generation: history, system prompt and generator.
 extension Services {
-  /// The earlier turns of a session that are sent with a prompt; nil when there is no such session, or none is named.
+  /// Returns the earlier turns of a session that are sent with a prompt; nil if the session is nil or does not exist.
   nonisolated(nonsending) func history(
     of session: String?, _ context: RequestContext
   ) async throws(Failure) -> [Message]? {
@@ -12,7 +12,7 @@ extension Services {
     do {
       guard page.limit > 0 else { return try await turns.hasSession(session, of: context.user) ? [] : nil }
       return try await turns.turns(of: session, of: context.user, page).map { turns in
-        // Another store than ours may not look at the bytes.
+        // An embedder's store may ignore the page's byte limit.
         var bytes = 0
         let newest = turns.reversed().prefix { turn in
           bytes += turn.user.content.utf8.count + turn.assistant.content.utf8.count
@@ -27,9 +27,10 @@ extension Services {
     }
   }
 
-  /// Starts the response to a message with the earlier turns of its session, which are not retained while it is streamed.
+  /// Starts the output for a message with the earlier turns of its session. They are not retained while the output is
+  /// streamed.
   ///
-  /// - Returns: the output, and whether the session is, or may be, a new one.
+  /// - Returns: the output, and whether the session is new: nil, or not found in the store.
   nonisolated(nonsending) func startGeneration(
     _ message: String, in session: String?, instructions: String?, _ context: RequestContext, on reactor: Reactor
   ) async throws -> (ModelOutput, isNew: Bool) {
@@ -39,11 +40,11 @@ extension Services {
     return (output, isNew: history == nil)
   }
 
-  /// Starts the response to a message.
+  /// Starts the output for a message.
   ///
   /// - Parameters:
-  ///   - history: what was said before, oldest first.
-  ///   - instructions: the endpoint's own, which follow the location's system prompt.
+  ///   - history: the earlier messages, oldest first.
+  ///   - instructions: the endpoint's instructions, which follow the location's system prompt.
   func startGeneration(
     _ message: String, after history: [Message] = [], instructions: String?, _ context: RequestContext,
     on reactor: Reactor
@@ -59,15 +60,15 @@ extension Services {
       context, on: reactor)
   }
 
-  /// Starts the response to a prompt, by the generator of the request's location.
+  /// Starts the output for a prompt, from the generator of the request's location.
   func startGeneration(_ prompt: Prompt, _ context: RequestContext, on reactor: Reactor) throws -> ModelOutput {
-    // A client that has disconnected in the meantime costs the model nothing.
+    // Do not call the model for a client that has disconnected in the meantime.
     try Task.checkCancellation()
     freedMemory.note(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
     return try generator(for: context.configuration).start(prompt, on: reactor)
   }
 
-  /// A program's prompt with what the configuration of the request's location says besides.
+  /// Returns an embedder's prompt with the system prompt, model and token limit of the request's location applied.
   func completed(_ prompt: Prompt, _ context: RequestContext) throws(Failure) -> Prompt {
     var prompt = prompt
     let configuration = context.configuration
@@ -79,7 +80,7 @@ extension Services {
     return prompt
   }
 
-  /// The system prompt of a request's location, which goes before everything else.
+  /// Returns the system prompt of a request's location, which precedes all other messages.
   func systemPrompt(_ context: RequestContext) throws(Failure) -> String? {
     try context.configuration.systemPromptFile.map { (path) throws(Failure) in try prompts.file(path) }
   }

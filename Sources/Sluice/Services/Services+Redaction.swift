@@ -1,7 +1,7 @@
 extension Services {
-  /// The rules for what the model says at a request's location; none where it has no patterns.
+  /// Returns the redaction rules of a request's location; empty if no redaction file is configured.
   ///
-  /// - Throws: when they cannot be used: nothing may go out unredacted.
+  /// - Throws: ``Failure`` when the rules are not usable, because nothing must be sent unredacted.
   func redactionRules(for configuration: Configuration) async throws(Failure) -> [RedactionRules.Rule] {
     guard let path = configuration.redactFile else { return [] }
     let redactions = try await redactionFiles.content(path, on: pool)
@@ -11,13 +11,13 @@ extension Services {
     return redactions.rules
   }
 
-  /// A redactor for one text, where the request's location has patterns.
+  /// Returns a redactor for one text; nil if the request's location has no rules.
   func redactor(for configuration: Configuration) async throws(Failure) -> Redactor? {
     let rules = try await redactionRules(for: configuration)
     return rules.isEmpty ? nil : Redactor(rules)
   }
 
-  /// What was kept, by the rules of today. It may be large, so a thread of the pool does it.
+  /// Returns a stored response, redacted by the current rules. It can be large, so a thread of the pool redacts it.
   func redacted(_ replay: Replay, for configuration: Configuration) async throws(Failure) -> Replay {
     let rules = try await redactionRules(for: configuration)
     if rules.isEmpty { return replay }

@@ -1,15 +1,16 @@
 import Upstream
 
-/// Storing what is complete, and reading it again.
+/// Access to the store.
 extension Services {
-  /// Stores a turn that is complete. Its id is the generation's.
+  /// Stores a completed turn under the message id of its generation.
   ///
-  /// What its Idempotency-Key is answered with is kept first, and tells all that the turn needs: whichever of the two is
-  /// missing later, because the process was killed or the store took no more, the next request with the key makes up for.
+  /// The replay for its Idempotency-Key is stored first and contains everything that the turn needs. If the process is
+  /// killed or the store fails in between, the next request with the key stores the missing part.
   ///
-  /// Not inlined: its frame would be the handler's, which every stream has as long as it lives.
+  /// It is not inlined, because its frame would enlarge that of the handler, which exists as long as the stream.
   ///
-  /// - Parameter isNew: whether the session may be begun by it. One that was there and is not any more was deleted.
+  /// - Parameter isNew: whether the turn can create the session. If not, a missing session has been deleted.
+  /// - Throws: ``Failure/Code/storeFailed``; ``StreamClosedError`` when the session was deleted.
   @inline(never) nonisolated(nonsending) func storeTurn(
     of generation: Generation, _ message: String, in session: String, isNew: Bool, _ completion: Completion,
     _ idempotencyLock: IdempotencyLock?, _ context: RequestContext
@@ -36,7 +37,7 @@ extension Services {
           turn, to: session, of: context.user, createsSession: isNew, mayExist: idempotencyLock != nil)
       }
     } catch {
-      // The client is told; what it has seen is kept all the same, as soon as that can be.
+      // The client receives an error, but it has seen the text: the turn is retained and stored as soon as possible.
       unsaved.add(.turn(turn, session: session), of: context.user, replay: replay, idempotencyLock: idempotencyLock)
       throw error
     }
@@ -48,10 +49,10 @@ extension Services {
     return result
   }
 
-  /// Stores what a kept answer says was to be stored, if that is not there. It is, unless the process that gave the answer
-  /// was killed or its store failed.
+  /// Stores the turn or the report of a stored response if it is missing, because the process that produced the
+  /// response was killed or its store failed.
   ///
-  /// - Parameter key: the digest of its Idempotency-Key.
+  /// - Parameter key: the digest of the Idempotency-Key.
   nonisolated(nonsending) func finishStoring(_ replay: Replay, key: String, for user: User) async throws(Failure) {
     let turn = replay.turn
     let report = replay.report
@@ -70,7 +71,7 @@ extension Services {
     }
   }
 
-  /// Does what writes to the store, and counts how that went.
+  /// Runs `body`, which writes to the store, and counts its success or failure.
   nonisolated(nonsending) func writingStore<Success>(
     _ message: String, _ body: () async throws -> Success
   ) async throws(Failure) -> Success {
@@ -84,7 +85,7 @@ extension Services {
     }
   }
 
-  /// Does what reads the store.
+  /// Runs `body`, which reads the store.
   nonisolated(nonsending) func readingStore<Success>(
     _ body: () async throws -> Success
   ) async throws(Failure) -> Success {

@@ -4,12 +4,12 @@ import JSON
 import Synchronization
 import Upstream
 
-/// What all requests on all loops share.
+/// The state that all requests on all loops share.
 final class Services: Sendable {
   let configuration: Configuration
   let log: Log
   let pool: BlockingPool
-  /// Where large bodies are parsed, few at a time: what one becomes is many times as large.
+  /// The pool that parses large bodies, at most two at a time: parsed JSON takes many times the memory of its text.
   let parsing = BlockingPool(maximumThreads: 2)
   let authenticator: any RequestAuthenticator
   let store: Store
@@ -18,24 +18,24 @@ final class Services: Sendable {
   let unsaved: UnsavedTurns
   let metrics = Metrics()
   let streamLimiter: Limiter
-  /// Responses that call no model: as many may be in flight at once as streams.
+  /// The limiter of concurrent requests that call no model; the limits are the same as for streams.
   let requestLimiter: Limiter
   let prompts: Prompts
   let cors: CORS
   let redactionFiles = WatchedFiles { RedactionRules(parsing: $0) }
-  /// By the names of their kinds, those that the configuration has everything for.
+  /// The available generators, by kind: those whose required settings are present.
   private let generators: [String: GeneratorKind.Source]
-  /// An embedder's, which is the only one then.
+  /// The embedder's generator; if present, no other is used.
   private let customGenerator: TaskGenerator?
   private let draining = Atomic(false)
   private let environment: [String: String]
-  /// Embedders'.
+  /// The embedder's features.
   private let customFeatures = Locked<[Feature]>([])
   let activity = RequestActivity()
   let freedMemory = FreedMemory()
   let descriptors: DescriptorBudget
 
-  /// What an embedder gives instead of the built-in parts.
+  /// An embedder's replacements for built-in parts.
   struct CustomParts {
     var generator: (any Generator)?
     var authenticator: (any Authenticator)?
@@ -78,7 +78,7 @@ final class Services: Sendable {
   func generator(for configuration: Configuration) throws(Failure) -> any CallbackGenerator {
     if let customGenerator { return customGenerator }
     let kind = GeneratorKind.selected(by: configuration)
-    // Reading the location's settings has made sure that it is there.
+    // The required settings were checked when the location's configuration was read.
     guard let source = generators[kind.name] else {
       throw Failure.incompleteConfiguration("the generator \(kind.name) has not been made")
     }
@@ -96,7 +96,7 @@ final class Services: Sendable {
   /// All features, the built-in ones first.
   var features: [Feature] { Feature.builtIn.map(\.feature) + customFeatures.withLock { $0 } }
 
-  /// Whether a feature is on at a request's location.
+  /// Returns whether a feature is enabled at a request's location.
   func isEnabled(_ feature: Feature, _ context: RequestContext) throws(Failure) -> Bool {
     let isBuiltIn = Feature.builtIn.contains { $0.feature == feature }
     if isBuiltIn { return context.configuration.isEnabled(feature) }
@@ -106,8 +106,8 @@ final class Services: Sendable {
     }
   }
 
-  /// The models that can be requested, as far as they are known here: the configured one, or the name that stands for a
-  /// generator without models. Empty where the generator lists them.
+  /// Returns the names of the models that can be requested, as far as they are known here: the configured model, or the
+  /// name that stands for a generator without models. Empty if the generator lists its models itself.
   func modelNames(_ configuration: Configuration) -> [String] {
     if let model = configuration.model { return [model] }
     if customGenerator != nil { return ["default"] }
@@ -115,9 +115,9 @@ final class Services: Sendable {
     return kind.listsModels ? [] : [kind.name]
   }
 
-  /// Logs and counts that a request was refused, whoever refuses it.
+  /// Logs and counts a refused request.
   ///
-  /// - Parameter fields: what the line says of the request.
+  /// - Parameter fields: the fields of the log line that describe the request.
   func recordRefusal(_ failure: Failure, fields request: JSON.Members) {
     var fields = request
     fields["status"] = .integer(failure.code.status)
@@ -127,7 +127,7 @@ final class Services: Sendable {
     metrics.refused(failure.code)
   }
 
-  /// Whether the server takes no further streams, because it is about to stop.
+  /// Whether the server admits no more streams because it is shutting down.
   var isDraining: Bool { draining.load(ordering: .relaxed) }
 
   func beginDraining() { draining.store(true, ordering: .relaxed) }

@@ -1,16 +1,16 @@
-/// All that an admin can set. The defaults are the documented ones.
+/// The values of all settings. The defaults are the documented ones.
 struct Configuration: Sendable {
 
-  // What answers.
-  /// The name of a kind of generator.
+  // Generation.
+  /// The name of the selected kind of generator.
   var generator: String?
-  /// By the type that holds them.
+  /// The settings of each kind of generator, by their type.
   var generatorSettings: [ObjectIdentifier: any GeneratorSettings] = [:]
   var model: String?
   var systemPromptFile: String?
   var maximumTokens: Int?
 
-  // Who may ask.
+  // Authentication.
   var tokensFile: String?
   var jwtKeysFile: String?
   var jwtIssuer: String?
@@ -21,12 +21,12 @@ struct Configuration: Sendable {
   // Feature flags.
   var disabledFeatures: Set<Feature> = []
 
-  // Who else may call, and what models are told.
+  // CORS, prompts and redaction.
   var corsOrigins: [String] = []
   var prompts: String?
   var redactFile: String?
 
-  // Time.
+  // Timeouts and intervals.
   var idleTimeout: Duration = .seconds(30)
   var firstTokenTimeout: Duration = .seconds(60)
   var streamTimeout: Duration = .seconds(600)
@@ -34,18 +34,18 @@ struct Configuration: Sendable {
   var writeTimeout: Duration = .seconds(60)
   var drainTimeout: Duration = .seconds(120)
 
-  // Number; 0 means no limit.
+  // Counts; 0 means unlimited.
   var streamsPerUser = 10
   var messagesPerHour = 100
   var maximumStreams = 10_000
 
-  // Size.
+  // Sizes in bytes, except the history, which is in turns.
   var maximumBodyBytes = 1 << 20
   var maximumMessageBytes = 64 << 10
   var maximumResponseBytes = 4 << 20
   var historyTurns = 50
 
-  // Place.
+  // Store, socket, event loops and log.
   var state: String
   var listen: ListenAddress?
   var loops = 1
@@ -53,21 +53,21 @@ struct Configuration: Sendable {
 
   func isEnabled(_ feature: Feature) -> Bool { !disabledFeatures.contains(feature) }
 
-  /// Defaults, with the store in `state`.
+  /// Creates a configuration with the defaults and the store in `state`.
   init(state: String) { self.state = state }
 }
 
-/// Where to listen for FastCGI connections.
+/// An address to listen on for FastCGI connections.
 enum ListenAddress: Sendable, Equatable {
   /// A socket in the file system.
   case unix(path: String)
-  /// An address of this machine; the port 0 takes a free one.
+  /// An address of this machine; port 0 selects a free port.
   case tcp(host: String, port: UInt16)
 
   init(parsing text: String) throws(SettingError) {
     if text.hasPrefix("unix:") {
       let path = String(text.dropFirst(5))
-      // sockaddr_un has 108 bytes with the end (unix(7)).
+      // sun_path has 108 bytes, including the terminating NUL (unix(7)).
       guard !path.isEmpty, path.utf8.count <= 107 else {
         throw SettingError(reason: "must be unix:PATH with a path of 1 to 107 bytes")
       }

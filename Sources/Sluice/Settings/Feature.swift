@@ -1,12 +1,12 @@
-/// What turns an endpoint off, for all requests or for those of one location: the name of an environment variable, or of
-/// a `fastcgi_param`, whose value is `off`. On unless set.
+/// A feature flag that disables an endpoint, or its streaming, for all requests or for those of one location. It is the
+/// name of an environment variable, or of a `fastcgi_param`, with the value `off`. Features are enabled by default.
 public struct Feature: Hashable, Sendable {
-  /// The variable's name.
+  /// The name of the variable.
   public let name: String
 
-  /// An embedder's own.
+  /// Creates an embedder's feature flag.
   ///
-  /// - Parameter name: of the variable: `ENABLE_SUMMARIES`.
+  /// - Parameter name: the name of the variable, such as `ENABLE_SUMMARIES`.
   public init(_ name: String) { self.name = name }
 
   static let streamChat = Feature("SLUICE_STREAM_CHAT")
@@ -15,7 +15,7 @@ public struct Feature: Hashable, Sendable {
   static let aiBlocks = Feature("AI_STREAMING_ENABLED")
   static let chat = Feature("ENABLE_STREAMING")
 
-  /// Those of the built-in endpoints, and what turning each off means. The names are those of the requirements.
+  /// The features of the built-in endpoints, each with the effect of disabling it. The requirements specify the names.
   static let builtIn: [(feature: Feature, meaning: String)] = [
     (streamChat, "off: /api/chat returns JSON"),
     (streamReport, "off: /api/ai/stream-report is disabled in favour of /api/ai/report"),

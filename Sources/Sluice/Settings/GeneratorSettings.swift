@@ -1,4 +1,4 @@
-/// The settings of one kind of generator: a value with the defaults, kept in a ``Configuration`` under its type.
+/// The settings of one kind of generator. `init()` sets the defaults; a ``Configuration`` stores the value by its type.
 protocol GeneratorSettings: Sendable {
   init()
 }

@@ -1,13 +1,13 @@
-/// One variable that an admin can set: a row of the table that the environment, the web server's `fastcgi_param`,
-/// `sluice --check` and `sluice --help` all go by.
+/// One configuration variable: a row of the table that determines how the environment and the web server's
+/// `fastcgi_param` are read, and what `sluice --check` and `sluice --help` print.
 struct Setting: Sendable {
   let name: String
   let meaning: String
-  /// Whether the web server may set it for one location, where it wins over the environment.
+  /// Whether the web server can override the environment's value for one location.
   let isPerLocation: Bool
   let set: @Sendable (inout Configuration, String) throws(SettingError) -> Void
 
-  /// Those that no kind of generator has for itself.
+  /// The settings that do not belong to one kind of generator.
   static let general: [Setting] = sluice + features
 
   private static let sluice: [Setting] = [
@@ -135,7 +135,7 @@ struct Setting: Sendable {
 }
 
 extension SettingValue {
-  /// A duration above 0.
+  /// Returns a duration greater than 0.
   static func positiveDuration(_ text: String) throws(SettingError) -> Duration {
     let duration = try duration(text)
     guard duration > .zero else { throw SettingError(reason: "must be greater than 0") }

@@ -1,11 +1,11 @@
-/// Why a setting's text is not a value, as the end of a sentence: "must be …".
+/// The reason why the text of a setting is invalid, as the end of a sentence: "must be …".
 struct SettingError: Error, Equatable {
   let reason: String
 }
 
-/// How the text of a setting becomes a value. Each throws what would be right.
+/// Parsers for the text of settings. Each throws an error that states the expected value.
 enum SettingValue {
-  /// `500ms`, `30s`, `2m`, `1h`, or `0`.
+  /// Returns a duration, written as `500ms`, `30s`, `2m`, `1h` or `0`.
   static func duration(_ text: String) throws(SettingError) -> Duration {
     if text == "0" { return .zero }
     let units: [(String, Int)] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
@@ -16,7 +16,7 @@ enum SettingValue {
     throw SettingError(reason: "must be a duration such as 500ms, 30s or 2m")
   }
 
-  /// Bytes: `65536`, `64K`, `1M`, `2G`.
+  /// Returns a number of bytes, written as `65536`, `64K`, `1M` or `2G`.
   static func size(_ text: String) throws(SettingError) -> Int {
     let units: [(String, Int)] = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)]
     for (unit, bytes) in units where text.uppercased().hasSuffix(unit) {
@@ -33,7 +33,7 @@ enum SettingValue {
     return count
   }
 
-  /// `on` or `off`, and what else people write for them.
+  /// Returns true for `on`, `true` or `1`, and false for `off`, `false` or `0`, in any case.
   static func flag(_ text: String) throws(SettingError) -> Bool {
     switch text.lowercased() {
     case "on", "true", "1": return true
@@ -48,7 +48,7 @@ enum SettingValue {
     throw mustBeOne(of: Choice.allCases.map(\.rawValue))
   }
 
-  /// One of `names`.
+  /// Returns `text` if it is one of `names`.
   static func choice(_ text: String, of names: [String]) throws(SettingError) -> String {
     if names.contains(text) { return text }
     throw mustBeOne(of: names)
@@ -59,14 +59,15 @@ enum SettingValue {
     return SettingError(reason: "must be " + names.dropLast().joined(separator: ", ") + last)
   }
 
-  /// An origin as browsers send it: `https://app.example.com`, with the port where it is not the usual one.
+  /// Returns whether `text` is an origin as browsers send it, such as `https://app.example.com`, with the port if it is
+  /// not the default port.
   static func isOrigin(_ text: Substring) -> Bool {
     guard let scheme = ["https://", "http://"].first(where: text.hasPrefix) else { return false }
     let host = text.dropFirst(scheme.count)
     return !host.isEmpty && !host.contains { $0 == "/" || $0 == "*" || $0 == "@" || !$0.isASCII || $0.isUppercase }
   }
 
-  /// Digits and nothing else: no sign, no space.
+  /// Returns the number that `text` consists of; nil unless it contains only digits, without sign or space.
   private static func number(_ text: some StringProtocol) -> Int? {
     text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ? Int(text) : nil
   }

@@ -1,16 +1,16 @@
 import EventLoop
 
-/// The one right to answer the requests that carry a certain key, for as long as it is kept: a locked file, so it holds
-/// across processes, and a process that is killed gives it back.
+/// The exclusive right to respond to one Idempotency-Key, held as a file lock: it applies across processes, and a
+/// killed process releases it.
 final class IdempotencyLock: Sendable {
-  /// The digest of the request that it was acquired for.
+  /// The digest of the request that acquired the lock.
   let request: String
   /// The digest of the key.
   let key: String
   let path: String
   let descriptor: Descriptor
   private let unit: DescriptorUnit?
-  /// Whether it outlives its stream: a complete answer is kept in its file, or waits to be stored.
+  /// Whether a completed response is stored in the file or queued for storing. The file then outlives the stream.
   let isSettled = Locked(false)
 
   init(
@@ -23,14 +23,15 @@ final class IdempotencyLock: Sendable {
     self.unit = unit
   }
 
-  /// A complete answer waits to be stored: the key is nobody else's until it is.
+  /// Marks the response as stored or queued, so that ``Store/release(_:)`` does not remove the file. The queue holds
+  /// the lock until the response is stored.
   func settle() { isSettled.withLock { $0 = true } }
 }
 
 enum IdempotencyState: Sendable {
-  /// Nobody answers it: the caller may.
+  /// The key is free; the caller now holds its lock and must generate the response.
   case acquired(IdempotencyLock)
-  /// A stream of this id does.
+  /// The stream with this id holds the lock.
   case inProgress(stream: String)
   case completed(Replay)
 }

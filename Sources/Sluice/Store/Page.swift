@@ -1,23 +1,23 @@
 import FastCGI
 
-/// A part of a list: `?limit=` of it, `&before=` an id.
+/// A page of a list, selected by the query fields `limit` and `before`.
 public struct Page: Sendable {
-  /// At most so many: 1 to 200.
+  /// The maximum number of entries, 1 to 200.
   public let limit: Int
-  /// The id that the page ends before; nil takes the newest.
+  /// The id of an entry: the page contains only older ones. Nil starts with the newest entry.
   public let before: String?
-  /// What a page of turns may have, though it is shorter for it than its limit.
+  /// The maximum size of a page of turns, in bytes. It can make the page shorter than ``limit``, but not empty.
   public internal(set) var maximumBytes = 2 << 20
 
   static let maximumLimit = 200
 
-  /// A page of a list.
+  /// Creates a page of a list.
   public init(limit: Int = 50, before: String? = nil) {
     self.limit = limit
     self.before = before
   }
 
-  /// What goes with a question: no model reads more than half a mebibyte.
+  /// Returns the page of earlier turns that is sent with a prompt, limited to 512 KiB: no model reads more.
   static func history(turns: Int) -> Page {
     var page = Page(limit: turns)
     page.maximumBytes = 512 << 10

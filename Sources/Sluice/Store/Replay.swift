@@ -1,31 +1,31 @@
 import JSON
 import Upstream
 
-/// A complete answer to a request with an `Idempotency-Key`, kept to be given again.
+/// A completed response to a request with an `Idempotency-Key`, stored so that a repeated request receives it again.
 ///
-/// It is kept before what it answers with is stored, and says all that is stored: a process that is killed between the
-/// two, or a store that takes only the one, leaves what the next request with the key finishes.
+/// A replay is stored before the turn or report, and contains all of its content. If the process is killed between the
+/// two writes, or the second one fails, the next request with the key completes the storing.
 struct Replay: Sendable, Equatable {
-  /// The digest of the request that it answers.
+  /// The digest of the request.
   let request: String
   let messageID: String
   var text: String
   var result: GenerationResult
-  /// What the user said and the model that was asked, where a turn is stored.
+  /// The user's message and the requested model, if a turn is stored.
   var user: String?
   var model: String?
-  /// The title, where a report is stored.
+  /// The title, if a report is stored.
   var title: String?
 
   static func == (a: Replay, b: Replay) -> Bool { a.file == b.file }
 
-  /// The turn that is to be in the session's file.
+  /// The turn that must be in the session's file; nil if none is stored.
   var turn: Turn? {
     guard let user, result.sessionID != nil, let at = result.completedAt else { return nil }
     return Turn(id: messageID, at: at, user: user, assistant: text, completion: result.completion, model: model)
   }
 
-  /// The report that is to be a file.
+  /// The report that must be stored; nil if there is none.
   var report: StoredReport? {
     guard let id = result.extraMembers["reportId"]?.string, let report = result.extraMembers["report"],
       let at = result.completedAt
@@ -37,7 +37,7 @@ struct Replay: Sendable, Equatable {
 
   var file: [UInt8] {
     var members: JSON.Members = ["v": .integer(1)]
-    // First, for finding a session's answers by the beginnings of their files.
+    // Comes first, so that the beginning of the file identifies the session.
     members["sessionId"] = result.sessionID.map(JSON.string)
     members["request"] = .string(request)
     members["messageId"] = .string(messageID)
@@ -67,12 +67,12 @@ struct Replay: Sendable, Equatable {
     self.title = title
   }
 
-  /// Whether the file that begins so holds an answer of a session.
+  /// Returns whether the beginning of a file belongs to a replay of `session`.
   static func isOf(session: String, _ beginning: [UInt8]) -> Bool {
     beginning.starts(with: Array(#"{"v":1,"sessionId":"\#(session)","#.utf8))
   }
 
-  /// Nil when the file holds no complete answer.
+  /// Creates a replay from the content of a file; nil if it contains no completed response.
   init?(file: [UInt8]) {
     guard let json = try? JSON(parsing: file, depth: JSON.maximumDepth + 2), let request = json["request"]?.string,
       let messageID = json["messageId"]?.string, let text = json["text"]?.string,

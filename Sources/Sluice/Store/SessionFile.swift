@@ -2,21 +2,21 @@ import EventLoop
 import Glibc
 import JSON
 
-/// One session's turns: a file of JSON lines, appended to under a lock. Everything here blocks.
+/// The turns of one session: a file of JSON lines, appended to under a lock. All methods block.
 struct SessionFile: Sendable {
   let path: String
 
-  /// Appends `turn` and syncs it: when this returns, a power cut does not lose it.
+  /// Appends `turn` and syncs it, so that it survives a power cut once this returns.
   ///
-  /// It is one write(2) to a file opened for append, under flock(2), so several processes may do it. A torn last line
-  /// is cut off before. After a failure the file is as it was; calling again with the same turn never stores it
-  /// twice.
+  /// The line is written with one write(2) to a file opened for append, under flock(2), so several processes can append
+  /// concurrently. A torn last line is removed first. If writing or syncing the new line fails, it is removed again. A
+  /// retry does not store the turn twice, because the last line is compared with it first.
   ///
   /// - Parameters:
-  ///   - creates: whether the file is made when it is not there.
-  ///   - ifAbsent: whether the turn may be there already, and not only at the end.
-  ///   - isWanted: asked when the file is locked.
-  /// - Returns: false when the file is not there and is not to be made, or the turn is not wanted any more.
+  ///   - creates: whether to create the file if it does not exist.
+  ///   - ifAbsent: whether to search earlier lines for the turn too, not only the last one.
+  ///   - isWanted: called when the file is locked; false cancels the append.
+  /// - Returns: false if the file does not exist and `creates` is false, or if `isWanted` returned false.
   @discardableResult
   func append(
     _ turn: Turn, creates: Bool = true, ifAbsent: Bool = false, while isWanted: () -> Bool = { true }
@@ -32,7 +32,7 @@ struct SessionFile: Sendable {
       size -= tail.bytes.count
       try truncate(descriptor, to: size)
     }
-    // A try before this one may have failed only after it had written.
+    // An earlier attempt may have written the turn but failed to sync it.
     let isLast = !tail.isTorn && tail.bytes.starts(with: turn.lineStart)
     var isThere = isLast
     if !isThere, ifAbsent { isThere = try contains(turn, descriptor, size: size) }
@@ -66,27 +66,28 @@ struct SessionFile: Sendable {
     var older = 0
     try linesFromEnd(descriptor, size: size) { line, isTorn in
       isThere = !isTorn && line.starts(with: start)
-      // Turns are appended when they are complete, but for a few that had to wait.
+      // Lines are in the order of completion, except for a few turns whose storing was retried later.
       if let at = Turn.time(atStartOf: line), at < turn.at { older += 1 }
       return !isThere && older < Self.maximumOlderTurns
     }
     return isThere
   }
 
-  /// How many turns that were complete before are looked at for one that may be there.
+  /// The number of turns with an earlier completion time after which the search for a turn stops.
   private static let maximumOlderTurns = 32
 
-  /// The newest turns of a page, oldest first, as many as its bytes allow, one at least. A line that is no turn is
-  /// passed over. Nil when there is no file, an empty page when the turn that it is to come before is not there.
+  /// Returns the turns of a page, oldest first: as many of the newest ones as ``Page/maximumBytes`` allows, but at
+  /// least one. Lines that are not turns are skipped. Returns nil if the file does not exist, and an empty array if the
+  /// turn ``Page/before`` does not.
   func turns(_ page: Page) throws(SystemError) -> [Turn]? {
     guard let descriptor = try openIfExists(path, O_RDONLY) else { return nil }
     var turns: [Turn] = []
-    // With a turn named that they are to come before: not until it was met, on the way from the end.
+    // Lines are read from the end; with `before`, the page starts after that turn is found.
     var isInPage = page.before == nil
     var bytes = 0
     try linesFromEnd(descriptor, size: try size(descriptor)) { line, isTorn in
       guard turns.count < page.limit else { return false }
-      // What follows the last line end was never promised.
+      // An unterminated line was never acknowledged.
       if isTorn { return true }
       bytes += isInPage ? line.count : 0
       guard turns.isEmpty || bytes <= page.maximumBytes else { return false }
@@ -98,13 +99,13 @@ struct SessionFile: Sendable {
     return turns.reversed()
   }
 
-  /// How many turns there are. 0 when there is no file.
+  /// Returns the number of turns; 0 if the file does not exist.
   func count() throws(SystemError) -> Int {
     guard let descriptor = try openIfExists(path, O_RDONLY) else { return 0 }
     return try count(descriptor, size: try size(descriptor))
   }
 
-  /// The last line says how many turns there are. In a file that was written otherwise the lines are counted.
+  /// Returns the number of turns, which the last line contains. If it does not, the lines of the file are counted.
   private func count(_ descriptor: borrowing Descriptor, size: Int) throws(SystemError) -> Int {
     let end = try readBytes(descriptor, max(0, size - Self.maximumNumberBytes)..<size)
     if end.last == 0x0A, let number = Turn.number(atEndOf: end.dropLast()) { return number }
@@ -117,12 +118,12 @@ struct SessionFile: Sendable {
     return count
   }
 
-  /// More than the last member of a line takes.
+  /// An upper bound for the size of the last member of a line.
   private static let maximumNumberBytes = 64
 
-  /// Removes the file. False when there is none.
+  /// Removes the file. Returns false if it does not exist.
   func remove() throws(SystemError) -> Bool {
-    // Under the lock, so that an append that has begun is not lost in a file without a name.
+    // The lock keeps a concurrent append from writing to a file that no longer has a name.
     guard let descriptor = try openIfExists(path, O_RDWR) else { return false }
     try lock(descriptor, path)
     guard unsafe unlink(path) == 0 else {
@@ -133,10 +134,10 @@ struct SessionFile: Sendable {
     return true
   }
 
-  // MARK: Parts
+  // MARK: Implementation
 
-  /// The file, open for append and locked. One that was removed while the lock was waited for is made anew. Nil when it
-  /// is not there and is not to be made.
+  /// Opens the file for append and locks it. Opens it again if it was removed while waiting for the lock. Returns nil
+  /// if it does not exist and `creates` is false.
   private func openLocked(creates: Bool) throws(SystemError) -> Descriptor? {
     while true {
       guard let descriptor = try open(creates: creates) else { return nil }
@@ -158,7 +159,7 @@ struct SessionFile: Sendable {
     return status.st_size
   }
 
-  /// The last line, and whether its end is missing.
+  /// Returns the last line, and whether its line feed is missing.
   private func lastLine(
     _ descriptor: borrowing Descriptor, size: Int
   ) throws(SystemError) -> (bytes: [UInt8], isTorn: Bool) {
@@ -172,16 +173,16 @@ struct SessionFile: Sendable {
 
   private static let blockBytes = 64 * 1024
 
-  /// Gives the lines from the last to the first, without their ends, as long as `take` returns true. The last one is
-  /// torn when its end is missing; an empty line is none.
+  /// Passes the lines to `take`, from the last to the first and without line feeds, until it returns false. The last
+  /// line is torn if its line feed is missing. Empty lines are skipped.
   ///
-  /// From the end, block by block, so that a long session costs no more than a short one, and each byte is looked at
-  /// once however long its line is.
+  /// Reads blocks from the end, so that the newest turns of a long session cost no more than those of a short one. Each
+  /// byte is read once, however long its line is.
   private func linesFromEnd(
     _ descriptor: borrowing Descriptor, size: Int, _ take: (_ line: [UInt8], _ isTorn: Bool) -> Bool
   ) throws(SystemError) {
     var isTorn = true
-    // The pieces of the line that is being read, the last of them first.
+    // The parts of the current line, in reverse order.
     var pieces: [[UInt8]] = []
     func give() -> Bool {
       defer {
@@ -218,7 +219,7 @@ struct SessionFile: Sendable {
       }
       if count < 0, errno == EINTR { continue }
       guard count >= 0 else { throw SystemError("read \(path)") }
-      // Somebody has cut a torn tail off meanwhile.
+      // Another process has truncated a torn line in the meantime.
       if count == 0 { return Array(bytes.prefix(offset)) }
       offset += count
     }

@@ -1,18 +1,19 @@
 import EventLoop
 import Glibc
 
-/// A locked byte of a file, which its process gives back by ending, however it ends (F_OFD_SETLK, fcntl(2)).
+/// A stream slot, held as a locked byte of a file (F_OFD_SETLK, fcntl(2)). It is released with its last reference, or
+/// by the kernel when the process exits or is killed.
 final class SharedSlot: Sendable {
   private let descriptor: Descriptor
 
   fileprivate init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
 }
 
-/// What users have done lately, for limits that hold across processes and restarts.
+/// Message timestamps and stream slots, shared by all processes. Timestamps persist across restarts.
 extension Store {
-  /// Takes one of `limit` slots of all streams, or of a user's. 0 means no limit.
+  /// Acquires one of `limit` slots for the streams of a user, or of all users if `user` is nil. 0 means no limit.
   ///
-  /// - Returns: nil when all are taken.
+  /// - Returns: nil if all slots are in use.
   func takeSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> SharedSlot? {
     let directory = user.map(directory(of:)) ?? root
     return try await pool.run { () throws(SystemError) in
@@ -30,16 +31,16 @@ extension Store {
   }
 
   enum MessageCount: Sendable, Equatable {
-    /// With the time under which it was counted.
+    /// The message was counted under this time, in milliseconds since 1970.
     case counted(at: Int)
-    /// With the time until there is room for one more.
+    /// The limit is reached; the next message is possible after this time.
     case full(Duration)
   }
 
-  /// Counts a message of a user's, if fewer than `limit` were counted in the hour before: `messages`, a line each with
-  /// the time in milliseconds.
+  /// Counts a message of a user, unless `limit` messages were counted within the last hour. The file `messages`
+  /// contains one time per line, in milliseconds since 1970.
   ///
-  /// - Parameter clock: milliseconds since 1970.
+  /// - Parameter clock: returns the current time in milliseconds since 1970.
   func countMessage(
     of user: User, limit: Int, clock: @escaping @Sendable () -> Int = Timestamp.milliseconds
   ) async throws(SystemError) -> MessageCount {
@@ -47,9 +48,9 @@ extension Store {
     return try await pool.run { () throws(SystemError) in
       try createDirectories(directory)
       return try Self.changingMessages(directory + "/messages") { times in
-        // Asked under the lock: whoever had it before has noted an earlier time.
+        // Read under the lock, so that times recorded by earlier lock holders do not lie in the future.
         let now = clock()
-        // A clock that was set back must not lock anybody out.
+        // Future times are discarded, because a clock that was set back must not lock users out.
         times.removeAll { $0 <= now - hour || $0 > now }
         if times.count >= limit { return .full(.milliseconds(times[times.count - limit] + hour - now)) }
         times.append(now)
@@ -58,7 +59,7 @@ extension Store {
     }
   }
 
-  /// Takes a message that was counted at `time` out of the count.
+  /// Removes a message counted at `time` from the count.
   func uncountMessage(of user: User, at time: Int) async throws(SystemError) {
     let path = directory(of: user) + "/messages"
     try await pool.run { () throws(SystemError) in
@@ -68,7 +69,7 @@ extension Store {
     }
   }
 
-  /// Changes the times in a file of messages, under its lock (flock(2)). Blocks.
+  /// Applies `change` to the times in a message file, under its lock (flock(2)). Blocks.
   private static func changingMessages<Result>(
     _ path: String, _ change: (inout [Int]) -> Result
   ) throws(SystemError) -> Result {

@@ -2,14 +2,14 @@ import EventLoop
 import Glibc
 import JSON
 
-/// How far a user's onboarding has come.
+/// The progress of a user's onboarding.
 struct OnboardingState: Sendable, Equatable {
   struct Answer: Sendable, Equatable {
     let step: String
     let answer: String
   }
 
-  /// One for each step that is done, in their order.
+  /// The answers, one per completed step, in order.
   var answers: [Answer] = []
 
   var file: [UInt8] {
@@ -22,7 +22,7 @@ struct OnboardingState: Sendable, Equatable {
 
   init(answers: [Answer] = []) { self.answers = answers }
 
-  /// Nil when the file is none of ours.
+  /// Creates a state from the content of a file; nil if it has another format.
   init?(file: [UInt8]) {
     guard case .array(let values)? = (try? JSON(parsing: file))?["answers"] else { return nil }
     for value in values {
@@ -32,17 +32,17 @@ struct OnboardingState: Sendable, Equatable {
   }
 }
 
-/// Onboarding: `onboarding.json`.
+/// Onboarding states: `onboarding.json`.
 extension Store {
-  /// The user's state; that of a new user when there is none.
+  /// Returns the user's state, which is empty for a new user.
   func onboarding(of user: User) async throws(SystemError) -> OnboardingState {
     let path = directory(of: user) + "/onboarding.json"
     return try await pool.run { () throws(SystemError) in try Self.read(path) }
   }
 
-  /// Adds an answer, unless another stream of the same user has changed the state meanwhile: then that counts.
+  /// Appends an answer to the state, unless another stream of the same user has changed it since `before`.
   ///
-  /// - Returns: the state as it is now.
+  /// - Returns: the state now stored.
   func advanceOnboarding(
     of user: User, from before: OnboardingState, with answer: OnboardingState.Answer
   ) async throws(SystemError) -> OnboardingState {
@@ -51,7 +51,7 @@ extension Store {
     let after = OnboardingState(answers: before.answers + [answer])
     return try await retrying { () throws(SystemError) in
       try createDirectories(directory)
-      // The directory is what is locked: the file is another one after each change.
+      // Locks the directory, because each change replaces the file.
       let descriptor = try Descriptor(
         unsafe open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), from: "open \(directory)")
       try lock(descriptor, directory)

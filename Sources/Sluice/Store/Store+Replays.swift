@@ -2,11 +2,11 @@ import EventLoop
 import Glibc
 import JSON
 
-/// Answers for an hour by their `Idempotency-Key`: `replays/DIGEST.json`.
+/// Completed responses, stored for one hour under the digest of their `Idempotency-Key`: `replays/DIGEST.json`.
 extension Store {
   static let replaySeconds = 3600
 
-  /// The stream that answers the requests with a key now, if one does. Costs little; a complete answer is not read.
+  /// Returns the id of the stream that currently holds a key, if any. Does not read a completed response.
   func runningStream(of key: String, _ user: User) async -> String? {
     let path = replay(under: Digest(of: key).hex, of: user)
     return await pool.run {
@@ -17,11 +17,11 @@ extension Store {
     }
   }
 
-  /// Looks a key up, and takes it for `stream` when it is free.
+  /// Looks up an Idempotency-Key, and acquires it for `stream` if it is free.
   ///
   /// - Parameters:
   ///   - request: the digest of the request.
-  ///   - unit: for the descriptor that a idempotencyLock keeps open.
+  ///   - unit: the budget unit for the descriptor that the lock keeps open.
   func acquireIdempotencyKey(
     of key: String, request: String, by stream: String, _ user: User, unit: DescriptorUnit? = nil
   ) async throws(SystemError) -> IdempotencyState {
@@ -33,19 +33,20 @@ extension Store {
       Self.sweep(directory)
       var isLocked = false
       while true {
-        // Once it is complete it changes no more, and any number may read it.
+        // A completed response is immutable, so it can be read without a lock.
         if let replay = Self.complete(path) { return .completed(replay) }
         let descriptor = try openOrCreate(path)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
           guard errno == EWOULDBLOCK else { throw SystemError("lock \(path)") }
-          // Not at once: another may only look whether it is locked, and the name be that of a stream that was killed.
+          // Reported only after a second attempt: the lock may belong to a check or a sweep, which holds it briefly,
+          // while the file still names the stream of a killed process.
           if isLocked, let running = Self.runningStream(path) { return .inProgress(stream: running) }
-          // Whoever has it has not said so yet, or is about to be done.
+          // The lock holder has not written its stream id yet, or is about to release the lock.
           isLocked = true
           usleep(2000)
           continue
         }
-        // Another may have replaced or removed it between the two calls.
+        // Another process may have replaced or removed the file between open and flock.
         guard Self.isStill(path, descriptor), Self.complete(path) == nil else { continue }
         let line = JSON.object(["v": .integer(1), "stream": .string(stream)]).encoded
         guard ftruncate(descriptor.number, 0) == 0,
@@ -56,51 +57,51 @@ extension Store {
     }
   }
 
-  /// Keeps a complete answer. The idempotencyLock is given back when its last user lets it go.
+  /// Stores a completed response, unless one is stored or queued. The lock is released with its last reference.
   func complete(_ idempotencyLock: IdempotencyLock, with replay: Replay) async throws(SystemError) {
     if idempotencyLock.isSettled.withLock({ $0 }) { return }
     try await retrying { () throws(SystemError) in try write(replay, for: idempotencyLock) }
   }
 
-  /// Keeps a complete answer for a idempotencyLock. Blocks.
+  /// Stores a completed response in the file of its lock. Blocks.
   func write(_ replay: Replay, for idempotencyLock: IdempotencyLock) throws(SystemError) {
     try replaceFile(idempotencyLock.path, with: replay.file)
     idempotencyLock.settle()
   }
 
-  /// Keeps a complete answer under the digest of its key. Blocks.
+  /// Stores a completed response under the digest of its key. Blocks.
   func write(_ replay: Replay, under key: String, of user: User) throws(SystemError) {
     try createDirectories(replays(of: user))
     try replaceFile(self.replay(under: key, of: user), with: replay.file)
   }
 
-  /// Gives a idempotencyLock up: the next request with its key is answered anew, unless a complete answer is kept.
+  /// Releases a key, so that the next request with it generates again, unless a completed response is stored or queued.
   func release(_ idempotencyLock: IdempotencyLock) async {
     if idempotencyLock.isSettled.withLock({ $0 }) { return }
-    // What has its name now may be another's.
+    // By now the path may refer to the file of another lock.
     await pool.run {
       if Self.isStill(idempotencyLock.path, idempotencyLock.descriptor) { unsafe unlink(idempotencyLock.path) }
     }
   }
 
-  /// Removes the complete answer to a idempotencyLock: what it answers with is not to be stored any more.
+  /// Removes the completed response of a lock, because its turn must no longer be stored.
   func discard(_ idempotencyLock: IdempotencyLock) async {
     await pool.run {
       if Self.complete(idempotencyLock.path)?.request == idempotencyLock.request { unsafe unlink(idempotencyLock.path) }
     }
   }
 
-  /// Stores the turn of a complete answer that is kept under the digest of its key, if it is not there. Blocks for the
-  /// session's lock.
+  /// Appends the turn of a replay to its session, unless the session contains it. Waits for the session's lock.
   ///
-  /// - Returns: false when the answer is not kept any more: its session was deleted, and is not begun again.
+  /// - Parameter key: the digest of the replay's key.
+  /// - Returns: false if the replay no longer exists: its session was deleted and must not be created again.
   func finish(
     _ turn: Turn, in session: String, key: String, _ user: User
   ) async throws(SystemError) -> Bool {
     let path = replay(under: key, of: user)
     let (directory, file) = (sessions(of: user), file(of: session, user))
     return try await retrying { () throws(SystemError) in
-      // Asked under the lock once more: deleting a session removes the answers before the session.
+      // Checked again under the session's lock, because deleting a session removes its replays first.
       let isKept = { unsafe access(path, F_OK) == 0 }
       guard isKept() else { return false }
       try createDirectories(directory)
@@ -108,7 +109,7 @@ extension Store {
     }
   }
 
-  /// Whether the complete answer to a key, by its digest, is still there.
+  /// Returns whether the completed response under the digest of a key still exists.
   func hasReplay(under key: String, of user: User) async -> Bool {
     let path = replay(under: key, of: user)
     return await pool.run { unsafe access(path, F_OK) == 0 }
@@ -116,10 +117,10 @@ extension Store {
 
   private func replays(of user: User) -> String { directory(of: user) + "/replays" }
 
-  /// The file of a complete answer, by the digest of its key.
+  /// Returns the path of a completed response, by the digest of its key.
   private func replay(under key: String, of user: User) -> String { "\(replays(of: user))/\(key).json" }
 
-  /// The complete answer in a file, as long as it is to be kept.
+  /// Returns the completed response in a file, unless it has expired.
   private static func complete(_ path: String) -> Replay? {
     var status = stat()
     guard unsafe stat(path, &status) == 0, status.st_mtim.tv_sec >= time(nil) - replaySeconds,
@@ -128,7 +129,7 @@ extension Store {
     return Replay(file: file)
   }
 
-  /// The stream that has the lock; nil in the moment before it has said so, and after it has ended.
+  /// Returns the stream id that the lock holder has written. Returns nil before that, and after the response is stored.
   private static func runningStream(_ path: String) -> String? {
     guard let file = try? readFile(path) else { return nil }
     return (try? JSON(parsing: file))?["stream"]?.string
@@ -139,7 +140,7 @@ extension Store {
     return unsafe stat(path, &named) == 0 && fstat(descriptor.number, &opened) == 0 && named.st_ino == opened.st_ino
   }
 
-  /// Removes what is older than an hour, of all users. Blocks.
+  /// Removes the expired replays of all users. Blocks.
   func removeExpiredReplays() {
     for user in (try? fileNames(in: root + "/users")) ?? [] {
       let directory = "\(root)/users/\(user)/replays"
@@ -147,7 +148,7 @@ extension Store {
     }
   }
 
-  /// Removes the answers that belong to a session.
+  /// Removes the completed responses of a session.
   func removeReplays(of session: String, _ user: User) async {
     let directory = replays(of: user)
     await pool.run {
@@ -160,7 +161,7 @@ extension Store {
     }
   }
 
-  /// Removes what is old, if that was not done in the last ten minutes: a CGI program has nobody else to do it.
+  /// Removes expired replays, unless that was done in the last ten minutes. A CGI program has no timer for it.
   private static func sweep(_ directory: String) {
     let marker = directory + "/" + sweepMarker
     var status = stat()
@@ -179,7 +180,7 @@ extension Store {
       var status = stat()
       guard let descriptor = try? Descriptor(unsafe open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW), from: "open \(path)"),
         unsafe fstat(descriptor.number, &status) == 0, status.st_mtim.tv_sec < oldest,
-        // One that is being answered, or that was just replaced, is not old.
+        // A file that is locked is in use, and one that was just replaced has not expired.
         flock(descriptor.number, LOCK_EX | LOCK_NB) == 0, isStill(path, descriptor)
       else { continue }
       unsafe unlink(path)

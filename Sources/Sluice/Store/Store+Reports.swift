@@ -2,18 +2,18 @@ import EventLoop
 import Glibc
 import JSON
 
-/// A report that is kept: a file of its own.
+/// A stored report, in a file of its own.
 struct StoredReport: Sendable {
   let id: String
   let title: String?
-  /// When it was stored (RFC 3339, UTC).
+  /// The time at which the report was stored (RFC 3339, UTC).
   let at: String
   let report: JSON
 
-  /// What a list shows of it.
+  /// The members shown in a list.
   var summary: JSON { .object(head) }
 
-  /// All of it, as a client gets it.
+  /// The complete report, as sent to clients.
   var json: JSON {
     var members = head
     members["report"] = report
@@ -38,23 +38,24 @@ struct StoredReport: Sendable {
     self.report = report
   }
 
-  /// The same by the rules of today: those of its time may have let something through.
+  /// Returns the report redacted by the current rules, which may match text that earlier rules did not.
   func redacted(by rules: [RedactionRules.Rule]) throws(Failure) -> StoredReport {
     StoredReport(id: id, title: title, at: at, report: try Redactor.redact(report, by: rules))
   }
 
-  /// More than id, title and time take at the beginning of a file.
+  /// An upper bound for the size of id, title and time at the beginning of a file.
   static let maximumHeadBytes = 4096
 
-  /// What a list shows of the report whose file begins so; what it says is not looked at. Nil when it is none of ours.
+  /// Returns the list entry of a report from the beginning of its file, without parsing the content. Returns nil if
+  /// the file has another format.
   static func summary(of beginning: [UInt8]) -> JSON? {
-    // No string before it holds a quote that is not escaped.
+    // Quotes within strings are escaped, so the first match is the member itself.
     guard let end = beginning.firstRange(of: Array(#","report":"#.utf8)) else { return nil }
     let head = Array(beginning[..<end.lowerBound]) + Array(#","report":{}}"#.utf8)
     return StoredReport(file: head)?.summary
   }
 
-  /// Nil when the file is not a report of ours.
+  /// Creates a report from the content of a file; nil if it has another format.
   init?(file: [UInt8]) {
     guard let json = try? JSON(parsing: file, depth: JSON.maximumDepth + 1), let id = json["id"]?.string,
       let at = json["at"]?.string,
@@ -77,14 +78,14 @@ extension Store {
     try replaceFile("\(directory)/\(report.id).json", with: report.file)
   }
 
-  /// Saves a report, unless it is there.
+  /// Saves a report, unless it exists.
   func saveIfAbsent(_ report: StoredReport, of user: User) async throws(SystemError) {
     let path = "\(reports(of: user))/\(report.id).json"
     if await pool.run({ unsafe access(path, F_OK) == 0 }) { return }
     try await save(report, of: user)
   }
 
-  /// Nil when the user has no such report.
+  /// Returns a report; nil if the user has no valid report with this id.
   func report(_ id: String, of user: User) async throws(SystemError) -> StoredReport? {
     let path = "\(reports(of: user))/\(id).json"
     return try await pool.run { () throws(SystemError) in
@@ -95,11 +96,11 @@ extension Store {
     }
   }
 
-  /// The user's reports, newest first. A page goes on after the report named in it.
+  /// Returns the list entries of the user's reports, newest first, starting after the report ``Page/before``.
   func reports(of user: User, _ page: Page) async throws(SystemError) -> [JSON] {
     let directory = reports(of: user)
     return try await pool.run { () throws(SystemError) in
-      // Their ids begin with the time.
+      // Ids begin with the time, so names sort by age.
       let names = try fileNames(in: directory).filter { $0.hasSuffix(".json") }.sorted(by: >)
       var reports: [JSON] = []
       for name in names where page.before.map({ name < $0 + ".json" }) ?? true {

@@ -1,15 +1,15 @@
 import EventLoop
 import Glibc
 
-/// Conversations: `sessions/SID.jsonl`, a line a turn.
+/// Sessions: `sessions/SID.jsonl`, one line per turn.
 extension Store: TurnStore {
-  /// The newest turns of a page, oldest first. Nil when the user has no such session.
+  /// Returns the turns of a page, oldest first; nil if the user has no such session.
   func turns(of session: String, of user: User, _ page: Page) async throws(SystemError) -> [Turn]? {
     let file = file(of: session, user)
     return try await pool.run { () throws(SystemError) in try file.turns(page) }
   }
 
-  /// Whether the user has such a session.
+  /// Returns whether the user has such a session.
   func hasSession(_ session: String, of user: User) async -> Bool {
     let file = file(of: session, user)
     return await pool.run { unsafe access(file.path, F_OK) == 0 }
@@ -25,21 +25,21 @@ extension Store: TurnStore {
     }
   }
 
-  /// Appends a turn that may be there already. Blocks.
+  /// Appends a turn, unless the session contains it. Blocks.
   func appendIfAbsent(_ turn: Turn, to session: String, user: User) throws(SystemError) {
     try createDirectories(sessions(of: user))
     try file(of: session, user).append(turn, ifAbsent: true)
   }
 
-  /// The user's sessions, that with the newest turn first. A page goes on after the session named in it; nil when that
-  /// is not there any more.
+  /// Returns the user's sessions, the one with the newest turn first, starting after the session ``Page/before``.
+  /// Returns nil if that session no longer exists.
   func sessions(of user: User, _ page: Page) async throws(SystemError) -> [SessionSummary]? {
     let directory = sessions(of: user)
     return try await pool.run { () throws(SystemError) in
       var found: [(id: String, time: timespec)] = []
       for name in try fileNames(in: directory) where name.hasSuffix(".jsonl") {
         var status = stat()
-        // One that has gone since is none.
+        // Skips a session that was deleted after the directory was read.
         guard unsafe stat("\(directory)/\(name)", &status) == 0 else { continue }
         found.append((String(name.dropLast(6)), status.st_mtim))
       }

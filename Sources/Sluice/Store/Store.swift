@@ -1,16 +1,16 @@
 import EventLoop
 import Glibc
 
-/// Finished messages in plain files, a directory a user. Methods wait for the disk on a thread of the pool, and may be
-/// called from any loop.
+/// Completed turns and other user data in plain files, one directory per user. Methods wait for the disk on a thread of
+/// the pool and can be called from any loop, except those documented as blocking.
 struct Store: Sendable {
   let root: String
   let pool: BlockingPool
 
-  /// Does `work` on a thread of the pool, trying again with growing pauses when that fails. It must be such that doing
-  /// it again does it once.
+  /// Runs `work` on a thread of the pool. If it fails, retries it up to three times, after 50, 200 and 800 ms. `work`
+  /// must be idempotent.
   ///
-  /// - Throws: the last failure.
+  /// - Throws: the error of the last attempt.
   func retrying<Success: Sendable>(
     _ work: @escaping @Sendable () throws(SystemError) -> Success
   ) async throws(SystemError) -> Success {
@@ -26,6 +26,6 @@ struct Store: Sendable {
     }
   }
 
-  /// The user's own directory: ownership is where a file lies.
+  /// Returns the user's directory. The location of a file determines its owner.
   func directory(of user: User) -> String { "\(root)/users/\(user.directoryName)" }
 }

@@ -1,25 +1,27 @@
 import EventLoop
 import Glibc
 
-/// Where completed turns are kept. The built-in one writes files; an embedder can give another, over a database for
-/// example. Reports, the state of onboarding, limits and replays stay files under `SLUICE_STATE`.
+/// A store for completed turns. The built-in store writes files; an embedder can provide another one, such as a
+/// database. Reports, onboarding states, limits and replays always remain files under `SLUICE_STATE`.
 ///
-/// Methods must not block. Reading and deleting are called in the tasks of requests, on event loops; appending is called in
-/// tasks of its own, on Swift's global executor, and is not cancelled when its request is. Another user's session is as
-/// one that does not exist. When ``append(_:to:of:createsSession:mayExist:)`` fails, the client is told `store_failed`,
-/// and Sluice keeps the turn and appends it again until that succeeds; such a further attempt is cancelled after five
-/// seconds.
+/// Methods must not block. Sluice reads and deletes in the tasks of requests, on event loops. It appends in separate
+/// tasks on Swift's global executor, which are not cancelled with their request. A session of another user must be
+/// treated as nonexistent.
+///
+/// When ``append(_:to:of:createsSession:mayExist:)`` throws, the client receives the error `store_failed`. Sluice
+/// retains the turn and retries until it is stored; a retry is cancelled after five seconds.
 public protocol TurnStore: Sendable {
-  /// Appends a turn, and returns when it is durable: the terminal record says so next.
+  /// Appends a turn, and returns once it is durable, because the terminal record then confirms that it is stored.
   ///
   /// - Parameters:
-  ///   - turn: what to append.
-  ///   - session: 1 to 64 of `[A-Za-z0-9_-]`.
-  ///   - user: the session's owner.
-  ///   - createsSession: whether the turn may be the first one of its session. Otherwise a session that does not exist
+  ///   - turn: the turn to append.
+  ///   - session: the id of the session, 1 to 64 characters of `[A-Za-z0-9_-]`.
+  ///   - user: the owner of the session.
+  ///   - createsSession: whether to create the session if it does not exist. If false, a session that does not exist
   ///     was deleted in the meantime.
-  ///   - mayExist: whether an earlier attempt may have appended this turn: one with its id is not appended again then.
-  /// - Returns: false when the session was deleted and the turn is not stored.
+  ///   - mayExist: whether an earlier attempt may have appended the turn. If so, a turn with its id must not be
+  ///     appended again.
+  /// - Returns: false if the session was deleted and the turn was not stored.
   nonisolated(nonsending) func append(
     _ turn: Turn, to session: String, of user: User, createsSession: Bool, mayExist: Bool
   ) async throws -> Bool
@@ -27,28 +29,28 @@ public protocol TurnStore: Sendable {
   /// Returns whether a user has a session.
   nonisolated(nonsending) func hasSession(_ session: String, of user: User) async throws -> Bool
 
-  /// Returns the newest turns of a session, the oldest of them first: at most ``Page/limit``, those before the turn
-  /// ``Page/before``. Nil when there is no such session.
+  /// Returns the newest turns of a session, oldest first: at most ``Page/limit``, and only those before the turn
+  /// ``Page/before`` if it is set. Returns nil if the session does not exist.
   nonisolated(nonsending) func turns(of session: String, of user: User, _ page: Page) async throws -> [Turn]?
 
-  /// Returns a user's sessions, the one with the newest turn first: at most ``Page/limit``, those after the session
-  /// ``Page/before``. Nil when that session does not exist.
+  /// Returns a user's sessions, the one with the newest turn first: at most ``Page/limit``, starting after the session
+  /// ``Page/before`` if it is set. Returns nil if that session does not exist.
   nonisolated(nonsending) func sessions(of user: User, _ page: Page) async throws -> [SessionSummary]?
 
-  /// Deletes a session with its turns. Returns false when there was none.
+  /// Deletes a session and its turns. Returns false if it does not exist.
   nonisolated(nonsending) func deleteSession(_ session: String, of user: User) async throws -> Bool
 }
 
-/// A session in a list.
+/// An entry in a list of sessions.
 public struct SessionSummary: Sendable {
-  /// Its id.
+  /// The id of the session.
   public let id: String
-  /// When its newest turn was completed (RFC 3339, UTC).
+  /// The completion time of the newest turn (RFC 3339, UTC).
   public let updatedAt: String
-  /// How many turns it has.
+  /// The number of turns.
   public let turns: Int
 
-  /// Makes one for a list.
+  /// Creates an entry.
   public init(id: String, updatedAt: String, turns: Int) {
     self.id = id
     self.updatedAt = updatedAt
@@ -57,12 +59,12 @@ public struct SessionSummary: Sendable {
 }
 
 extension TurnStore {
-  /// Appends a turn for a request, whose cancellation does not reach it: a stop that comes too late must not leave in doubt
-  /// what is stored.
+  /// Appends a turn, unaffected by the cancellation of the request: after a late stop it must still be certain whether
+  /// the turn is stored.
   nonisolated(nonsending) func appendUncancelled(
     _ turn: Turn, to session: String, of user: User, createsSession: Bool, mayExist: Bool
   ) async throws -> Bool {
-    // The files' does not look at it.
+    // The file store ignores cancellation, so it needs no separate task.
     if let files = self as? Store {
       return try await files.append(turn, to: session, of: user, createsSession: createsSession, mayExist: mayExist)
     }
@@ -71,8 +73,8 @@ extension TurnStore {
     }.value
   }
 
-  /// Appends a turn that may be there already. Blocks, for a store of an embedder's five seconds at most: for threads of a
-  /// pool, and for the start and the end of the process.
+  /// Appends a turn, unless the session contains it. Blocks, with an embedder's store for at most five seconds; call it
+  /// only on pool threads, and during startup and shutdown.
   func appendBlocking(_ turn: Turn, to session: String, of user: User) throws {
     if let files = self as? Store { return try files.appendIfAbsent(turn, to: session, user: user) }
     let result = BlockingResult()
@@ -90,10 +92,10 @@ extension TurnStore {
   }
 }
 
-/// Where a thread waits for one result of a task (sem_overview(7)).
+/// Passes one result from a task to a waiting thread (sem_overview(7)).
 @safe
 private final class BlockingResult: Sendable {
-  // Safe: allocated once and released with the last reference; POSIX semaphores are for all threads.
+  // Safe: allocated once and released with the last reference; POSIX semaphores are thread-safe.
   private nonisolated(unsafe) let semaphore: UnsafeMutablePointer<sem_t>
   private let result = Locked<Result<Bool, any Error>?>(nil)
 
@@ -107,7 +109,7 @@ private final class BlockingResult: Sendable {
     unsafe sem_post(semaphore)
   }
 
-  /// Nil when there was none in time (sem_timedwait(3)).
+  /// Returns the result; nil if there is none after `seconds` (sem_timedwait(3)).
   func wait(seconds: Int) -> Result<Bool, any Error>? {
     var end = timespec()
     unsafe clock_gettime(CLOCK_REALTIME, &end)

@@ -2,8 +2,8 @@ import EventLoop
 import Glibc
 import JSON
 
-/// Turns and reports that are complete and that the store would not take: kept in memory and tried again until they are
-/// stored; at the end of the process, kept in files for the next one. Use it from any thread.
+/// Completed turns and reports that could not be stored. They are retained in memory and retried until they are stored;
+/// at shutdown they are saved to files for the next process. Can be used from any thread.
 final class UnsavedTurns: Sendable {
   struct Entry: Sendable {
     enum Item: Sendable {
@@ -13,13 +13,13 @@ final class UnsavedTurns: Sendable {
 
     let user: String
     let item: Item
-    /// The digest of the Idempotency-Key that it came with.
+    /// The digest of the request's Idempotency-Key, if it has one.
     var key: String?
-    /// What the key is answered with as soon as the item is stored.
+    /// The response to repeated requests with the key once the item is stored.
     var replay: Replay?
-    /// The right to the key, which nobody else gets meanwhile.
+    /// The lock on the key, which no other request can acquire in the meantime.
     var idempotencyLock: IdempotencyLock?
-    /// The file in which an earlier process has left it.
+    /// The file in which an earlier process saved the entry.
     var path: String?
 
     var id: String {
@@ -29,7 +29,7 @@ final class UnsavedTurns: Sendable {
       }
     }
 
-    /// As a file keeps it.
+    /// The content of the file in which the entry is saved.
     var file: [UInt8] {
       var members: JSON.Members = ["v": .integer(1), "user": .string(user)]
       switch item {
@@ -53,7 +53,7 @@ final class UnsavedTurns: Sendable {
       self.key = idempotencyLock?.key
     }
 
-    /// Nil when the file is none of ours.
+    /// Creates an entry from the content of a file; nil if it has another format.
     init?(file: [UInt8]) {
       guard let json = try? JSON(parsing: file), let user = json["user"]?.string else { return nil }
       if let session = json["session"]?.string, Identifier.isValid(session), let line = json["line"]?.string,
@@ -68,7 +68,7 @@ final class UnsavedTurns: Sendable {
         return nil
       }
       self.user = user
-      // A key becomes the name of a file.
+      // Validated, because the key becomes part of a file name.
       key = json["key"]?.string.flatMap { Digest(hex: $0)?.hex }
       replay = json["replay"]?.string.flatMap { Replay(file: Array($0.utf8)) }
     }
@@ -77,7 +77,7 @@ final class UnsavedTurns: Sendable {
   private struct State {
     var entries: [Entry] = []
     var bytes = 0
-    /// Whether somebody is at it.
+    /// Whether a thread is running ``retry(within:)``.
     var isRetrying = false
   }
 
@@ -86,17 +86,17 @@ final class UnsavedTurns: Sendable {
   private let directory: String?
   private let log: Log
   private let state = Locked(State())
-  /// Held while an entry is being stored: one that is to be forgotten must not be stored behind that.
+  /// Locked while an entry is being stored, so that no entry is stored after ``discard(session:of:)`` has removed it.
   private let storing = Locked(())
 
-  /// What may be kept in memory. What comes on top is lost, and the log says so.
+  /// The maximum size of the queue in memory. Further entries are lost, and the loss is logged.
   private static let maximumBytes = 64 << 20
-  /// How long the start and the end of the process go on trying: a store that hangs must not keep them.
+  /// The time limit for retries at startup and shutdown, so that a store that hangs does not block either.
   private static let patience: Duration = .seconds(5)
 
   /// - Parameters:
-  ///   - turns: where turns are stored; `store` unless given.
-  ///   - directory: where files are kept between two processes; nil keeps none.
+  ///   - turns: the store for turns; defaults to `store`.
+  ///   - directory: the directory for the files that the next process restores; nil disables saving.
   init(_ store: Store, turns: (any TurnStore)? = nil, directory: String?, log: Log) {
     self.store = store
     self.turns = turns ?? store
@@ -106,7 +106,7 @@ final class UnsavedTurns: Sendable {
 
   var count: Int { state.withLock { $0.entries.count } }
 
-  /// Takes what could not be stored. Its idempotencyLock on an Idempotency-Key, where it has one, is kept with it.
+  /// Queues an item that could not be stored, together with the lock on its Idempotency-Key, if it has one.
   func add(_ item: Entry.Item, of user: User, replay: Replay? = nil, idempotencyLock: IdempotencyLock? = nil) {
     let entry = Entry(user: user.name, item, replay: replay, idempotencyLock: idempotencyLock)
     if add(entry) {
@@ -126,28 +126,28 @@ final class UnsavedTurns: Sendable {
     }
   }
 
-  /// Whether a request with this key has left something that waits to be stored.
+  /// Returns whether an item of a request with this key is waiting to be stored.
   func holds(key: String, of user: User) -> Bool {
     let digest = Digest(of: key).hex
     return state.withLock { $0.entries.contains { $0.key == digest && $0.user == user.name } }
   }
 
-  /// Tries to store what a request with this key has left. Blocks.
+  /// Tries to store the waiting item of a request with this key. Blocks.
   ///
-  /// - Returns: false when it still is not stored.
+  /// - Returns: false if the item is still not stored.
   func store(key: String, of user: User) -> Bool {
     let digest = Digest(of: key).hex
     let entry = state.withLock { $0.entries.first { $0.key == digest && $0.user == user.name } }
     return entry.map(store) ?? true
   }
 
-  /// Drops what belongs to a session that was deleted. Blocks while it is being stored.
+  /// Discards the turns of a deleted session. Blocks while one of them is being stored.
   func discard(session: String, of user: User) {
     let isMeant: (Entry) -> Bool = { entry in
       guard case .turn(_, session) = entry.item else { return false }
       return entry.user == user.name
     }
-    // One that is being stored is still here. Others' are not waited for.
+    // A turn that is being stored is still listed. Without a match there is no need to wait for `storing`.
     guard state.withLock({ $0.entries.contains(where: isMeant) }) else { return }
     storing.withLock { _ in remove(where: isMeant) }
   }
@@ -171,10 +171,10 @@ final class UnsavedTurns: Sendable {
     return own + (entry.replay?.text.utf8.count ?? 0) + 256
   }
 
-  /// Tries once to store each item that waits. One that fails does not keep the others waiting. Blocks.
+  /// Tries once to store each waiting item, and continues with the next one after a failure. Blocks.
   ///
-  /// - Parameter limit: begins with no further one after that; nil goes through all.
-  /// - Returns: how many still wait.
+  /// - Parameter limit: the time after which no further attempt starts; nil means no limit.
+  /// - Returns: the number of items still waiting.
   @discardableResult
   func retry(within limit: Duration? = nil) -> Int {
     let start = ContinuousClock.now
@@ -189,7 +189,7 @@ final class UnsavedTurns: Sendable {
 
   private func store(_ entry: Entry) -> Bool {
     storing.withLock { _ in
-      // It may have been forgotten, or stored by another thread.
+      // The entry may have been discarded, or stored by another thread.
       guard state.withLock({ $0.entries.contains { $0.id == entry.id } }) else { return true }
       do { try save(entry) } catch { return false }
       remove { $0.id == entry.id }
@@ -198,7 +198,7 @@ final class UnsavedTurns: Sendable {
     }
   }
 
-  /// Takes up what an earlier process has left, and removes each file once its item is stored. Blocks.
+  /// Restores the items saved by an earlier process, and removes each file once its item is stored. Blocks.
   func restore() {
     guard let directory else { return }
     for name in (try? fileNames(in: directory)) ?? [] where name.hasSuffix(".json") {
@@ -213,7 +213,7 @@ final class UnsavedTurns: Sendable {
     retry(within: Self.patience)
   }
 
-  /// Keeps in files what still waits: the process ends. Blocks.
+  /// Retries the waiting items once more at shutdown, and saves the remaining ones to files. Blocks.
   func persist() {
     guard retry(within: Self.patience) > 0 else { return }
     for entry in state.withLock({ $0.entries }) where entry.path == nil {

@@ -1,17 +1,17 @@
 import JSON
 import Upstream
 
-/// The result of a completed generation: what its terminal record reports.
+/// The result of a completed generation, which its terminal record reports.
 public final class GenerationResult: Sendable {
-  /// The id under which the message is stored; nil where it is not.
+  /// The id under which the message is stored; nil if it is not stored.
   public let messageID: String?
-  /// The session in which it is stored; nil where it is not.
+  /// The session in which the message is stored; nil if it is not stored.
   public let sessionID: String?
-  /// When it was completed, where it is stored (RFC 3339, UTC).
+  /// The time of completion (RFC 3339, UTC); nil if the result is not stored.
   let completedAt: String?
-  /// Why the model stopped, and its usage of tokens.
+  /// The finish reason and the token usage.
   public let completion: Completion
-  /// Further members of the terminal record, such as `report`.
+  /// Extra members of the terminal record, such as `report`.
   public let extraMembers: JSON.Members
 
   convenience init(completion: Completion = Completion(), extraMembers: JSON.Members = [:]) {
@@ -30,7 +30,7 @@ public final class GenerationResult: Sendable {
     self.extraMembers = extraMembers
   }
 
-  /// A copy with other further members.
+  /// Returns a copy with other extra members.
   func with(extraMembers: JSON.Members) -> GenerationResult {
     GenerationResult(
       messageID: messageID, sessionID: sessionID, completedAt: completedAt, completion: completion,

@@ -1,10 +1,10 @@
-/// How a stream ended: counted and logged exactly once for each.
+/// The outcome of a stream, counted and logged exactly once per stream.
 enum Outcome: String, Sendable, CaseIterable {
-  /// The answer was complete, and stored where it is to be stored.
+  /// The response was complete and, where required, stored.
   case completed
-  /// The user stopped it.
+  /// The user stopped the stream.
   case stopped
-  /// The client went away, or took nothing for too long.
+  /// The client disconnected, or read nothing for too long.
   case disconnected
   case upstreamError = "upstream_error"
   case upstreamTruncated = "upstream_truncated"
@@ -15,7 +15,7 @@ enum Outcome: String, Sendable, CaseIterable {
   /// The request was refused, or the server itself failed.
   case failed
 
-  /// The outcome of a stream that ended with an error record, or with a refusal in its place.
+  /// Creates the outcome of a stream that terminated with an error record, or with an error response in its place.
   init(_ code: Failure.Code) {
     switch code {
     case .upstreamError, .upstreamRateLimited: self = .upstreamError

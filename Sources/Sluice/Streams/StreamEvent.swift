@@ -1,8 +1,8 @@
-/// What can happen in a stream: one vocabulary for all wire formats.
+/// An event of a stream, independent of its wire format.
 public enum StreamEvent: Sendable {
-  /// The first, once: the stream is open.
+  /// The stream is open. Always the first event, and sent once.
   case started
-  /// A part of the text, never empty.
+  /// A delta of the text, never empty.
   case delta(String)
   /// Nothing was sent for the heartbeat interval.
   case heartbeat
@@ -14,17 +14,17 @@ public enum StreamEvent: Sendable {
   case cancelled(reason: String)
 }
 
-/// What a dialect can know of its stream before the first event.
+/// The properties of a stream that its dialect receives before the first event.
 public struct StreamMetadata: Sendable {
-  /// The id that the message has, or would have, in the store: the stream's, unless a stored response is replayed.
+  /// The id of the message in the store, if it is stored: the stream's id, unless a stored response is replayed.
   public var messageID: String
-  /// The user's message; empty on routes of an embedder.
+  /// The user's message; empty for an embedder's routes.
   public var message = ""
-  /// The model that was requested, where the built-in endpoints know it.
+  /// The requested model; `default` if it is not known.
   public var model = "default"
-  /// Whether the client requested a report of the usage of tokens.
+  /// Whether the client requested token usage.
   public var wantsUsage = false
 
-  /// For tests of dialects; Sluice makes it.
+  /// Creates metadata for tests of dialects; otherwise Sluice creates it.
   public init(messageID: String) { self.messageID = messageID }
 }

@@ -1,11 +1,11 @@
-/// Why a stream terminates. Indirect, so that it is one word in the frames of tasks that live as long as their streams.
+/// The reason why a stream terminates. It is indirect, to take one word in the frames of long-lived tasks.
 indirect enum Termination: Sendable {
-  /// The response is complete and, where it must be stored, stored.
+  /// The response is complete and, where required, stored.
   case completed(GenerationResult)
   case failed(Failure)
-  /// The user requested it.
+  /// The user stopped the stream.
   case stopped
-  /// No reader is left.
+  /// The client disconnected, or read nothing for too long.
   case disconnected
 
   var outcome: Outcome {

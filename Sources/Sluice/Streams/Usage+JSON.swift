@@ -2,7 +2,7 @@ import JSON
 import Upstream
 
 extension Usage {
-  /// The object that OpenAI's API calls `usage`: clients get it and replays store it.
+  /// The object that OpenAI's API calls `usage`. It is sent to clients and stored in turns and replays.
   var json: JSON {
     [
       "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
@@ -10,7 +10,7 @@ extension Usage {
     ]
   }
 
-  /// Nil when `json` is not such an object. The names that turns were stored with at first are read too.
+  /// Returns nil if `json` is not such an object. The member names of turns stored by early versions are also accepted.
   init?(json: JSON) {
     func count(_ name: String, _ formerName: String) -> Int? { (json[name] ?? json[formerName])?.integer }
     guard let prompt = count("prompt_tokens", "promptTokens"),

@@ -1,6 +1,6 @@
 import Bytes
 
-/// Ids that sort by the time at which they were made: UUID version 7 (RFC 9562, 5.7).
+/// Ids that sort by their time of creation: UUID version 7 (RFC 9562, 5.7).
 enum Identifier {
   static func make() -> String {
     let milliseconds = UInt64(Timestamp.milliseconds())
@@ -11,12 +11,12 @@ enum Identifier {
     return [0..<4, 4..<6, 6..<8, 8..<10, 10..<16].map { bytes[$0].hex }.joined(separator: "-")
   }
 
-  /// Whether a client may name a session so: `[A-Za-z0-9_-]{1,64}`.
+  /// Returns whether `text` is a valid id, such as a client can choose for a session: `[A-Za-z0-9_-]{1,64}`.
   static func isValid(_ text: String) -> Bool {
     (1...64).contains(text.utf8.count) && text.utf8.allSatisfy(isValid)
   }
 
-  /// Whether ids, and the directories of users, may have this character: `[A-Za-z0-9_-]`.
+  /// Returns whether ids, and directory names of users, can contain this character: `[A-Za-z0-9_-]`.
   static func isValid(_ byte: UInt8) -> Bool {
     switch byte {
     case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),

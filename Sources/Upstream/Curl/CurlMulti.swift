@@ -1,8 +1,8 @@
 import CCurl
 import EventLoop
 
-/// libcurl's multi-socket interface (libcurl-multi(3)) on an event loop: any number of transfers, no thread of their
-/// own, connections kept and used again. One for each loop; it lives as long as the loop does.
+/// The multi-socket interface of libcurl (libcurl-multi(3)) on an event loop. Runs any number of transfers without
+/// threads of their own, and reuses connections. One per loop, with the lifetime of the loop.
 @safe
 final class CurlMulti {
   private let multi: UnsafeMutableRawPointer
@@ -10,27 +10,28 @@ final class CurlMulti {
   private let isPlain: Bool
   private var watches: [CInt: Watch] = [:]
   private var timer: Timer?
-  /// The transfers that libcurl runs: this keeps them.
+  /// The transfers that libcurl runs. This dictionary retains them.
   private var transfers: [ObjectIdentifier: CurlTransfer] = [:]
-  /// The transfer that looks the server's name up. One at a time: libcurl needs a thread and some
-  /// descriptors for it, and the others find the address in its cache.
+  /// The transfer that resolves the server's name. Only one does so at a time, because libcurl needs a thread and
+  /// several descriptors for it; the others find the address in libcurl's cache.
   private var resolving: CurlTransfer?
   private var isAddressKnownUntil: LoopClock.Instant?
-  /// Those that wait for it, the first one first.
+  /// The transfers that wait for the address, in order of arrival.
   private var waiting: [CurlTransfer] = []
 
-  /// A little less than libcurl keeps an address (CURLOPT_DNS_CACHE_TIMEOUT(3)).
+  /// The time for which an address is assumed to be cached: a little less than libcurl's cache timeout
+  /// (CURLOPT_DNS_CACHE_TIMEOUT(3)).
   private static let addressLifetime: Duration = .seconds(50)
 
   /// - Parameters:
-  ///   - isPlain: whether all its transfers are to be HTTP/1.1 without TLS.
-  ///   - maximumIdleConnections: connections that are kept open without a transfer.
+  ///   - isPlain: whether all transfers use HTTP/1.1 without TLS.
+  ///   - maximumIdleConnections: the maximum number of connections that stay open without a transfer.
   init(on reactor: Reactor, isPlain: Bool, maximumIdleConnections: Int) {
     guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
     unsafe self.multi = multi
     self.reactor = reactor
     self.isPlain = isPlain
-    // Safe: the callbacks are called by functions of this class only, and the handle goes with it.
+    // Safe: only functions of this class make libcurl call the callbacks, and the handle is freed with this object.
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     unsafe ccurl_multi_set_socket_callback(
       multi,
@@ -47,12 +48,12 @@ final class CurlMulti {
         return 0
       }, context)
     unsafe ccurl_multi_set_long(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, 1000)
-    // Of idle connections; its own limit would be four for every transfer that ever ran at the same time.
+    // The limit of idle connections. libcurl's default is four for every transfer that ever ran at the same time.
     unsafe ccurl_multi_set_long(multi, CURLMOPT_MAXCONNECTS, maximumIdleConnections)
   }
 
   deinit {
-    // Nothing of this object is called back from here on.
+    // No callback refers to this object from here on.
     unsafe ccurl_multi_set_socket_callback(multi, nil, nil)
     unsafe ccurl_multi_set_timer_callback(multi, nil, nil)
     timer?.cancel()
@@ -65,7 +66,7 @@ final class CurlMulti {
     unsafe curl_multi_cleanup(multi)
   }
 
-  /// Begins a transfer. Its delegate hears of it in a later turn of the loop.
+  /// Starts a transfer. Its delegate is called in a later turn of the loop.
   func add(_ transfer: CurlTransfer) {
     if isAddressKnownUntil.map({ $0 > reactor.now }) ?? false { return start(transfer) }
     if resolving != nil { return waiting.append(transfer) }
@@ -78,7 +79,8 @@ final class CurlMulti {
     unsafe curl_multi_add_handle(multi, transfer.easy)
   }
 
-  /// Lets those go on that wait for an address: all of them when it is known, else the next one.
+  /// Starts waiting transfers once the name lookup has ended: all of them if the address is known, otherwise the next
+  /// one.
   private func checkAddress() {
     guard let transfer = resolving else { return }
     if transfer.hasAddress {
@@ -90,8 +92,8 @@ final class CurlMulti {
     for transfer in exchange(&waiting, with: []) { add(transfer) }
   }
 
-  /// Ends a transfer at once: over HTTP/1.1 its connection is closed, over HTTP/2 its stream is reset. The delegate
-  /// is not called again. Not to be called from a delegate's `received`.
+  /// Cancels a transfer at once: over HTTP/1.1 its connection is closed, over HTTP/2 its stream is reset. The delegate
+  /// is not called again. Must not be called from a delegate's `didReceiveHead` or `didReceiveBody`.
   func remove(_ transfer: CurlTransfer) {
     defer { checkAddress() }
     guard transfers[ObjectIdentifier(transfer)] != nil else {
@@ -102,7 +104,7 @@ final class CurlMulti {
     transfer.delegate = nil
     let port = transfer.localPort
     // libcurl 7.88 leaves the RST_STREAM of an HTTP/2 transfer in its buffer until the connection sends something else,
-    // and the model would go on. A connection that is left alone is closed, one that others use is flushed.
+    // and the model would continue. So a connection without other transfers is closed, and a shared one is flushed.
     transfer.forbidReuse()
     unsafe curl_multi_remove_handle(multi, transfer.easy)
     transfers[ObjectIdentifier(transfer)] = nil
@@ -116,8 +118,9 @@ final class CurlMulti {
     }
     var interest: Readiness = action & CURL_POLL_IN != 0 ? .readable : .none
     if action & CURL_POLL_OUT != 0 { interest = interest | .writable }
-    // Over plain HTTP/1.1 libcurl reads until nothing is left, so a change is all it needs to hear of, and the kernel
-    // need not look at every socket twice. It does not write until nothing fits, nor read so under TLS or HTTP/2.
+    // Over plain HTTP/1.1, libcurl reads until the socket is drained, so edge-triggered events suffice and spare the
+    // kernel a second check of every socket. libcurl does not write until the socket is full, and does not drain it
+    // under TLS or HTTP/2.
     if isPlain, action == CURL_POLL_IN { interest = .readable | .edgeTriggered }
     do {
       if let watch = watches[socket] {
@@ -132,7 +135,7 @@ final class CurlMulti {
         }
       }
     } catch {
-      // Without a watch the transfer would stand still: libcurl's and the session's time limits end it.
+      // Without a watch the transfer makes no progress; the time limits of libcurl and of the stream terminate it.
     }
   }
 
@@ -140,7 +143,7 @@ final class CurlMulti {
     timer?.cancel()
     timer = nil
     guard milliseconds >= 0 else { return }
-    // Not at once even for 0: this is called from within libcurl.
+    // Deferred even for 0, because libcurl is on the call stack.
     timer = reactor.schedule(after: .milliseconds(milliseconds)) { [unowned self] in
       act(on: CURL_SOCKET_TIMEOUT, 0)
     }
@@ -156,12 +159,12 @@ final class CurlMulti {
       var context: UnsafeMutableRawPointer?
       unsafe ccurl_get_pointer(easy, CURLINFO_PRIVATE, &context)
       guard let context = unsafe context else { continue }
-      // Safe: it is in `transfers`, for libcurl runs no others.
+      // Safe: libcurl runs only transfers that `transfers` retains.
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       unsafe curl_multi_remove_handle(multi, easy)
       transfers[ObjectIdentifier(transfer)] = nil
       if transfer === resolving {
-        // The others would not find it either, each after as long a time.
+        // The waiting transfers would fail too, each after the same delay.
         let failed = result == CURLE_COULDNT_RESOLVE_HOST ? exchange(&waiting, with: []) : []
         checkAddress()
         for transfer in failed { transfer.didComplete(result) }

@@ -1,14 +1,14 @@
 import CCurl
 import Glibc
 
-/// The head of a response, as far as it is of interest.
+/// The relevant parts of a response head.
 struct CurlResponseHead: Sendable {
   var status = 0
-  /// In lower case.
+  /// The value of `Content-Type`, in lower case.
   var contentType = ""
-  /// How long the server wants to be left alone: `Retry-After` in either of its forms (RFC 9110, 10.2.3).
+  /// The delay that the server requested: `Retry-After` in either of its forms (RFC 9110, 10.2.3).
   var retryAfter: Duration?
-  /// Whether the body has a coding besides `chunked`. None was requested.
+  /// Whether the body has a coding other than `chunked`, although none was requested.
   var isEncoded = false
 
   mutating func take(name: String, value: Substring) {
@@ -22,7 +22,7 @@ struct CurlResponseHead: Sendable {
     }
   }
 
-  /// At most a day: what is longer is no advice to a client.
+  /// Returns the delay in a `Retry-After` value, at most one day: a longer one is of no use to a client.
   private static func delay(_ text: String) -> Duration? {
     var seconds = Int(text)
     if seconds == nil {

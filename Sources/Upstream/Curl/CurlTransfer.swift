@@ -5,50 +5,53 @@ import Glibc
 /// An HTTP request for ``CurlMulti``.
 struct CurlRequest: Sendable {
   var url: String
-  /// Whole header lines, `"Name: value"`.
+  /// Complete header lines, `"Name: value"`.
   var headers: [String]
-  /// The body of a POST; nil makes it a GET.
+  /// The body of a POST. Nil makes the request a GET.
   var body: [UInt8]?
   /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
   var certificateFile: String?
 }
 
-/// What a transfer reports of its response. All calls come on the loop.
+/// The receiver of a transfer's response. All methods are called on the loop.
 protocol CurlTransferDelegate: AnyObject {
-  /// The head of the final response is complete. False ends the transfer before its body is looked at.
+  /// Called with the complete head of the final response. Returning false terminates the transfer before its body is
+  /// read.
   func didReceiveHead(_ head: CurlResponseHead) -> Bool
-  /// A piece of the body, good for the call only. False asks to have it again after `resume()`.
+  /// Called with a chunk of the body, which is valid only during the call. Returning false pauses the transfer; the
+  /// chunk is delivered again after `resume()`.
   func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool
-  /// The last call: the transfer is over, `CURLE_OK` meaning that the response is complete.
+  /// Called once, as the last method. `CURLE_OK` means that the response is complete.
   func didComplete(_ result: CURLcode, _ message: String)
 }
 
-/// One libcurl easy handle, and so one HTTP exchange. Owned by the ``CurlMulti`` that runs it, until it is over.
+/// A libcurl easy handle for one HTTP exchange. The ``CurlMulti`` that runs it owns it until the transfer ends.
 @safe
 final class CurlTransfer {
   let easy: UnsafeMutableRawPointer
-  /// Kept until the transfer is over, which is also what ends the circle of the two.
+  /// The delegate, retained until the transfer ends, which also breaks the reference cycle between the two.
   var delegate: (any CurlTransferDelegate)?
   private var headers: UnsafeMutablePointer<curl_slist>?
   private var errorBuffer: UnsafeMutablePointer<CChar>
   private var head = CurlResponseHead()
   private var hasHead = false
   private var headerLines = 0
-  /// A large body of the request, until it has been sent.
+  /// A large request body, retained until it has been sent.
   private var upload: [UInt8] = []
   private var uploaded = 0
 
-  /// A larger body is not copied by libcurl, which would keep its copy as long as the handle.
+  /// The maximum size of a body that libcurl copies. It would retain the copy of a larger one for the lifetime of the
+  /// handle.
   private static let maximumCopiedBytes = 16 * 1024
 
-  /// Nil when there is no memory, or libcurl does not take the URL.
+  /// Creates a transfer. Returns nil if memory is exhausted or libcurl rejects the URL.
   init?(_ request: CurlRequest) {
     guard let easy = unsafe curl_easy_init() else { return nil }
     unsafe self.easy = easy
     unsafe errorBuffer = .allocate(capacity: Int(CURL_ERROR_SIZE))
     unsafe errorBuffer.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
     unsafe headers = nil
-    // An empty Expect keeps curl from waiting for "100 Continue" before a body over 1 MiB.
+    // An empty Expect keeps libcurl from waiting for "100 Continue" before it sends a body over 1 MiB.
     for header in request.headers + ["Expect:"] {
       guard let longer = unsafe curl_slist_append(headers, header) else { return nil }
       unsafe headers = longer
@@ -61,21 +64,22 @@ final class CurlTransfer {
     unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
     unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
     if let file = request.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
-    // HTTP/2 where TLS negotiates it, many transfers on one connection then; HTTP/1.1 otherwise. Without
-    // CURLOPT_PIPEWAIT, under which transfers to a new HTTP/1.1 host wait until the first one is over.
-    // A libcurl without HTTP/2 refuses this, and goes on with HTTP/1.1.
+    // HTTP/2 if TLS negotiates it, with many transfers per connection; otherwise HTTP/1.1. CURLOPT_PIPEWAIT stays
+    // unset, because it makes transfers to a new HTTP/1.1 host wait until the first one ends. A libcurl without HTTP/2
+    // rejects this option and uses HTTP/1.1.
     unsafe ccurl_set_long(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_2TLS)
     set(CURLOPT_NOSIGNAL, 1)
-    // A transfer that is removed while its name is looked up does not wait for the thread that does it.
+    // Removing a transfer during its name lookup does not wait for the resolver thread.
     set(CURLOPT_QUICK_EXIT, 1)
     set(CURLOPT_TCP_KEEPALIVE, 1)
-    // The default of 16 KiB is for downloads. Tokens come in hundreds of bytes, and every open stream has a buffer.
+    // The default of 16 KiB is meant for downloads. Tokens arrive in hundreds of bytes, and every open stream has a
+    // buffer.
     set(CURLOPT_BUFFERSIZE, 2048)
     set(CURLOPT_UPLOAD_BUFFERSIZE, 16 * 1024)
     unsafe set(CURLOPT_WRITEDATA, Unmanaged.passUnretained(self).toOpaque())
     unsafe ccurl_set_callback(easy, CURLOPT_WRITEFUNCTION) { bytes, _, count, context in
       guard let bytes = unsafe bytes, let context = unsafe context else { return 0 }
-      // Safe: the multi keeps the transfer for as long as libcurl has its handle.
+      // Safe: the multi retains the transfer for as long as libcurl has its handle.
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count).bindMemory(to: UInt8.self)
       return unsafe transfer.didReceiveBody(buffer.span) ? count : Int(CURL_WRITEFUNC_PAUSE)
@@ -92,7 +96,7 @@ final class CurlTransfer {
   private func setBody(_ body: [UInt8]) {
     set(CURLOPT_POST, 1)
     set(CURLOPT_POSTFIELDSIZE, body.count)
-    // Either way libcurl sends the body again itself if a kept connection turns out to be closed.
+    // In both cases libcurl resends the body by itself if a reused connection turns out to be closed.
     guard body.count <= Self.maximumCopiedBytes else { return setUpload(body) }
     unsafe body.withUnsafeBytes { bytes in
       unsafe set(CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
@@ -104,7 +108,7 @@ final class CurlTransfer {
     unsafe set(CURLOPT_READDATA, Unmanaged.passUnretained(self).toOpaque())
     unsafe ccurl_set_callback(easy, CURLOPT_READFUNCTION) { bytes, size, count, context in
       guard let bytes = unsafe bytes, let context = unsafe context else { return Int(CURL_READFUNC_ABORT) }
-      // Safe: as for the body of the response; libcurl's buffer has `size * count` bytes.
+      // Safe: as for the response body; libcurl's buffer has `size * count` bytes.
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       return unsafe transfer.readUpload(into: UnsafeMutableRawBufferPointer(start: bytes, count: size * count))
     }
@@ -129,7 +133,7 @@ final class CurlTransfer {
     return CURL_SEEKFUNC_OK
   }
 
-  /// Once the server has answered to all of it, the body is not sent again.
+  /// Releases the body once it has been sent and the head of the response has arrived, after which it is never resent.
   private func releaseUpload() {
     guard hasHead, uploaded == upload.count else { return }
     upload = []
@@ -142,42 +146,42 @@ final class CurlTransfer {
     unsafe errorBuffer.deallocate()
   }
 
-  /// Whether the connection carries other transfers too.
+  /// Whether the connection can carry other transfers at the same time (HTTP/2).
   var isMultiplexed: Bool {
     var version = 0
     unsafe ccurl_get_long(easy, CURLINFO_HTTP_VERSION, &version)
     return version == CURL_HTTP_VERSION_2_0
   }
 
-  /// Whether there is a connection, secured where it is to be, to send the request on.
+  /// Whether the connection is ready for the request, including its TLS handshake if it uses TLS.
   var isConnected: Bool {
     var time: curl_off_t = 0
     unsafe ccurl_get_offset(easy, CURLINFO_PRETRANSFER_TIME_T, &time)
     return time > 0
   }
 
-  /// The local port of its connection, by which transfers on one connection are told: 0 without one.
+  /// The local port of the connection, which identifies the transfers that share it. 0 without a connection.
   var localPort: Int {
     var port = 0
     unsafe ccurl_get_long(easy, CURLINFO_LOCAL_PORT, &port)
     return port
   }
 
-  /// Whether the server's name has been looked up for it, or there is a connection already.
+  /// Whether the server's name has been resolved for this transfer, or it has a connection already.
   var hasAddress: Bool {
     var time: curl_off_t = 0
     unsafe ccurl_get_offset(easy, CURLINFO_NAMELOOKUP_TIME_T, &time)
     return time > 0 || localPort > 0
   }
 
-  /// Lets a paused transfer go on (curl_easy_pause(3)). What was held back is delivered during this call.
+  /// Resumes a paused transfer (curl_easy_pause(3)). Withheld data is delivered during this call.
   func resume() { unsafe curl_easy_pause(easy, CURLPAUSE_CONT) }
 
   /// Makes libcurl close the connection with this transfer, unless others use it (CURLOPT_FORBID_REUSE(3)).
   func forbidReuse() { set(CURLOPT_FORBID_REUSE, 1) }
 
-  /// Makes libcurl send what it has buffered for the HTTP/2 connection: it does so whenever a pause of one of its
-  /// streams begins or ends. Receiving is not paused by this.
+  /// Makes libcurl send its buffered output for the HTTP/2 connection, as it does whenever one of the connection's
+  /// streams is paused or resumed. This call does not pause receiving.
   func flushConnection() {
     unsafe curl_easy_pause(easy, CURLPAUSE_SEND)
     unsafe curl_easy_pause(easy, CURLPAUSE_CONT)
@@ -191,16 +195,16 @@ final class CurlTransfer {
 
   private func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool { delegate?.didReceiveBody(body) ?? true }
 
-  /// More header lines than any server sends, trailers included.
+  /// The maximum number of header lines, including trailers: more than any server sends.
   private static let maximumHeaderLines = 1000
 
-  /// False ends the transfer.
+  /// Handles one line of a head. Returning false terminates the transfer.
   private func didReceiveHeaderLine(_ line: String) -> Bool {
     headerLines += 1
     guard headerLines <= Self.maximumHeaderLines else { return false }
     let line = line.trimmingNewline
     if line.hasPrefix("HTTP/") {
-      // Every response begins anew: what a 1xx says is not about the one that counts.
+      // Each response starts a new head: the fields of a 1xx response do not apply to the final one.
       head = CurlResponseHead()
     } else if line.isEmpty {
       unsafe ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &head.status)

@@ -1,7 +1,7 @@
 import EventLoop
 
-/// Answers with the last message itself, word by word: for demonstrations and for tests, and for seeing whether
-/// something between here and the browser buffers.
+/// A generator that repeats the last message word by word, for demonstrations, for tests, and for detecting whether a
+/// proxy between here and the browser buffers.
 package struct EchoGenerator: CallbackGenerator {
   /// The pause before each word.
   private let gap: Duration
@@ -15,7 +15,7 @@ package struct EchoGenerator: CallbackGenerator {
     return output
   }
 
-  /// The words of `text`, each with the white space that follows it: joined, they are the text.
+  /// Returns the words of `text`, each with the white space that follows it. Concatenated, they equal `text`.
   static func words(of text: String) -> [Substring] {
     var words: [Substring] = []
     var rest = text[...]
@@ -39,7 +39,7 @@ private final class Echo {
 
   init(_ prompt: Prompt, gap: Duration, _ output: ModelOutput, _ reactor: Reactor) {
     self.words = EchoGenerator.words(of: prompt.messages.last?.content ?? "")[...]
-    // A word is what an echo has for a token.
+    // The echo counts each word as one token.
     let asked = prompt.messages.reduce(0) { $0 + EchoGenerator.words(of: $1.content).count }
     self.usage = Usage(promptTokens: asked, completionTokens: words.count, totalTokens: asked + words.count)
     self.gap = gap
@@ -49,7 +49,8 @@ private final class Echo {
     output.onDrain = { self.wait() }
   }
 
-  /// The timer holds the echo while it waits; between timers the output does, if it is full.
+  /// Schedules the next word. The pending timer retains this object; while the output is full, the output's callbacks
+  /// do.
   func wait() { timer = reactor.schedule(after: gap) { self.emitWord() } }
 
   private func emitWord() {

@@ -1,14 +1,14 @@
 import CCurl
 import EventLoop
 
-/// One question to an OpenAI-compatible API: the transfer at one end, the output at the other. Belongs to its loop.
+/// One request to an OpenAI-compatible API, which connects a transfer with an output. Belongs to its loop.
 ///
-/// The transfer keeps it, and is kept by the multi until it is over.
+/// The transfer retains this object, and the multi retains the transfer until it ends.
 final class ChatCompletion: CurlTransferDelegate {
   private enum Phase {
     case waitingForHead
     case streaming
-    /// A status other than 2xx, or a body that is not a stream: kept for the log, up to a limit.
+    /// The status is not 2xx or the body is not an event stream. The start of the body is buffered for the log.
     case errorResponse(CurlResponseHead)
     case finished
   }
@@ -20,13 +20,13 @@ final class ChatCompletion: CurlTransferDelegate {
   private var reader: CompletionReader
   private var phase = Phase.waitingForHead
   private var errorBody: [UInt8] = []
-  /// Of the connection first, of the end of the body later.
+  /// The connect timeout, later the grace period.
   private var deadline: Timer?
   private var isInGracePeriod = false
   private var isPaused = false
   private var isMultiplexed = false
 
-  /// How long the end of the body is waited for once the text is complete: it lets the connection be used again.
+  /// The time to wait for the end of the body once the text is complete, so that the connection can be reused.
   private static let gracePeriod: Duration = .milliseconds(250)
   private static let connectTimeout: Duration = .seconds(10)
   private static let maximumErrorBodyBytes = 4096
@@ -52,8 +52,8 @@ final class ChatCompletion: CurlTransferDelegate {
     }
     transfer.delegate = self
     connections.multi.add(transfer)
-    // Not by CURLOPT_CONNECTTIMEOUT: libcurl keeps its timers in a splay tree, which every event of every transfer
-    // would turn over for as long as they are pending.
+    // A loop timer, not CURLOPT_CONNECTTIMEOUT: libcurl rebalances its timer tree on every event of every transfer
+    // while one is pending.
     deadline = reactor.schedule(after: Self.connectTimeout) { [unowned self] in
       if case .waitingForHead = phase, !transfer.isConnected {
         fail(GeneratorError(.timedOut, "Connecting to the model server timed out."))
@@ -61,14 +61,14 @@ final class ChatCompletion: CurlTransferDelegate {
     }
   }
 
-  // MARK: From the transfer
+  // MARK: CurlTransferDelegate
 
   func didReceiveHead(_ head: CurlResponseHead) -> Bool {
     guard case .waitingForHead = phase else { return true }
     let isSuccess = (200..<300).contains(head.status)
     let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
     if head.isEncoded {
-      // libcurl would unpack it, whatever it becomes.
+      // libcurl would decompress the body without a limit on its size.
       fail(
         isSuccess
           ? GeneratorError(.failed, "The model server's response has an encoding that was not requested.")
@@ -81,7 +81,7 @@ final class ChatCompletion: CurlTransferDelegate {
       output.accept()
     } else {
       phase = .errorResponse(head)
-      // The rest of the body is wanted for its words only.
+      // The rest of the body is needed only for its error kind.
       startGracePeriod(Self.gracePeriod)
     }
     return true
@@ -96,8 +96,8 @@ final class ChatCompletion: CurlTransferDelegate {
       return true
     case .streaming:
       if output.isFull {
-        // Not on a connection with other transfers: libcurl 7.88 stops reading for all of them, and takes tens of
-        // megabytes for the one. What waits is limited instead.
+        // Never paused on an HTTP/2 connection: libcurl 7.88 stops reading for all of its transfers, and buffers tens
+        // of megabytes for this one. The size of the queue is limited instead.
         guard isMultiplexed else {
           isPaused = true
           return false
@@ -132,7 +132,7 @@ final class ChatCompletion: CurlTransferDelegate {
     releaseCallbacks()
   }
 
-  // MARK: The end
+  // MARK: Termination
 
   private func finish() throws(GeneratorError) {
     let completion = try reader.completion()
@@ -148,15 +148,15 @@ final class ChatCompletion: CurlTransferDelegate {
   private func fail(_ error: GeneratorError) {
     phase = .finished
     output.fail(error)
-    // Not at once: libcurl may be calling.
+    // Deferred, because libcurl may be on the call stack.
     startGracePeriod(.zero)
   }
 
-  /// The body should end now, or something is wrong with its sender: it is not waited for any longer than this.
+  /// Waits up to `time` for the end of the body, then removes the transfer.
   private func startGracePeriod(_ time: Duration) {
     isInGracePeriod = true
     deadline?.cancel()
-    // The request has been answered, and gives the descriptor back that it had for this connection.
+    // The request is finished: if descriptors are short, its connection is closed at once.
     let time = isFinished && connections.isShortOfDescriptors() ? .zero : time
     deadline = reactor.schedule(after: time) { [unowned self] in
       switch phase {
@@ -168,7 +168,7 @@ final class ChatCompletion: CurlTransferDelegate {
     }
   }
 
-  /// Ends the transfer at once.
+  /// Removes the transfer at once.
   private func stop() {
     phase = .finished
     connections.multi.remove(transfer)
@@ -183,7 +183,7 @@ final class ChatCompletion: CurlTransferDelegate {
 
   private func responseError(_ head: CurlResponseHead) -> GeneratorError {
     let (bytes, status) = (errorBody, head.status)
-    // Its kind only: the words of an error may repeat what the user said.
+    // Only the error's kind is logged, because its message can contain the user's text.
     let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""
     let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
     if status == 429 {
@@ -195,7 +195,7 @@ final class ChatCompletion: CurlTransferDelegate {
     }
     var error = GeneratorError(
       .failed, "The model server returned status \(status).", detail: detail, retryAfter: head.retryAfter)
-    // What it does not like now it will not like later; but 408 and 409 are about the moment.
+    // A 4xx is permanent, except 408 and 409, which depend on timing.
     error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
     return error
   }

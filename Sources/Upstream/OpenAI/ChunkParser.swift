@@ -1,19 +1,20 @@
 import CSimdJSON
 
-/// One `chat.completion.chunk`, or what a server sends in its place.
+/// One `chat.completion.chunk`, or the object that a server sends in its place.
 struct Chunk: Equatable {
   var content: String?
   var finishReason: String?
-  /// Set when it reports an error or is not a chunk: the error's `type` or `code` if that is a plain word, else empty.
+  /// Set if the object reports an error or is not a chunk: the error's `type` or `code` if it is a plain word, else
+  /// empty.
   var errorKind: String?
-  /// Whether the model works without having text: it reasons, or calls tools.
+  /// Whether the model is active without producing text: it reasons or calls tools.
   var isActive = false
-  /// Whether there is a choice at all.
+  /// Whether the chunk has a choice, of any index.
   var hasChoice = false
   var usage: Usage?
 }
 
-/// Reads chunks with simdjson, into buffers that it keeps. One for each loop.
+/// A parser for chunks that uses simdjson and reuses its buffers. One per loop.
 @safe
 final class ChunkParser {
   private let parser: OpaquePointer
@@ -25,9 +26,9 @@ final class ChunkParser {
 
   deinit { unsafe csimdjson_parser_free(parser) }
 
-  /// Nil when `json` is not a JSON object.
+  /// Returns the chunk in `json`, or nil if it is not a JSON object.
   func read(_ json: borrowing Span<UInt8>) -> Chunk? {
-    // Safe: the texts point into the parser's buffers and are copied before it is used again.
+    // Safe: the strings point into the parser's buffers and are copied before those are reused.
     unsafe json.withUnsafeBufferPointer { bytes in
       var raw = unsafe csimdjson_chunk()
       guard let base = bytes.baseAddress, unsafe csimdjson_read_chunk(parser, base, bytes.count, &raw) else {
@@ -53,7 +54,7 @@ final class ChunkParser {
 }
 
 extension String {
-  /// The text if it is a plain word, which may go into the log; else nothing.
+  /// The string if it is a plain word, which is safe to log; otherwise an empty string.
   var plainWord: String {
     let isPlain = utf8.count <= 64 && allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
     return isPlain ? self : ""

@@ -1,50 +1,50 @@
 import EventStream
 
-/// Reads the body of a streamed chat completion: bytes in, pieces of text out, and whether it is complete. A value;
-/// no I/O.
+/// A reader for the body of a streamed chat completion: converts bytes to deltas and detects completion. A value that
+/// performs no I/O.
 ///
-/// It takes what OpenAI, vLLM, llama.cpp, Ollama and OpenRouter send: comments, events without choices, a
-/// `finish_reason` without `[DONE]`, `[DONE]` without a `finish_reason`, an error in mid-stream with or without
+/// It accepts the output of OpenAI, vLLM, llama.cpp, Ollama and OpenRouter: comments, events without choices, a
+/// `finish_reason` without `[DONE]`, `[DONE]` without a `finish_reason`, and a mid-stream error with or without
 /// `[DONE]` after it.
 struct CompletionReader {
   private var parser: EventStreamParser
   private var state = State()
   private let chunks: ChunkParser
 
-  /// - Parameter maximumTextBytes: how long the response may be. One event can hold all of it, in which each byte can be
-  ///   escaped by six.
+  /// - Parameter maximumTextBytes: the maximum length of the response. One event can contain all of it, with each byte
+  ///   escaped as six bytes.
   init(chunks: ChunkParser, maximumTextBytes: Int = 4 << 20) {
     self.chunks = chunks
     parser = EventStreamParser(maximumEventBytes: 6 * min(maximumTextBytes, 1 << 32) + 64 * 1024)
   }
 
-  /// Whether nothing more is to be expected: `[DONE]` was there.
+  /// Whether `[DONE]` has been received, so that nothing more follows.
   var isComplete: Bool { state.isDone }
 
-  /// Whether the text is complete, though `[DONE]` may still come.
+  /// Whether the text is complete, although `[DONE]` can still follow.
   var hasFinishReason: Bool { state.finishReason != nil }
 
-  /// Takes in a piece of the body.
+  /// Processes a chunk of the body.
   ///
   /// - Parameters:
-  ///   - emit: called with each delta of the text. None is empty.
-  ///   - onActivity: called when the model works without having text.
-  /// - Throws: what the upstream reports in mid-stream, or that it does not speak the protocol. Text that came
-  ///   before has been given to `emit`.
+  ///   - emit: called with each delta of the text, which is never empty.
+  ///   - onActivity: called when the model is active without producing text.
+  /// - Throws: an error that the upstream reports in mid-stream, or a protocol violation. Earlier text has already been
+  ///   passed to `emit`.
   mutating func feed(
     _ bytes: borrowing Span<UInt8>, emit: (String) -> Void, onActivity: () -> Void = {}
   ) throws(GeneratorError) {
     try Self.feed(bytes, to: &parser, &state, chunks, emit, onActivity)
   }
 
-  /// Apart, so that the parser and what it calls can each change their own part of the reader.
+  /// Static, so that the parser and its closures can modify separate parts of the reader.
   private static func feed(
     _ bytes: borrowing Span<UInt8>, to parser: inout EventStreamParser, _ state: inout State, _ chunks: ChunkParser,
     _ emit: (String) -> Void, _ onActivity: () -> Void
   ) throws(GeneratorError) {
     do {
-      // Failures are reported by an event of this type, with data or without, by a field of this name, which llama.cpp has
-      // beside the standard's, or by bare JSON where a field should be.
+      // Upstreams report failures with an event of type `error`, with or without data; with a field named `error`,
+      // which llama.cpp uses in addition to the standard fields; or with bare JSON in place of a field.
       func failOnError(_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) {
         let isError = name.equals("error") || (name.equals("event") && value.equals("error"))
         if isError || name[0] == UInt8(ascii: "{"), !state.isDone { state.fail() }
@@ -67,12 +67,12 @@ struct CompletionReader {
     if let failure = state.failure { throw failure }
   }
 
-  /// How the answer ended, to be asked when the body is over or ``isComplete``.
+  /// Returns how the response was completed. Call it at the end of the body or once ``isComplete`` is true.
   ///
-  /// - Throws: ``GeneratorError/Code/truncated`` when neither `[DONE]` nor a `finish_reason` came,
-  ///   ``GeneratorError/Code/failed`` when nothing came at all.
+  /// - Throws: ``GeneratorError/Code/truncated`` if chunks arrived but neither a `finish_reason` nor a valid `[DONE]`,
+  ///   ``GeneratorError/Code/failed`` if neither `[DONE]` nor any chunk arrived.
   func completion() throws(GeneratorError) -> Completion {
-    // An event that is no part of an answer, and then nothing but the end: that is not how an answer is completed.
+    // `[DONE]` does not complete a response if the last chunk after text contained neither a choice nor the usage.
     let isComplete = state.finishReason != nil || (state.isDone && !state.endsOddly)
     guard isComplete else {
       guard state.hasBegun else { throw GeneratorError(.failed, "The model server sent an empty response.") }
@@ -85,9 +85,9 @@ struct CompletionReader {
     var finishReason: FinishReason?
     var usage: Usage?
     var isDone = false
-    /// Whether a chunk has come at all.
+    /// Whether a chunk has been received.
     var hasBegun = false
-    /// Whether the last thing that came after text had neither a choice nor the usage.
+    /// Whether the last chunk after text had neither a choice nor the usage.
     var endsOddly = false
     var hasText = false
     var failure: GeneratorError?

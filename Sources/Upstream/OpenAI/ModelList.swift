@@ -5,7 +5,7 @@ import JSON
 
 /// One request for the models of an OpenAI-compatible API: `GET …/models`. Belongs to its loop.
 ///
-/// The transfer keeps it, and is kept by the multi until it is complete.
+/// The transfer retains this object, and the multi retains the transfer until it ends.
 final class ModelList: CurlTransferDelegate {
   private let transfer: CurlTransfer
   private let multi: CurlMulti
@@ -24,10 +24,11 @@ final class ModelList: CurlTransferDelegate {
     self.reactor = reactor
   }
 
-  /// Sends the request and waits for the response, 10 seconds at most.
+  /// Sends the request and waits for the response, for at most 10 seconds.
   ///
-  /// - Returns: the objects of the list as they came; none when the API has no list.
-  /// - Throws: ``GeneratorError/Code/failed`` when the server cannot be reached or fails, ``GeneratorError/Code/timedOut``.
+  /// - Returns: the objects of the list, unchanged. Empty if the API has no list.
+  /// - Throws: ``GeneratorError/Code/failed`` if the server cannot be reached or fails,
+  ///   ``GeneratorError/Code/timedOut``, or ``GeneratorError/Code/cancelled``.
   func models() async throws(GeneratorError) -> [JSON] {
     transfer.delegate = self
     multi.add(transfer)
@@ -37,7 +38,7 @@ final class ModelList: CurlTransferDelegate {
     }
     defer {
       timer.cancel()
-      // Without effect when it is complete.
+      // Has no effect on a transfer that has ended.
       multi.remove(transfer)
     }
     return try await reactor.onCancel(cancel) { () throws(GeneratorError) in
@@ -69,7 +70,7 @@ final class ModelList: CurlTransferDelegate {
     }
     switch head.status {
     case 200..<300: complete(.success(Self.models(in: body)))
-    // There is no such list.
+    // The API has no list of models.
     case 404, 405, 501: complete(.success([]))
     default:
       complete(
@@ -82,7 +83,7 @@ final class ModelList: CurlTransferDelegate {
     completed.wake()
   }
 
-  /// The objects that have an id; of a body that is no list there are none.
+  /// Returns the objects that have an id. Empty if `body` is not a list of models.
   static func models(in body: [UInt8]) -> [JSON] {
     guard case .array(let models)? = (try? JSON(parsing: body))?["data"] else { return [] }
     return models.filter { $0["id"]?.string != nil }

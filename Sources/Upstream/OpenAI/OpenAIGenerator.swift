@@ -3,34 +3,34 @@ import EventLoop
 import Glibc
 import JSON
 
-/// Asks an OpenAI-compatible API: `POST …/chat/completions`, streamed.
+/// A generator that streams `POST …/chat/completions` from an OpenAI-compatible API.
 ///
-/// TLS certificates are verified. Proxies are taken from `http_proxy`, `https_proxy` and `no_proxy`
-/// (libcurl-env(3)); a file of other certificates to trust from `CURL_CA_BUNDLE` or `SSL_CERT_FILE`, as by curl(1).
+/// TLS certificates are verified. Proxies are read from `http_proxy`, `https_proxy` and `no_proxy` (libcurl-env(3)).
 package final class OpenAIGenerator: CallbackGenerator {
-  /// Without an end slash.
+  /// The base URL, without a trailing slash.
   private let baseURL: String
   private let key: @Sendable () throws -> String?
-  /// Where large requests are encoded, few at a time.
+  /// The threads that encode large requests, at most two at a time.
   private let encoding = BlockingPool(maximumThreads: 2)
   private let certificateFile: String?
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
   private let maximumTextBytes: Int
-  /// The list of models that the API gave last, and when.
+  /// The most recent list of models, and when it was received.
   private let modelList = Locked<(models: [JSON], at: ContinuousClock.Instant)?>(nil)
 
-  /// How long a list of models is given again before it is requested anew.
+  /// The time for which a list of models is reused before it is requested again.
   private static let modelListAge: Duration = .seconds(60)
 
   /// - Parameters:
-  ///   - baseURL: with the version and without an end slash: `https://api.openai.com/v1`.
-  ///   - certificateFile: certificates to trust, in PEM form, instead of the system's.
-  ///   - maximumIdleConnections: connections that each loop keeps open without using them.
-  ///   - maximumTextBytes: how long a response may be. One event of the API's can hold all of it.
-  ///   - isShortOfDescriptors: whether a connection should rather be closed than kept. Called on a loop's thread.
-  ///   - key: gives the API key for each request; nil sends none. Called on a loop's thread. What it throws fails the
-  ///     request as ``GeneratorError/Code/misconfigured`` and goes into the log.
+  ///   - baseURL: the URL with the version, such as `https://api.openai.com/v1`. A trailing slash is ignored.
+  ///   - certificateFile: certificates to trust instead of the system's, in PEM form. Sluice passes the file that
+  ///     `CURL_CA_BUNDLE` or `SSL_CERT_FILE` names, as curl(1) does.
+  ///   - maximumIdleConnections: the maximum number of idle connections per loop.
+  ///   - maximumTextBytes: the maximum length of a response. One event of the API can contain all of it.
+  ///   - isShortOfDescriptors: whether connections should be closed instead of reused. Called on a loop's thread.
+  ///   - key: returns the API key for each request; nil sends none. Called on a loop's thread. An error that it throws
+  ///     fails the request as ``GeneratorError/Code/misconfigured`` and is logged.
   package init(
     baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
     maximumTextBytes: Int = 4 << 20,
@@ -89,7 +89,7 @@ package final class OpenAIGenerator: CallbackGenerator {
     }
   }
 
-  /// A request to `path` below the base URL, with the API key.
+  /// Returns a request to `path` below the base URL, with the API key.
   private func request(_ path: String, headers: [String]) throws(GeneratorError) -> CurlRequest {
     var request = CurlRequest(url: baseURL + path, headers: headers, certificateFile: certificateFile)
     do {
@@ -103,7 +103,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   }
 
   private func begin(_ request: CurlRequest, _ output: ModelOutput, _ connections: Connections, _ reactor: Reactor) {
-    // It may have been cancelled while the request was encoded.
+    // The output may have been cancelled while the request was encoded.
     guard !output.isFinished else { return }
     if let transfer = CurlTransfer(request) {
       ChatCompletion(transfer, output, connections, reactor: reactor).begin()
@@ -112,17 +112,17 @@ package final class OpenAIGenerator: CallbackGenerator {
     }
   }
 
-  /// Whether libcurl may take a proxy for a plain URL, to which it may speak TLS (libcurl-env(3)).
+  /// Whether libcurl may use a proxy for a plain URL, possibly over TLS (libcurl-env(3)).
   private static let hasProxy = ["http_proxy", "all_proxy", "ALL_PROXY"].contains { (name: String) in
     unsafe getenv(name) != nil
   }
 
-  /// What one loop keeps for this generator.
+  /// The state of this generator on one loop.
   final class Connections {
     let multi: CurlMulti
     let chunks: ChunkParser
     let isShortOfDescriptors: @Sendable () -> Bool
-    /// How long a response may be.
+    /// The maximum length of a response.
     let maximumTextBytes: Int
 
     init(
@@ -135,7 +135,7 @@ package final class OpenAIGenerator: CallbackGenerator {
     }
   }
 
-  /// The request's body, as the API's reference has it.
+  /// Returns the request body, as defined by the API reference.
   private static func body(of prompt: Prompt) -> [UInt8] {
     var members: JSON.Members = [:]
     members["model"] = prompt.model.map(JSON.string)

@@ -1,7 +1,7 @@
 import FoundationEssentials
 import Sluice
 
-/// Streams what is appended to a file, beside the program's other work: `LogTail FILE`.
+/// Streams the text appended to a file, alongside other work of the program: `LogTail FILE`.
 @main
 struct LogTail {
   static func main() async throws {
@@ -23,17 +23,18 @@ struct LogTail {
     try await withThrowingTaskGroup { group in
       group.addTask { try await application.run() }
       group.addTask {
-        // The program's own work. When it throws, the group cancels the application, which lets its streams finish.
+        // The program's own work. If it throws, the group cancels the application, which then lets its streams finish.
         while true { try await Task.sleep(for: .seconds(1)) }
       }
-      // The application returns at SIGTERM.
+      // The application returns on SIGTERM.
       try await group.next()
       group.cancelAll()
     }
   }
 }
 
-/// What was appended to a file since the last look. An actor of its own: reading a file does not belong on an event loop.
+/// A reader of the text appended to a file since the previous call. It is an actor because file reads must not run on
+/// an event loop.
 private actor Tail {
   private let path: String
   private var read = 0
@@ -42,7 +43,7 @@ private actor Tail {
 
   func next() -> String {
     guard let content = try? Data(contentsOf: URL(filePath: path)) else { return "" }
-    // A file that was rotated begins anew.
+    // A file that has become shorter was rotated and is read from its start.
     if content.count < read { read = 0 }
     defer { read = content.count }
     return String(decoding: content.dropFirst(read), as: UTF8.self)

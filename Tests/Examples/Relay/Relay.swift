@@ -1,6 +1,6 @@
 import Sluice
 
-/// Relays a model with a prompt, a dialect, an authenticator and a generator of the program's own.
+/// Relays a model's output, with a custom prompt, dialect, authenticator and generator.
 @main
 struct Relay {
   static func main() async throws {
@@ -18,7 +18,7 @@ struct Relay {
   }
 }
 
-/// One JSON object a line in the `data` of unnamed records.
+/// A dialect with one JSON object per delta, in the `data` of an unnamed record.
 struct LinesDialect: Dialect {
   static let name = "lines"
   private static let line = RecordTemplate(#"{"line":"#, "}")
@@ -37,7 +37,7 @@ struct LinesDialect: Dialect {
   }
 }
 
-/// A model that needs no server.
+/// A generator that needs no model server.
 struct Haiku: Generator {
   nonisolated(nonsending) func generate(_ prompt: Prompt, to output: GeneratorOutput) async throws -> Completion {
     guard let text = prompt.messages.last?.content else {
@@ -52,7 +52,7 @@ struct Haiku: Generator {
   }
 }
 
-/// Lets everyone in who says a name.
+/// An authenticator that accepts any user name in the field `X-User`, without a secret.
 struct Doorkeeper: Authenticator {
   nonisolated(nonsending) func authenticate(_ request: Request) async throws -> User {
     guard let user = request.header("X-User").flatMap(User.init) else {
