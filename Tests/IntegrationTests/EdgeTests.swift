@@ -126,7 +126,10 @@ extension Integration {
       try "x".write(toFile: user + "/reports", atomically: true, encoding: .utf8)
       let output = try await site.ask("/api/reports", nil, ["-H", "Origin: https://a.example"])
       #expect(output.status == 500 && output.field("Access-Control-Allow-Credentials") == "true", "\(output)")
-      #expect(await eventually { site.sluice.program.log("request refused").contains { $0["error"] as? String == "internal" } })
+      #expect(
+        await eventually {
+          site.sluice.program.log("request refused").contains { $0["error"] as? String == "internal" }
+        })
       await site.stop()
     }
   }

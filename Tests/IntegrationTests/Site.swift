@@ -3,7 +3,7 @@ import Foundation
 import SluiceTesting
 import Testing
 
-/// The program without a web server: the test speaks FastCGI to it.
+/// The Sluice program without a web server; the test is its FastCGI client.
 final class Sluice: Sendable {
   let program: Program
   let socket: String
@@ -29,7 +29,7 @@ final class Sluice: Sendable {
     try Self.chat(message, session: session, at: socket)
   }
 
-  /// A chat message to the program that listens at `socket`, on its way.
+  /// Sends a chat request to the program that listens on `socket`, and returns the client that can read the response.
   static func chat(
     _ message: String, session: String? = nil, key: String? = nil, at socket: String
   ) throws -> FastCGIClient {
@@ -45,10 +45,10 @@ final class Sluice: Sendable {
     return client
   }
 
-  /// How many descriptors it has open.
+  /// The number of open file descriptors; -1 if it cannot be read.
   var descriptors: Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(program.pid)/fd").count) ?? -1 }
 
-  /// What it has in memory, in KiB.
+  /// The resident memory in KiB; -1 if it cannot be read.
   var memory: Int {
     let text = (try? String(contentsOfFile: "/proc/\(program.pid)/status", encoding: .utf8)) ?? ""
     return text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }.flatMap { Int($0.filter(\.isNumber)) } ?? -1
@@ -57,17 +57,19 @@ final class Sluice: Sendable {
   deinit { try? FileManager.default.removeItem(atPath: directory) }
 }
 
-/// nginx with the shipped configuration and a test's own lines in it, and sluice behind it.
+/// nginx with the shipped configuration and additional lines from the test, in front of Sluice.
 final class Site: Sendable {
   let url: String
   let sluice: Sluice
   let nginx: Program
 
+  /// Starts Sluice and nginx. In `location` and `server`, FOLDER stands for the site's temporary directory.
+  ///
   /// - Parameters:
-  ///   - location: lines for the location of sluice.conf.
-  ///   - server: lines for the server around it; FOLDER in it is a directory of the site's own.
-  ///   - files: to be there, in that directory.
-  ///   - replacing: what else of the shipped configuration is replaced.
+  ///   - location: lines for the location in sluice.conf.
+  ///   - server: lines for the enclosing server block.
+  ///   - files: files to create in the temporary directory, as names and contents.
+  ///   - replacing: further replacements in the shipped configuration.
   init(
     _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:],
     replacing: [(String, String)] = []
@@ -77,7 +79,7 @@ final class Site: Sendable {
     for (name, text) in files { try text.write(toFile: "\(directory)/\(name)", atomically: true, encoding: .utf8) }
     var shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
       .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:\(sluice.socket)")
-      .replacingOccurrences(of: "    # Where sluice listens", with: location + "\n    # Where sluice listens")
+      .replacingOccurrences(of: "    # The socket of Sluice", with: location + "\n    # The socket of Sluice")
     for (old, new) in replacing { shipped = shipped.replacingOccurrences(of: old, with: new) }
     let socket = try Loopback.listen()
     let port = Loopback.port(of: socket)
@@ -104,7 +106,7 @@ final class Site: Sendable {
     try #require(isUp && nginx.isRunning, "\(nginx.errors)")
   }
 
-  /// The answer to a request; with a body, to a POST of JSON.
+  /// Returns the response to a request, which is a POST of JSON if there is a body.
   func ask(_ path: String, _ json: String? = nil, _ more: [String] = []) async throws -> String {
     let body = json.map { ["-H", "Content-Type: application/json", "-d", $0] } ?? []
     let curl = try Program("/usr/bin/curl", ["-sSN", "-i", "--max-time", "60"] + body + more + [url + path])

@@ -2,12 +2,12 @@ import { chat, stopStream } from "./sluice.js";
 
 const $ = (id) => document.getElementById(id);
 let sessionId, streamId, isStopping;
-// The message that was asked last, and the key under which it may be asked again.
+// The last message, and the key for retrying it.
 let last;
-// What is shown at most; the server keeps all.
+// The maximum number of messages shown; the server stores all.
 const maximumShown = 50;
 
-// The token comes in the fragment, which no server sees, and stays out of the history.
+// The token is in the fragment, which is not sent to servers, and is removed from the history.
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
   $("token").value = given;
@@ -32,13 +32,13 @@ $("form").addEventListener("submit", (event) => {
   ask();
 });
 
-// The failed answer goes, and the same question is asked again.
+// Replaces the failed response: sends the same message again.
 $("retry").addEventListener("click", () => {
   $("messages").querySelector(".assistant.failed:last-child")?.remove();
   ask();
 });
 
-// A message is sent by Enter; a new line is Shift and Enter.
+// Enter sends the message; Shift+Enter inserts a line break.
 $("message").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();

@@ -1,7 +1,7 @@
-// Reads a stream of Sluice's dialect `events` with fetch.
+// Reads a stream in Sluice's `events` dialect with fetch.
 //
-// A stream that ends without a terminal record has failed, however clean the connection's end looked: a web server
-// shows a killed backend as a complete answer.
+// A stream that ends without a terminal record has failed, even if its connection closed cleanly: a web server reports a
+// complete response when its backend is killed.
 
 export class StreamError extends Error {
   constructor(code, message, retriable) {
@@ -11,11 +11,11 @@ export class StreamError extends Error {
   }
 }
 
-// Posts `message` and calls `onToken` with each piece of the answer. Resolves with {type: "done" | "cancelled", …}
-// and the record's members; rejects with a StreamError. `signal` ends it from here. With the same `key` again, after a
-// lost connection, an answer that was complete is given again instead of asked for anew.
+// Posts `message` and calls `onToken` with each delta. Resolves with {type: "done" | "cancelled", …} and the members of
+// the record; rejects with a StreamError. `signal` aborts it. A retry with the same `key` after a lost connection gets
+// the stored response if the first one was complete.
 //
-// Where streaming is turned off, or the browser cannot read a body as it comes, the answer comes in one piece.
+// If streaming is disabled, or the browser cannot read a body incrementally, the response is JSON.
 export async function chat({ url = "/api/chat", token, message, sessionId, key, signal, onOpen, onToken }) {
   const canStream = typeof Response !== "undefined" && "body" in Response.prototype;
   let response;
@@ -62,7 +62,7 @@ function lost(error) {
   return new StreamError("connection_lost", "The connection was lost before the answer was complete.", true);
 }
 
-// The events of a body, by the rules of the HTML standard, 9.2.6.
+// Yields the events of a body (WHATWG HTML, 9.2.6).
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", type = "", data = [];
@@ -71,7 +71,7 @@ export async function* events(body) {
       const { value, done } = await reader.read();
       if (done) return;
       rest += value;
-      // A CR at the end may be half of a CRLF: it waits for what follows.
+      // A CR at the end can be half of a CRLF: wait for the next byte.
       const lines = rest.split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {
@@ -93,7 +93,7 @@ export async function* events(body) {
   }
 }
 
-// Asks the server to stop a stream, which then ends with its `cancelled` record.
+// Stops a stream; its terminal record is `cancelled`.
 export function stopStream(id, token) {
   return fetch(`/api/streams/${encodeURIComponent(id)}`, {
     method: "DELETE",

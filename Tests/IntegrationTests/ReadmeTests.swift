@@ -1,0 +1,90 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Commands in the documents")
+  struct ReadmeTests {
+    private static let documents = ["README.md", "nginx/README.md", "systemd/README.md"]
+
+    /// The reasons for which a command is not run here, by how it begins.
+    private static let notRun: [(prefix: String, reason: String)] = [
+      ("nginx/demo", "builds, which cannot run beside swift test; the tests of the demo run its options"),
+      ("SLUICE_UPSTREAM_URL=", "needs a model server"),
+      ("Tests/run", "runs the tests"), ("SLUICE_SOAK=", "runs the tests"),
+      ("sudo ", "changes the machine"), ("sudoedit ", "is interactive"),
+      ("swift build", "cannot run beside swift test"),
+      (".build/release/sluice-bench", "measures for half a minute"), ("journalctl", "needs the installed service"),
+    ]
+
+    /// The code blocks of `language` in `document`.
+    private static func blocks(_ language: String, in document: String) throws -> [String] {
+      let text = try String(contentsOfFile: packageRoot + "/" + document, encoding: .utf8)
+      return text.matches(of: try Regex("( *)```\(language)\\n((?:.*\\n)*?) *```\\n")).map { match in
+        let indent = match.output[1].substring ?? ""
+        return (match.output[2].substring ?? "").split(separator: "\n", omittingEmptySubsequences: false)
+          .map { $0.hasPrefix(indent) ? $0.dropFirst(indent.count) : $0 }.joined(separator: "\n")
+      }
+    }
+
+    /// The shell commands of all documents. A command can continue on the next line.
+    private static func commands() throws -> [String] {
+      try documents.flatMap { try blocks("sh", in: $0) }
+        .flatMap { block in
+          block.replacingOccurrences(of: "\\\n", with: " ").split(separator: "\n").map(String.init)
+        }
+    }
+
+    private func bash(_ command: String, _ environment: [String: String] = [:]) async throws -> Program {
+      let program = try Program("/bin/bash", ["-c", "cd '\(packageRoot)' && \(command)"], environment: environment)
+      _ = await program.exitCode(within: .seconds(60))
+      return program
+    }
+
+    @Test("Every command is valid, and runs as it is written unless the reason against it is known")
+    func commands() async throws {
+      let commands = try Self.commands()
+      #expect(commands.count > 15, "\(commands)")
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
+      let directory = TemporaryDirectory()
+      let path = releaseDirectory + ":/usr/sbin:/usr/bin:/bin"
+      var ran = 0
+      for command in Set(commands) {
+        let syntax = try await bash("bash -n -c \"$COMMAND\"", ["COMMAND": command])
+        #expect(await syntax.exitCode() == 0, "\(command): \(syntax.errors)")
+        if Self.notRun.contains(where: { command.hasPrefix($0.prefix) }) { continue }
+        let local = command.replacingOccurrences(of: "https://example.com", with: servers.url)
+          .replacingOccurrences(of: "Bearer TOKEN", with: "Bearer \(servers.token)")
+          .replacingOccurrences(of: "/etc/sluice", with: directory.path)
+        _ = directory.file("sluice.env", "SLUICE_AUTH=none\nSLUICE_STATE=\(directory.path)/state\n")
+        let program = try await bash(local, ["PATH": path])
+        #expect(await program.exitCode() == 0, "\(command): \(program.output) \(program.errors)")
+        if command.hasPrefix("curl") { #expect(program.output.contains("event: done"), "\(program.output)") }
+        ran += 1
+      }
+      #expect(ran >= 2)
+      // What runs only as root, run as it is written but for that.
+      let token = try await bash(
+        "SLUICE_TOKENS_FILE=\(directory.path)/tokens sluice token alice", ["PATH": path])
+      #expect(await token.exitCode() == 0, "\(token.errors)")
+      #expect(commands.contains("sudo SLUICE_TOKENS_FILE=/etc/sluice/tokens sluice token alice"))
+      let packages = try await bash("Tests/run --list-build-packages")
+      #expect(packages.output.contains("libsimdjson-dev"))
+      #expect(
+        commands.contains { $0.hasPrefix("sudo apt-get install") && $0.contains("$(Tests/run --list-build-packages)") })
+      _ = await servers.stop()
+    }
+
+    @Test("The example for OpenAI's SDK runs as it is written")
+    func sdk() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
+      let code = try #require(try Self.blocks("python", in: "README.md").first)
+        .replacingOccurrences(of: "https://example.com", with: servers.url)
+        .replacingOccurrences(of: "TOKEN", with: servers.token)
+      let python = try Program(packageRoot + "/.build/python/bin/python", ["-c", code])
+      #expect(await python.exitCode(within: .seconds(60)) == 0, "\(python.errors)")
+      #expect(python.output == "Hello", "\(python.output)")
+      _ = await servers.stop()
+    }
+  }
+}
