@@ -40,7 +40,7 @@ package final class BlockingPool: Sendable {
 
   /// Queues `work` to run on a thread of the pool.
   package func submit(_ work: @escaping @Sendable () -> Void) {
-    let mustStart = state.withLock { state in
+    let shouldStartThread = state.withLock { state in
       state.queue.append(work)
       let waiting = state.queue.count - state.head
       guard waiting > state.idle, state.threads < maximumThreads else { return false }
@@ -48,7 +48,7 @@ package final class BlockingPool: Sendable {
       return true
     }
     available.signal()
-    guard mustStart else { return }
+    guard shouldStartThread else { return }
     do {
       try JoinableThread(name: "blocking") { self.runWorker() }.detach()
     } catch {
@@ -83,14 +83,14 @@ package final class BlockingPool: Sendable {
       }
       state.withLock { $0.idle += 1 }
       let isSignalled = available.wait(seconds: 10)
-      let mustEnd = state.withLock { state in
+      let shouldExit = state.withLock { state in
         state.idle -= 1
         // The worker must not exit if work arrived between the timeout and this lock.
         guard !isSignalled, state.head == state.queue.count else { return false }
         state.threads -= 1
         return true
       }
-      if mustEnd { return }
+      if shouldExit { return }
     }
   }
 }

@@ -23,14 +23,15 @@ package final class DescriptorBudget: Sendable {
   package var isShort: Bool { available < total / 4 }
 
   /// Acquires one unit, which is released with the returned object. Returns nil if no unit is free.
-  package func unit() -> DescriptorUnit? { acquire(1) ? DescriptorUnit(self) : nil }
+  package func acquireUnit() -> DescriptorUnit? { acquire(1) ? DescriptorUnit(self) : nil }
 
   /// Acquires `count` units, or none. Returns whether it acquired them.
   package func acquire(_ count: Int) -> Bool {
     var present = units.load(ordering: .relaxed)
     while present >= count {
-      let (isDone, original) = units.compareExchange(expected: present, desired: present - count, ordering: .relaxed)
-      if isDone { return true }
+      let (isExchanged, original) = units.compareExchange(
+        expected: present, desired: present - count, ordering: .relaxed)
+      if isExchanged { return true }
       present = original
     }
     return false

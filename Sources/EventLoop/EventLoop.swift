@@ -36,12 +36,12 @@ package final class EventLoop: TaskExecutor, Sendable {
 
   /// Schedules a call of `body` with the reactor on the loop's thread. After ``stop()`` the call is discarded.
   package func execute(_ body: @escaping @Sendable (Reactor) -> Void) {
-    let mustWake = inbox.withLock { inbox in
+    let shouldWake = inbox.withLock { inbox in
       if inbox.isStopped { return false }
       inbox.calls.append(body)
       return !exchange(&inbox.isAwake, with: true)
     }
-    if mustWake { wake() }
+    if shouldWake { wake() }
   }
 
   package func enqueue(_ job: consuming ExecutorJob) {
@@ -50,11 +50,11 @@ package final class EventLoop: TaskExecutor, Sendable {
       unsafe localJobs.append(job)
       return
     }
-    let mustWake = inbox.withLock { inbox in
+    let shouldWake = inbox.withLock { inbox in
       inbox.jobs.append(job)
       return !exchange(&inbox.isAwake, with: true)
     }
-    if mustWake { wake() }
+    if shouldWake { wake() }
   }
 
   /// Whether the caller runs on this loop's thread.
@@ -118,7 +118,7 @@ package final class EventLoop: TaskExecutor, Sendable {
         perform(&jobs)
         reactor.flushAll()
       }
-      unsafe reactor.turn(mayWait: isIdle, &events)
+      unsafe reactor.runTurn(canBlock: isIdle, &events)
       if isIdle { inbox.withLock { $0.isAwake = true } }
     }
   }

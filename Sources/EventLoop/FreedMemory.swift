@@ -8,23 +8,23 @@ import Synchronization
 package final class FreedMemory: Sendable {
   package init() {}
 
-  private let notedBytes = Atomic(0)
-  /// The value of ``notedBytes`` at the previous check.
-  private let seenBytes = Atomic(0)
+  private let recordedBytes = Atomic(0)
+  /// The value of ``recordedBytes`` at the previous check.
+  private let previousBytes = Atomic(0)
 
   /// The minimum number of noted bytes that justifies the time for ``returnToSystem()``.
   private static let minimumBytes = 8 << 20
 
   /// Notes that a buffer of `bytes` bytes was created and will soon be freed.
-  package func note(_ bytes: Int) { notedBytes.add(bytes, ordering: .relaxed) }
+  package func record(_ bytes: Int) { recordedBytes.add(bytes, ordering: .relaxed) }
 
   /// Returns whether ``returnToSystem()`` is due: at least 8 MiB were noted, and either none since the previous check
   /// or at least 128 MiB in total. If it is due, subtracts these bytes from the counter.
   package func isDue() -> Bool {
-    let bytes = notedBytes.load(ordering: .relaxed)
-    let seen = seenBytes.exchange(bytes, ordering: .relaxed)
+    let bytes = recordedBytes.load(ordering: .relaxed)
+    let seen = previousBytes.exchange(bytes, ordering: .relaxed)
     guard bytes >= Self.minimumBytes, bytes == seen || bytes >= 16 * Self.minimumBytes else { return false }
-    notedBytes.subtract(bytes, ordering: .relaxed)
+    recordedBytes.subtract(bytes, ordering: .relaxed)
     return true
   }
 

@@ -20,8 +20,8 @@ package struct LoopClock: Sendable {
     /// Returns the instant `duration` after `start`, limited to the range of `Int64` nanoseconds, about 292 years.
     package static func + (start: Instant, duration: Duration) -> Instant {
       let (seconds, attoseconds) = duration.components
-      let (whole, isTooLong) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-      let (length, isFractionTooLong) = whole.addingReportingOverflow(attoseconds / 1_000_000_000)
+      let (wholeSeconds, isTooLong) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+      let (length, isFractionTooLong) = wholeSeconds.addingReportingOverflow(attoseconds / 1_000_000_000)
       let (end, isTooLate) = start.nanoseconds.addingReportingOverflow(length)
       guard isTooLong || isFractionTooLong || isTooLate else { return Instant(nanoseconds: end) }
       return Instant(nanoseconds: duration < .zero ? .min : .max)
@@ -53,7 +53,7 @@ extension Duration {
   }
 
   /// The duration in milliseconds, rounded toward zero, for log lines.
-  package var wholeMilliseconds: Int64 {
+  package var roundedDownMilliseconds: Int64 {
     let (seconds, attoseconds) = components
     return seconds * 1000 + attoseconds / 1_000_000_000_000_000
   }

@@ -59,7 +59,7 @@ package final class Watch {
   package func cancel() {
     guard handler != nil else { return }
     handler = nil
-    reactor?.forget(self)
+    reactor?.removeWatch(self)
   }
 }
 
@@ -145,7 +145,7 @@ package final class Reactor {
     }
   }
 
-  fileprivate func forget(_ watch: Watch) {
+  fileprivate func removeWatch(_ watch: Watch) {
     watches[Int(watch.number)] = nil
     epoll_ctl(epoll.number, EPOLL_CTL_DEL, watch.number, nil)
   }
@@ -185,9 +185,9 @@ package final class Reactor {
   ) throws(Failure) -> Attachment {
     let key = ObjectIdentifier(owner)
     if let found = attachments[key]?.attachment as? Attachment { return found }
-    let made = try make()
-    attachments[key] = (owner, made)
-    return made
+    let created = try make()
+    attachments[key] = (owner, created)
+    return created
   }
 
   /// Releases the attachments, which can hold references to this reactor.
@@ -199,9 +199,9 @@ package final class Reactor {
   ///
   /// - Parameter events: a buffer for the events of one epoll_wait(2). The loop owns it, because every access to a
   ///   property of this class is checked for exclusivity, and these accesses occur for every event.
-  @unsafe func turn(mayWait: Bool, _ events: inout [epoll_event]) {
-    var timeout: CInt = mayWait ? -1 : 0
-    if mayWait, let next = timers.next {
+  @unsafe func runTurn(canBlock: Bool, _ events: inout [epoll_event]) {
+    var timeout: CInt = canBlock ? -1 : 0
+    if canBlock, let next = timers.next {
       timeout = CInt(clamping: max(0, (next - clock.now).roundedUpMilliseconds))
     }
     let count = unsafe epoll_wait(epoll.number, &events, CInt(events.count), timeout)

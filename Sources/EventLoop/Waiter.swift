@@ -26,7 +26,7 @@ package final class Waiter {
         isWoken = false
         unsafe continuation.resume()
       } else {
-        precondition(unsafe self.continuation == nil, "two tasks wait in one place")
+        precondition(unsafe self.continuation == nil, "two tasks wait on one Waiter")
         unsafe self.continuation = continuation
       }
     }

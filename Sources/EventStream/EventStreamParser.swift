@@ -69,11 +69,11 @@ package struct EventStreamParser: Sendable {
         try processLine(bytes.extracting(index..<end), onOtherField, dispatch)
       } else {
         try bufferLine(bytes.extracting(index..<end))
-        let whole = line
+        let completeLine = line
         line = []
-        try processLine(whole.span, onOtherField, dispatch)
-        if whole.capacity <= Self.maximumRetainedCapacity {
-          line = whole
+        try processLine(completeLine.span, onOtherField, dispatch)
+        if completeLine.capacity <= Self.maximumRetainedCapacity {
+          line = completeLine
           line.removeAll(keepingCapacity: true)
         }
       }

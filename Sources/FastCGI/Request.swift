@@ -127,7 +127,7 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
   }
 
   /// The variables set by the web server itself, whose names do not begin with `HTTP_`.
-  package var ofServer: [(name: String, value: String)] {
+  package var serverParameters: [(name: String, value: String)] {
     entries.lazy.filter { !bytes[$0.name].starts(with: "HTTP_".utf8) }.map {
       (name: String(decoding: bytes[$0.name], as: UTF8.self), value: String(decoding: bytes[$0.value], as: UTF8.self))
     }

@@ -24,7 +24,7 @@ public enum JSON: Sendable, Equatable {
     /// The members in their original order.
     public private(set) var all: [Member] = []
     /// The position of the last member with each name; empty up to ``maximumUnindexed`` members.
-    private var places: [String: Int] = [:]
+    private var positions: [String: Int] = [:]
 
     /// The largest number of members for which a linear search is as fast as hashing a name.
     private static let maximumUnindexed = 16
@@ -50,7 +50,7 @@ public enum JSON: Sendable, Equatable {
     /// Creates an object from `members`, without changes. If several have the same name, the last one is effective.
     public init(_ members: [Member] = []) {
       all = members
-      index()
+      buildIndex()
     }
 
     public static func == (a: Members, b: Members) -> Bool { a.all == b.all }
@@ -63,34 +63,34 @@ public enum JSON: Sendable, Equatable {
     /// Appends the members of `other` without a check for existing names. Intended for many new members.
     public mutating func append(_ other: Members) {
       all += other.all
-      index()
+      buildIndex()
     }
 
     /// The value of the member with a name, or nil if there is none. Setting nil removes the member.
     public subscript(name: String) -> JSON? {
-      get { place(of: name).map { all[$0].value } }
+      get { position(of: name).map { all[$0].value } }
       set {
-        if let newValue, let place = place(of: name) {
+        if let newValue, let place = position(of: name) {
           all[place].value = newValue
         } else if let newValue {
           all.append(Member(name: name, value: newValue))
-          if !places.isEmpty { places[name] = all.count - 1 } else { index() }
-        } else if place(of: name) != nil {
+          if !positions.isEmpty { positions[name] = all.count - 1 } else { buildIndex() }
+        } else if position(of: name) != nil {
           all.removeAll { $0.name == name }
-          index()
+          buildIndex()
         }
       }
     }
 
-    private func place(of name: String) -> Int? {
-      places.isEmpty ? all.lastIndex { $0.name == name } : places[name]
+    private func position(of name: String) -> Int? {
+      positions.isEmpty ? all.lastIndex { $0.name == name } : positions[name]
     }
 
-    private mutating func index() {
-      places.removeAll()
+    private mutating func buildIndex() {
+      positions.removeAll()
       guard all.count > Self.maximumUnindexed else { return }
-      places.reserveCapacity(all.count)
-      for (place, member) in all.enumerated() { places[member.name] = place }
+      positions.reserveCapacity(all.count)
+      for (place, member) in all.enumerated() { positions[member.name] = place }
     }
   }
 

@@ -70,7 +70,7 @@ final class LoadClient {
     var watch: Watch?
     private var rest: [UInt8] = []
     private var head: [UInt8] = []
-    private var isDone = false
+    private var isComplete = false
 
     init(_ descriptor: consuming Descriptor, _ client: LoadClient) {
       self.descriptor = descriptor
@@ -88,7 +88,7 @@ final class LoadClient {
       if count < 0, errno == EAGAIN { return }
       if head.count < 200 { head.append(contentsOf: rest) }
       guard count > 0 else {
-        if isDone {
+        if isComplete {
           client.report.completed += 1
         } else {
           client.fail("no done: \(String(decoding: head.prefix(300), as: UTF8.self))")
@@ -104,7 +104,7 @@ final class LoadClient {
       var index = 0
       while index < rest.count {
         guard rest[index] == UInt8(ascii: "\"") else {
-          if rest[index] == UInt8(ascii: "e"), rest[index...].starts(with: "event: done".utf8) { isDone = true }
+          if rest[index] == UInt8(ascii: "e"), rest[index...].starts(with: "event: done".utf8) { isComplete = true }
           index += 1
           continue
         }

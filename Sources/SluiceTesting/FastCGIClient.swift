@@ -100,13 +100,13 @@ package final class FastCGIClient {
   }
 
   /// Returns whether the socket becomes readable within `limit`. Reads nothing.
-  package func waitForOutput(within limit: Duration = .seconds(10)) -> Bool {
+  package func waitUntilReadable(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
     return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
   }
 
   /// Returns whether the peer closes within `limit`. Reads nothing: POLLHUP is reported without being requested.
-  package func waitForHangup(within limit: Duration = .seconds(10)) -> Bool {
+  package func waitUntilHangup(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: 0, revents: 0)
     return unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1
   }

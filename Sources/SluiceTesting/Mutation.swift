@@ -1,6 +1,6 @@
 /// Random mutations of valid input, reproducible from a printed seed.
 extension [UInt8] {
-  /// Returns the bytes after up to four random changes: bytes replaced, removed, inserted, duplicated or cut off.
+  /// Returns the bytes after up to four random changes: bytes replaced, removed, inserted, duplicated or splitIntoChunks off.
   package func mutated(_ random: inout SeededGenerator) -> [UInt8] {
     var bytes = self
     for _ in 0..<Int.random(in: 1...4, using: &random) {
@@ -20,7 +20,7 @@ extension [UInt8] {
   }
 
   /// Returns the bytes split into chunks of random lengths, 1 to 64 bytes.
-  package func cut(_ random: inout SeededGenerator) -> [[UInt8]] {
+  package func splitIntoChunks(_ random: inout SeededGenerator) -> [[UInt8]] {
     var pieces: [[UInt8]] = []
     var rest = self[...]
     while !rest.isEmpty {

@@ -21,7 +21,7 @@ public final class ScriptedUpstream: Sendable {
   public let port: UInt16
   private let seen = Locked<[Request]>([])
   private let accepted = Atomic(0)
-  private let closedByPeer = Locked<[ContinuousClock.Instant]>([])
+  private let recordedCloseTimes = Locked<[ContinuousClock.Instant]>([])
   private let listener: Int32
 
   /// The value for `SLUICE_UPSTREAM_URL`.
@@ -30,18 +30,18 @@ public final class ScriptedUpstream: Sendable {
   public var requests: [Request] { seen.withLock { $0 } }
   /// The number of accepted connections.
   public var connections: Int { accepted.load(ordering: .relaxed) }
-  /// The times at which ``Exchange/waitForClose(within:)`` saw a peer close its connection.
-  public var closings: [ContinuousClock.Instant] { closedByPeer.withLock { $0 } }
+  /// The times at which ``Exchange/waitUntilClosed(within:)`` saw a peer close its connection.
+  public var closeTimes: [ContinuousClock.Instant] { recordedCloseTimes.withLock { $0 } }
 
-  private let keepsRequests: Bool
+  private let recordsRequests: Bool
 
   /// Starts the server.
   ///
   /// - Parameters:
-  ///   - keepsRequests: whether ``requests`` and ``closings`` are recorded; pass false for very many requests.
+  ///   - recordsRequests: whether ``requests`` and ``closeTimes`` are recorded; pass false for very many requests.
   ///   - script: called for every request, on the thread of its connection.
-  public init(keepsRequests: Bool = true, _ script: @escaping Script) throws {
-    self.keepsRequests = keepsRequests
+  public init(recordsRequests: Bool = true, _ script: @escaping Script) throws {
+    self.recordsRequests = recordsRequests
     let socket = try Loopback.listen()
     port = Loopback.port(of: socket)
     listener = socket.release()
@@ -75,7 +75,7 @@ public final class ScriptedUpstream: Sendable {
 
   private func serve(_ connection: Connection, _ script: Script) {
     while let request = Self.read(connection) {
-      if keepsRequests { seen.withLock { $0.append(request) } }
+      if recordsRequests { seen.withLock { $0.append(request) } }
       let exchange = Exchange(request: request, number: connection.descriptor.number, upstream: self)
       script(exchange)
       if !exchange.keepsConnection { return }
@@ -99,7 +99,7 @@ public final class ScriptedUpstream: Sendable {
     }
   }
 
-  fileprivate func noteClosing() { if keepsRequests { closedByPeer.withLock { $0.append(.now) } } }
+  fileprivate func recordClose() { if recordsRequests { recordedCloseTimes.withLock { $0.append(.now) } } }
 
   /// One request and its response.
   public final class Exchange {
@@ -116,7 +116,7 @@ public final class ScriptedUpstream: Sendable {
     }
 
     /// The number of requests that the server has recorded, including this one.
-    public var upstreamRequests: Int { upstream.requests.count }
+    public var requestCount: Int { upstream.requests.count }
 
     /// Sends a text unmodified.
     public func send(_ text: String) { send(Array(text.utf8)) }
@@ -140,7 +140,7 @@ public final class ScriptedUpstream: Sendable {
     }
 
     /// Sends the head of a response whose body ends when the connection is closed.
-    public func head(_ status: String = "200 OK", type: String = "text/event-stream", more: String = "") {
+    public func sendHead(_ status: String = "200 OK", type: String = "text/event-stream", more: String = "") {
       send("HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nConnection: close\r\n\(more)\r\n")
     }
 
@@ -152,9 +152,9 @@ public final class ScriptedUpstream: Sendable {
     }
 
     /// Sends a completion chunk with one delta.
-    public func sendDelta(_ text: String, finish: String? = nil) {
+    public func sendDelta(_ text: String, finishReason: String? = nil) {
       let encoded = String(decoding: (try? JSONEncoder().encode(text)) ?? Data(), as: UTF8.self)
-      let reason = finish.map { "\"\($0)\"" } ?? "null"
+      let reason = finishReason.map { "\"\($0)\"" } ?? "null"
       send(
         "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\(encoded)},\"finish_reason\":\(reason)}]}\n\n"
       )
@@ -165,12 +165,12 @@ public final class ScriptedUpstream: Sendable {
 
     /// Sends a regular response: a head, the deltas, a finish reason, `[DONE]`.
     public func stream(_ deltas: [String], gap: Duration = .zero) {
-      head()
+      sendHead()
       for text in deltas {
         sendDelta(text)
         pause(gap)
       }
-      sendDelta("", finish: "stop")
+      sendDelta("", finishReason: "stop")
       sendDone()
     }
 
@@ -179,12 +179,12 @@ public final class ScriptedUpstream: Sendable {
       if duration > .zero { usleep(UInt32(duration.roundedUpMilliseconds * 1000)) }
     }
 
-    /// Waits until the peer closes, and records the time in ``closings``. Returns false if it does not within `limit`.
+    /// Waits until the peer closes, and records the time in ``closeTimes``. Returns false if it does not within `limit`.
     @discardableResult
-    public func waitForClose(within limit: Duration = .seconds(20)) -> Bool {
+    public func waitUntilClosed(within limit: Duration = .seconds(20)) -> Bool {
       var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
       guard unsafe poll(&request, 1, CInt(limit.roundedUpMilliseconds)) == 1 else { return false }
-      upstream.noteClosing()
+      upstream.recordClose()
       return true
     }
 

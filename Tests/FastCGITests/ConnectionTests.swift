@@ -294,7 +294,7 @@ struct ConnectionTests {
       for _ in 0..<1000 where budget.available == 0 { usleep(1000) }
       var seen = [budget.available]
       client.send(get("/slow", keep: true))
-      _ = client.waitForOutput()
+      _ = client.waitUntilReadable()
       seen.append(budget.available)
       return seen
     }
@@ -316,10 +316,10 @@ struct ConnectionTests {
   }
 
   @Test("A peer that disconnects during a request is detected immediately")
-  func peerGone() async throws {
+  func peerClosed() async throws {
     let (_, log, connections) = try await serve { client in
       client.send(get("/slow"))
-      return client.waitForOutput()
+      return client.waitUntilReadable()
     }
     #expect(log.first == "went", "\(log)")
     #expect(connections == 0)
@@ -329,7 +329,7 @@ struct ConnectionTests {
   func abortRecord() async throws {
     let (isClosed, log, _) = try await serve { client in
       client.send(get("/slow"))
-      let hasBegun = client.waitForOutput()
+      let hasBegun = client.waitUntilReadable()
       client.send(FastCGIClient.record(2))
       return hasBegun && client.isClosed(within: .seconds(5))
     }
@@ -341,7 +341,7 @@ struct ConnectionTests {
     let abort = FastCGIClient.record(2)
     let (isClosed, log, _) = try await serve { client in
       client.send(get("/slow") + abort.prefix(1))
-      let hasBegun = client.waitForOutput()
+      let hasBegun = client.waitUntilReadable()
       client.send(Array(abort.dropFirst(1)))
       return hasBegun && client.isClosed(within: .seconds(5))
     }
@@ -355,7 +355,7 @@ struct ConnectionTests {
     let (_, log, connections) = try await serve(limits: limits) { client in
       client.send(get("/flood"))
       // The client reads nothing until the server has closed the connection.
-      return client.waitForHangup()
+      return client.waitUntilHangup()
     }
     #expect(log.first == "timedOut", "\(log)")
     #expect(connections == 0)

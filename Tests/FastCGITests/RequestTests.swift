@@ -49,9 +49,9 @@ struct RequestTests {
   }
 
   @Test("Parameters set by the web server are distinguished from header fields sent by the client")
-  func ofServer() {
+  func serverParameters() {
     let parameters: Parameters = ["SLUICE_MODEL": "a", "HTTP_SLUICE_MODEL": "b", "HTTPS": "on", "HTTP_": ""]
-    #expect(parameters.ofServer.map(\.name) == ["SLUICE_MODEL", "HTTPS"])
+    #expect(parameters.serverParameters.map(\.name) == ["SLUICE_MODEL", "HTTPS"])
     #expect(parameters["HTTP_SLUICE_MODEL"] == "b")
   }
 }
@@ -153,7 +153,7 @@ struct RequestRecordsTests {
   func junk(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let bytes = Self.padded.mutated(&random)
-    let (whole, pieces) = (read([bytes]), read(bytes.cut(&random)))
+    let (whole, pieces) = (read([bytes]), read(bytes.splitIntoChunks(&random)))
     #expect(whole.status == pieces.status && whole.body == pieces.body, "seed \(seed)")
   }
 }

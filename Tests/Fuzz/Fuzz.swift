@@ -40,7 +40,7 @@ private let parsers: [@Sendable ([UInt8]) -> Void] = [
 private func json(_ bytes: [UInt8]) {
   guard let json = try? JSON(parsing: bytes) else { return }
   let again = try? JSON(parsing: json.encoded)
-  precondition(again == json, "what was written is not what was read")
+  precondition(again == json, "the encoded JSON parses differently")
 }
 
 private func eventStream(_ bytes: [UInt8]) {
@@ -55,7 +55,7 @@ private func eventStream(_ bytes: [UInt8]) {
     }
     events?.append(contentsOf: more)
   }
-  precondition(events == nil || expected == nil || events == expected, "cut in bytes it says something else")
+  precondition(events == nil || expected == nil || events == expected, "the result differs when fed byte by byte")
 }
 
 private func completion(_ bytes: [UInt8]) {
@@ -69,7 +69,7 @@ private func records(_ bytes: [UInt8]) {
   _ = whole.feed(bytes.span)
   var pieces = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
   for byte in bytes { _ = pieces.feed([byte].span) }
-  precondition(whole.status == pieces.status && whole.body == pieces.body, "cut in bytes it says something else")
+  precondition(whole.status == pieces.status && whole.body == pieces.body, "the result differs when fed byte by byte")
   if whole.status == .complete { precondition(whole.head.count >= 24) }
 }
 
@@ -101,7 +101,7 @@ private func redaction(_ bytes: [UInt8]) {
   }
   guard let rest = try? redactor.finish() else { return }
   precondition(
-    Array((found + rest).utf8) == Array((expected + end).utf8), "cut in characters it is redacted otherwise")
+    Array((found + rest).utf8) == Array((expected + end).utf8), "the redaction differs when fed character by character")
 }
 
 private let usual = RedactionRules(parsing: "a  [a-z]{1,9}@[a-z]{2,9}\nb  \\b\\d{4,8}\\b  #\n")

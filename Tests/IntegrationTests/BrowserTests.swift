@@ -45,7 +45,7 @@ private final class Browser: Sendable {
     try await Self.call("POST", "\(base)/session/\(session)\(path)", body)
   }
 
-  private struct NotAnswered: Error {
+  private struct BrowserError: Error {
     let message: String
   }
 
@@ -57,7 +57,7 @@ private final class Browser: Sendable {
     }
     let curl = try Program("/usr/bin/curl", arguments)
     let code = await curl.exitCode(within: .seconds(60))
-    guard code == 0 else { throw NotAnswered(message: curl.errors) }
+    guard code == 0 else { throw BrowserError(message: curl.errors) }
     return (try JSONSerialization.jsonObject(with: Data(curl.output.utf8)) as? [String: Any])?["value"]
   }
 }
@@ -107,10 +107,10 @@ extension Integration {
     @Test("The page retries a failed stream, and displays a JSON response if streaming is disabled")
     func retry() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         exchange.sendDelta("Hel")
-        if exchange.request.body.contains("fail"), exchange.upstreamRequests == 1 { return exchange.reset() }
-        exchange.sendDelta("lo", finish: "stop")
+        if exchange.request.body.contains("fail"), exchange.requestCount == 1 { return exchange.reset() }
+        exchange.sendDelta("lo", finishReason: "stop")
         exchange.sendDone()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])

@@ -87,15 +87,15 @@ extension Integration {
       arguments: [false, true])
     func disconnected(afterToken: Bool) async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         if afterToken { exchange.sendDelta("Hel") }
-        exchange.waitForClose()
+        exchange.waitUntilClosed()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
       let curl = try servers.chat("Hi")
       #expect(await eventually { afterToken ? curl.output.contains("Hel") : !upstream.requests.isEmpty })
       curl.signal(SIGKILL)
-      #expect(await eventually { !upstream.closings.isEmpty })
+      #expect(await eventually { !upstream.closeTimes.isEmpty })
       #expect(await servers.outcomes(1) == ["disconnected"])
       #expect(servers.storedLines.isEmpty)
       _ = await servers.stop()

@@ -15,7 +15,7 @@ extension Integration {
         case let body where body.contains("fail"):
           exchange.respond("500 Oops", "{\"error\":{\"message\":\"\(key) \(said)\",\"type\":\"bad\"}}")
         case let body where body.contains("cut"):
-          exchange.head()
+          exchange.sendHead()
           exchange.sendDelta(answered)
         default: exchange.stream([answered])
         }
@@ -65,10 +65,10 @@ extension Integration {
     @Test("A match split across deltas is redacted in streams, JSON, reports, replays, errors and the store")
     func redaction() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         let isReport = exchange.request.body.contains("assessment")
         if exchange.request.body.contains("ESCAPED") {
-          exchange.sendDelta(#"{"ada\u0040example.org":["see ada\u0040example.org"]}"#, finish: "stop")
+          exchange.sendDelta(#"{"ada\u0040example.org":["see ada\u0040example.org"]}"#, finishReason: "stop")
           return exchange.sendDone()
         }
         for piece in [isReport ? "{\"a\":\"" : "Ask ", "ad", "a@exa", "mple.o", "rg", isReport ? "\"}" : ", or call."] {
@@ -76,7 +76,7 @@ extension Integration {
           exchange.pause(.milliseconds(5))
         }
         if exchange.request.body.contains("CUT") { return }
-        exchange.sendDelta("", finish: "stop")
+        exchange.sendDelta("", finishReason: "stop")
         exchange.sendDone()
       }
       let file = FileManager.default.temporaryDirectory.path + "/sluice-redact-\(UUID().uuidString)"
@@ -106,7 +106,7 @@ extension Integration {
       #expect(servers.storedLines.count > 7)
       for line in servers.storedLines { #expect(!line.contains("ada@"), "\(line)") }
 
-      // If the file is emptied or becomes invalid at run time, nothing is sent, rather than unredacted text.
+      // If the file is emptied or becomes invalid at run time, nothing is sent, because the text could not be redacted.
       try "".write(toFile: file, atomically: true, encoding: .utf8)
       #expect(try await servers.posted("/api/chat", #"{"message":"x"}"#).errorCode == "internal")
       try "e-mail  (\n".write(toFile: file, atomically: true, encoding: .utf8)
@@ -124,10 +124,10 @@ extension Integration {
     @Test("A report is redacted by the patterns in effect at its start, even if their file becomes invalid")
     func patternsBreak() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         exchange.sendDelta(#"{"mail":"ada\u0040example.org","#)
         exchange.pause(.milliseconds(300))
-        exchange.sendDelta(#""b":"ada@example.org"}"#, finish: "stop")
+        exchange.sendDelta(#""b":"ada@example.org"}"#, finishReason: "stop")
         exchange.sendDone()
       }
       let file = FileManager.default.temporaryDirectory.path + "/sluice-redact-\(UUID().uuidString)"
@@ -143,7 +143,7 @@ extension Integration {
               ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/ai/stream-report"),
               ("CONTENT_TYPE", "application/json"), ("CONTENT_LENGTH", "\(body.count)"), ("HTTP_IDEMPOTENCY_KEY", "k"),
             ], body: body))
-        #expect(client.waitForOutput())
+        #expect(client.waitUntilReadable())
         try broken.write(toFile: file, atomically: true, encoding: .utf8)
         let text = client.readResponse().text
         let done = text.components(separatedBy: "event: done\n").last ?? ""
@@ -164,9 +164,9 @@ extension Integration {
     @Test("A token in a query appears in no nginx log, even on errors, and does not bypass other locations")
     func errorLog() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         exchange.sendDelta("a")
-        exchange.waitForClose(within: .seconds(20))
+        exchange.waitUntilClosed(within: .seconds(20))
       }
       let site = try await Site(
         ["SLUICE_UPSTREAM_URL": upstream.baseURL],

@@ -48,7 +48,7 @@ extension Integration {
     }
 
     @Test(
-      "JSON endpoints ignore the dialect, ids can be any integer, and a report can be as deep as a request body"
+      "JSON endpoints ignore the dialect, ids can be any integer, and a report can be nested as deeply as a request body"
     )
     func shapes() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0", "SLUICE_MAX_MESSAGE": "1000"])

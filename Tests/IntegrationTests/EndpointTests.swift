@@ -119,8 +119,8 @@ extension Integration {
     @Test("A report truncated by the token limit gets parse_error and is not stored, even if it looks complete")
     func cutReport() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
-        exchange.sendDelta("{\"a\":1}", finish: "length")
+        exchange.sendHead()
+        exchange.sendDelta("{\"a\":1}", finishReason: "length")
         exchange.sendDone()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])

@@ -10,7 +10,8 @@ extension Integration {
   struct FailureTests {
     private let form = ["-H", "Content-Type: text/plain", "-d", "x"]
 
-    @Test("A refused request has its true status, OpenAI's error format under /v1, and never reaches the model")
+    @Test(
+      "A refused request gets its own HTTP status, has OpenAI's error format under /v1, and never reaches the model")
     func requests() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }
       let servers = try await Servers([
@@ -103,7 +104,7 @@ extension Integration {
         case let body where body.contains("limit"): exchange.respond("429 Slow", "{}")
         case let body where body.contains("system"): exchange.respond("500 Oops", "{}")
         case let body where body.contains("cut"):
-          exchange.head()
+          exchange.sendHead()
           exchange.sendDelta("Hel")
         default: exchange.respond("429 Slow", "{}")
         }

@@ -26,7 +26,7 @@ extension Integration {
       for seed in UInt64(0)..<1000 {
         var random = SeededGenerator(seed: seed)
         let client = try FastCGIClient(path: sluice.socket)
-        for piece in whole.mutated(&random).cut(&random) where !client.send(piece) { break }
+        for piece in whole.mutated(&random).splitIntoChunks(&random) where !client.send(piece) { break }
         if Bool.random(using: &random) { client.shutdownSending() }
         if seed % 10 == 0 { _ = client.readResponse(timeout: .milliseconds(50)) }
         if seed % 100 == 99 {
@@ -60,7 +60,7 @@ extension Integration {
       #expect(await sluice.program.exitCode() == 0)
     }
 
-    @Test("The server survives more connections than it has descriptors, and logs the condition")
+    @Test("The server survives more connections than it has descriptors, and logs the shortage")
     func exhaustion() async throws {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -126,10 +126,10 @@ extension Integration {
 
     @Test("Large histories and request bodies are not retained in memory during generation")
     func memory() async throws {
-      let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
-        exchange.head()
+      let upstream = try ScriptedUpstream(recordsRequests: false) { exchange in
+        exchange.sendHead()
         exchange.sendDelta("a")
-        exchange.waitForClose(within: .seconds(60))
+        exchange.waitUntilClosed(within: .seconds(60))
       }
       let sluice = try await Sluice(Self.calm.merging(["SLUICE_UPSTREAM_URL": upstream.baseURL]) { $1 })
       let sessions = sluice.directory + "/state/users/anonymous/sessions"
@@ -160,10 +160,10 @@ extension Integration {
         }
       }
       for index in 0..<10 { try open(index) }
-      for client in clients { #expect(client.waitForOutput()) }
+      for client in clients { #expect(client.waitUntilReadable()) }
       let before = sluice.memory
       for index in 10..<110 { try open(index % 100) }
-      for client in clients { #expect(client.waitForOutput()) }
+      for client in clients { #expect(client.waitUntilReadable()) }
       #expect(
         await eventually { (sluice.memory - before) / 100 < 200 }, "\((sluice.memory - before) / 100) KiB a stream")
       clients = []
@@ -178,7 +178,7 @@ extension Integration {
       let upstream = try ScriptedUpstream { exchange in
         exchange.stream(["a ", "b ", "c"], gap: .milliseconds(100))
         // The upstream keeps the connection open after the last record.
-        if way == "held open" { exchange.waitForClose(within: .seconds(10)) }
+        if way == "held open" { exchange.waitUntilClosed(within: .seconds(10)) }
       }
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -240,7 +240,7 @@ extension Integration {
     @Test("A client that does not read while the model floods costs little memory and is closed at the write timeout")
     func flood() async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         let text = String(repeating: "flood ", count: 500)
         for _ in 0..<30_000 where exchange.isOpen { exchange.sendDelta(text) }
       }

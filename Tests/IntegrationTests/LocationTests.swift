@@ -38,7 +38,7 @@ extension Integration {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }
       let site = try await Site(
         ["SLUICE_UPSTREAM_URL": upstream.baseURL],
-        location: "    fastcgi_param SLUICE_SYSTEM_PROMPT_FILE FOLDER/system;", files: ["system": "Be brief.\n"])
+        location: "    fastcgi_param SLUICE_SYSTEM_PROMPT_FILE DIRECTORY/system;", files: ["system": "Be brief.\n"])
       _ = try await site.ask("/api/chat", #"{"message":"Hi"}"#)
       _ = try await site.ask(
         "/v1/chat/completions", #"{"messages":[{"role":"system","content":"Be kind."},{"role":"user","content":"Hi"}]}"#
@@ -78,7 +78,7 @@ extension Integration {
       let site = try await Site(
         ["SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_AUTH": ""],
         location: """
-              auth_basic "who"; auth_basic_user_file FOLDER/users;
+              auth_basic "who"; auth_basic_user_file DIRECTORY/users;
               fastcgi_param REMOTE_USER $remote_user;
           """, files: ["users": "ada:{PLAIN}a\n\(long):{PLAIN}b\n"])
       #expect(try await site.ask("/api/sessions").status == 401)

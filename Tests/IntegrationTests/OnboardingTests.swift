@@ -17,7 +17,7 @@ extension Integration {
       try "Sing about it.".write(toFile: directory + "/blocks/song.txt", atomically: true, encoding: .utf8)
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains(#""content":"cut"}"#) {
-          exchange.head()
+          exchange.sendHead()
           return exchange.sendDelta("So")
         }
         exchange.stream(["So", "?"])

@@ -7,8 +7,8 @@ extension Integration {
   struct ReadmeTests {
     private static let documents = ["README.md", "nginx/README.md", "systemd/README.md"]
 
-    /// The reasons for which a command is not run here, by how it begins.
-    private static let notRun: [(prefix: String, reason: String)] = [
+    /// The commands that are not run here, by their prefix, each with the reason.
+    private static let skippedCommands: [(prefix: String, reason: String)] = [
       ("nginx/demo", "builds, which cannot run beside swift test; the tests of the demo run its options"),
       ("SLUICE_UPSTREAM_URL=", "needs a model server"),
       ("Tests/run", "runs the tests"), ("SLUICE_SOAK=", "runs the tests"),
@@ -41,7 +41,7 @@ extension Integration {
       return program
     }
 
-    @Test("Every command is valid, and runs as it is written unless the reason against it is known")
+    @Test("Every command is valid and runs as written, except those listed with a reason")
     func commands() async throws {
       let commands = try Self.commands()
       #expect(commands.count > 15, "\(commands)")
@@ -52,7 +52,7 @@ extension Integration {
       for command in Set(commands) {
         let syntax = try await bash("bash -n -c \"$COMMAND\"", ["COMMAND": command])
         #expect(await syntax.exitCode() == 0, "\(command): \(syntax.errors)")
-        if Self.notRun.contains(where: { command.hasPrefix($0.prefix) }) { continue }
+        if Self.skippedCommands.contains(where: { command.hasPrefix($0.prefix) }) { continue }
         let local = command.replacingOccurrences(of: "https://example.com", with: servers.url)
           .replacingOccurrences(of: "Bearer TOKEN", with: "Bearer \(servers.token)")
           .replacingOccurrences(of: "/etc/sluice", with: directory.path)
@@ -63,7 +63,7 @@ extension Integration {
         ran += 1
       }
       #expect(ran >= 2)
-      // What runs only as root, run as it is written but for that.
+      // The command that needs root is run without sudo.
       let token = try await bash(
         "SLUICE_TOKENS_FILE=\(directory.path)/tokens sluice token alice", ["PATH": path])
       #expect(await token.exitCode() == 0, "\(token.errors)")
@@ -75,7 +75,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("The example for OpenAI's SDK runs as it is written")
+    @Test("The example for OpenAI's SDK runs as written")
     func sdk() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
       let code = try #require(try Self.blocks("python", in: "README.md").first)

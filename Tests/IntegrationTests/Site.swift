@@ -63,7 +63,7 @@ final class Site: Sendable {
   let sluice: Sluice
   let nginx: Program
 
-  /// Starts Sluice and nginx. In `location` and `server`, FOLDER stands for the site's temporary directory.
+  /// Starts Sluice and nginx. In `location` and `server`, DIRECTORY stands for the site's temporary directory.
   ///
   /// - Parameters:
   ///   - location: lines for the location in sluice.conf.
@@ -94,8 +94,8 @@ final class Site: Sendable {
         uwsgi_temp_path \(directory)/d; scgi_temp_path \(directory)/e;
         server {
           listen 127.0.0.1:\(port);
-          \(server.replacingOccurrences(of: "FOLDER", with: directory))
-          \(shipped.replacingOccurrences(of: "FOLDER", with: directory))
+          \(server.replacingOccurrences(of: "DIRECTORY", with: directory))
+          \(shipped.replacingOccurrences(of: "DIRECTORY", with: directory))
         }
       }
       """

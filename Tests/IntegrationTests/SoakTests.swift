@@ -11,21 +11,21 @@ extension Integration {
 
     @Test("Short streams that end in every possible way leak no descriptors, streams or memory")
     func soak() async throws {
-      let upstream = try ScriptedUpstream(keepsRequests: false) { exchange in
+      let upstream = try ScriptedUpstream(recordsRequests: false) { exchange in
         let body = exchange.request.body
         if body.contains("refuse") { return exchange.respond("503 No", "{}") }
         if body.contains("close") { return }
         if body.contains("silent") {
-          exchange.waitForClose()
+          exchange.waitUntilClosed()
           return
         }
-        exchange.head()
+        exchange.sendHead()
         exchange.sendDelta("Hel")
         if body.contains("cut") { return }
         if body.contains("reset") { return exchange.reset() }
         if body.contains("junk") { exchange.send("data: {\n\n") }
-        if body.contains("hang") { exchange.waitForClose() }
-        exchange.sendDelta("lo", finish: "stop")
+        if body.contains("hang") { exchange.waitUntilClosed() }
+        exchange.sendDelta("lo", finishReason: "stop")
         exchange.sendDone()
       }
       let sluice = try await Sluice([
@@ -54,7 +54,7 @@ extension Integration {
           for (way, client) in clients {
             switch way {
             case "silent": break
-            case "hang": _ = client.waitForOutput()
+            case "hang": _ = client.waitUntilReadable()
             case _ where Int.random(in: 0..<4, using: &random) == 0: break
             default:
               let text = client.readResponse().text

@@ -13,16 +13,16 @@ extension Integration {
       case "401": exchange.respond("401 No", "{}")
       case "429": exchange.respond("429 Slow", "{}", more: "Retry-After: 9\r\n")
       case "close": break
-      case "silent": exchange.waitForClose()
+      case "silent": exchange.waitUntilClosed()
       default:
-        exchange.head()
+        exchange.sendHead()
         exchange.sendDelta("Hel")
         exchange.pause(.milliseconds(50))
         switch word {
         case "reset": exchange.reset()
         case "junk": exchange.send("data: <html>\n\n")
         case "error": exchange.send("data: {\"error\":{\"message\":\"boom\"}}\n\ndata: [DONE]\n\n")
-        case "hang": exchange.waitForClose()
+        case "hang": exchange.waitUntilClosed()
         default: break
         }
       }
@@ -88,14 +88,14 @@ extension Integration {
     }
 
     @Test(
-      "A disconnect, a stop or a timeout stops generation within 100 ms, also beside another stream",
+      "A disconnect, a stop or a timeout stops generation within 100 ms, even while another stream is running",
       arguments: ["http/1.1", "https, http/1.1", "https, http/2"])
     func stopped(version: String) async throws {
       let upstream = try ScriptedUpstream { exchange in
-        exchange.head()
+        exchange.sendHead()
         exchange.sendDelta("a")
         // No stream sends anything further, including one that shares the connection.
-        exchange.waitForClose(within: .seconds(30))
+        exchange.waitUntilClosed(within: .seconds(30))
       }
       let front = version == "http/1.1" ? nil : try await TLSFront(of: upstream, http2: version.hasSuffix("2"))
       defer { front?.nginx.signal(SIGTERM) }
@@ -109,7 +109,7 @@ extension Integration {
       }
       for isShared in [false, true] {
         for way in ["leaves", "stops", "waits"] {
-          let count = upstream.closings.count
+          let count = upstream.closeTimes.count
           let first = try await begin()
           // The second stream starts later, so that it still runs when the first one reaches the idle timeout.
           if isShared, way == "waits" { try await Task.sleep(for: .milliseconds(700)) }
@@ -128,12 +128,12 @@ extension Integration {
             #expect(await eventually { first.output.contains("upstream_timeout") })
             start = first.pieces.last?.at ?? .now
           }
-          #expect(await eventually { upstream.closings.count > count })
-          let time = (upstream.closings.dropFirst(count).first ?? .now) - start
+          #expect(await eventually { upstream.closeTimes.count > count })
+          let time = (upstream.closeTimes.dropFirst(count).first ?? .now) - start
           // A stop takes longer, because it is a separate request by another curl process.
           #expect(time < .milliseconds(way == "stops" ? 200 : 100), "\(version), \(way), shared: \(isShared): \(time)")
           other?.signal(SIGKILL)
-          #expect(await eventually { upstream.closings.count == count + (isShared ? 2 : 1) })
+          #expect(await eventually { upstream.closeTimes.count == count + (isShared ? 2 : 1) })
         }
       }
       _ = await servers.stop()

@@ -56,7 +56,7 @@ extension Integration {
     func idempotency() async throws {
       let upstream = try ScriptedUpstream { exchange in
         if exchange.request.body.contains("again"), exchange.request.body.contains("cut") {
-          exchange.head()
+          exchange.sendHead()
           return exchange.sendDelta("Hel")
         }
         exchange.stream(["Hel", "lo"], gap: .milliseconds(150))

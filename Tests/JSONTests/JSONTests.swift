@@ -34,7 +34,7 @@ struct JSONTests {
   }
 
   @Test(
-    "Anything but a valid JSON object or array is rejected",
+    "Everything except a valid JSON object or array is rejected",
     arguments: [
       "", "{", "nul", "null", "1", "\"a\"", "{\"a\" 1}", "\u{0}", "[1] x", "[1,]", "[,1]", "[1 2]", "{\"a\":1,}",
       "{a:1}",

@@ -90,7 +90,7 @@ struct ConfigurationTests {
     }
   }
 
-  @Test("Durations, sizes and switches are accepted only in their documented forms")
+  @Test("Durations, sizes and flags are accepted only in their documented forms")
   func values() throws {
     #expect(try SettingValue.duration("500ms") == .milliseconds(500))
     #expect(try SettingValue.duration("2m") == .seconds(120))

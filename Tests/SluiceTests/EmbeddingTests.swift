@@ -152,9 +152,9 @@ struct EmbeddingTests {
   )
   func swallowed(_ swallow: Swallow) async throws {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.head()
+      exchange.sendHead()
       exchange.sendDelta("partial")
-      exchange.waitForClose()
+      exchange.waitUntilClosed()
     }
     let fixture = try InMemory([
       "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_IDLE_TIMEOUT": "100ms", "SLUICE_STREAM_TIMEOUT": "3s",

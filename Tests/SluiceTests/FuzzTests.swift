@@ -20,7 +20,7 @@ struct FuzzTests {
     let expected = try? whole.events(in: bytes.span)
     var parser = EventStreamParser(maximumEventBytes: 1000)
     var events: [ServerSentEvent] = []
-    for piece in bytes.cut(&random) { events += (try? parser.events(in: piece.span)) ?? [] }
+    for piece in bytes.splitIntoChunks(&random) { events += (try? parser.events(in: piece.span)) ?? [] }
     #expect(events == expected, "seed \(seed)")
   }
 
@@ -73,7 +73,7 @@ struct FuzzTests {
     let rules = RedactionRules(parsing: String(decoding: file, as: UTF8.self)).rules
     let redactor = Redactor(rules)
     let text = Array("abc 12345 xé aaB ccc\n\u{0}🎧 abcabcabcabc1".utf8).mutated(&random)
-    for piece in text.cut(&random) { _ = try? redactor.feed(String(decoding: piece, as: UTF8.self)) }
+    for piece in text.splitIntoChunks(&random) { _ = try? redactor.feed(String(decoding: piece, as: UTF8.self)) }
     _ = try? redactor.finish()
   }
 

@@ -44,7 +44,7 @@ struct LanguageTests {
     #expect(found.isEmpty, "\(found.joined(separator: "\n"))")
   }
 
-  @Test("Comments, test names and documents avoid the phrases that a native speaker would not write")
+  @Test("Comments, test names and documents contain no unidiomatic phrases")
   func phrases() throws {
     let unwanted = [
       #"\b([Nn]obody|[Ss]omebody|[Aa]nybody|[Ww]hoever|[Ww]homever)\b"#, #"\banew\b"#, #"\bin one piece\b"#,
@@ -142,7 +142,7 @@ struct LanguageTests {
         "an unwanted phrase: \(text)")
       switch kind {
       case .client, .metric, .contract:
-        // A sentence of its own, unless it begins with the name of a field.
+        // The message must be a sentence, unless it begins with a field name.
         #expect(text.first?.isLowercase != true || text.hasPrefix("`"), "not a sentence: \(text)")
         #expect(text.hasSuffix(".") || text.hasSuffix("\\") || text.contains("disabled for"), "no full stop: \(text)")
       case .log, .start, .setting, .help:

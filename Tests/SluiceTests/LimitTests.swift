@@ -21,11 +21,11 @@ private final class Fixture {
     upstream = try ScriptedUpstream { exchange in
       let body = exchange.request.body
       if body.contains("refuse") { return exchange.respond("500 Oops", "{}") }
-      if body.contains("silent") { _ = exchange.waitForClose() } else { exchange.head() }
+      if body.contains("silent") { _ = exchange.waitUntilClosed() } else { exchange.sendHead() }
       exchange.sendDelta("Hel")
       if body.contains("cut") { return exchange.reset() }
-      if body.contains("hang") { _ = exchange.waitForClose() }
-      exchange.sendDelta("lo", finish: "stop")
+      if body.contains("hang") { _ = exchange.waitUntilClosed() }
+      exchange.sendDelta("lo", finishReason: "stop")
       exchange.sendDone()
     }
     services = Services(asking: upstream.baseURL, in: directory)
@@ -121,25 +121,25 @@ struct LimitTests {
     #expect(
       try await other.countMessage(of: user, limit: 2, clock: { start + 3_600_500 }) == .full(.milliseconds(3_500)))
     // Uncounting a message makes room for another one.
-    try await other.uncountMessage(of: user, at: start + 3_600_000)
+    try await other.removeMessage(of: user, at: start + 3_600_000)
     #expect(
       try await other.countMessage(of: user, limit: 5, clock: { start + 3_600_500 }) == .counted(at: start + 3_600_500))
     // A clock that was set back does not lock users out.
     #expect(try await other.countMessage(of: user, limit: 5, clock: { start - 1000 }) == .counted(at: start - 1000))
   }
 
-  @Test("Shared slots are acquired and released one by one, and each has one holder at most", arguments: [1, 3, 50])
+  @Test("Shared slots are acquired and released one by one, and each has at most one holder", arguments: [1, 3, 50])
   func lockedSlots(limit: Int) async throws {
     let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
     let store = Store(root: directory.path, pool: BlockingPool())
     var slots: [SharedSlot] = []
-    for _ in 0..<limit { slots.append(try #require(try await store.takeSlot(of: user, limit: limit))) }
-    #expect(try await store.takeSlot(of: user, limit: limit) == nil)
-    #expect(try await store.takeSlot(limit: 1) != nil)
+    for _ in 0..<limit { slots.append(try #require(try await store.acquireSlot(of: user, limit: limit))) }
+    #expect(try await store.acquireSlot(of: user, limit: limit) == nil)
+    #expect(try await store.acquireSlot(limit: 1) != nil)
     slots.removeFirst()
     // A process that another test is starting inherits all descriptors for a moment, and with them the lock.
-    #expect(try await eventually { try await store.takeSlot(of: user, limit: limit) != nil })
+    #expect(try await eventually { try await store.acquireSlot(of: user, limit: limit) != nil })
   }
 
   @Test("An Idempotency-Key lock is exclusive and ends with its owner, and its response is stored")

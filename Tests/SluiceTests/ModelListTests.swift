@@ -55,7 +55,7 @@ struct LongEventTests {
   /// Returns the response to a chat message for which the upstream sends `count` times `escape` in one event.
   private func chat(_ count: Int, escape: String, limit: String) async throws -> TestResponse {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.head()
+      exchange.sendHead()
       exchange.send("data: {\"choices\":[{\"delta\":{\"content\":\"")
       exchange.send(String(repeating: escape, count: count))
       exchange.send("\"}}]}\n\ndata: [DONE]\n\n")

@@ -7,7 +7,7 @@ import Upstream
 
 @Suite("Prompts")
 struct PromptTests {
-  @Test("Prompts are built in, and a file replaces one as soon as it exists")
+  @Test("A prompt file replaces the built-in prompt as soon as it exists")
   func files() throws {
     let directory = TemporaryDirectory()
     let prompts = Prompts(directory: directory.path)

@@ -104,7 +104,8 @@ struct SessionFileTests {
     #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-1"])
   }
 
-  @Test("A turn that exists before others is not appended again, and the last line contains the number of turns")
+  @Test(
+    "A turn that is stored before later turns is not appended again, and the last line contains the number of turns")
   func ifAbsent() throws {
     for number in 0..<20 { try file.append(turn(number), ifAbsent: true) }
     for number in 0..<20 { try file.append(turn(number), ifAbsent: true) }
@@ -118,7 +119,7 @@ struct SessionFileTests {
     #expect(try file.count() == 3)
   }
 
-  @Test("A missing file is not created by an append that must not create it")
+  @Test("An append without permission to create does not create a missing file")
   func creates() throws {
     #expect(try !file.append(turn(0), creates: false))
     #expect(!FileManager.default.fileExists(atPath: file.path))
@@ -284,7 +285,7 @@ struct UnsavedTurnsTests {
         result: GenerationResult(messageID: turn.id, sessionID: "s", completedAt: turn.at, completion: turn.completion),
         user: turn.user.content)
       unsaved.add(.turn(turn, session: "s"), of: ada, replay: replay, idempotencyLock: lock)
-      #expect(unsaved.holds(key: key, of: ada) && !unsaved.holds(key: "other", of: ada))
+      #expect(unsaved.contains(key: key, of: ada) && !unsaved.contains(key: "other", of: ada))
       // The key stays locked: releasing the lock has no effect while the turn is unsaved.
       await store.release(lock)
       guard case .inProgress = try await store.acquireIdempotencyKey(of: key, request: "r", by: "s2", ada) else {

@@ -76,7 +76,7 @@ private final class Fixture {
         if Bool.random(using: &random) { bytes += Array(": comment\n".utf8) }
       }
       bytes += Array("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".utf8)
-      exchange.head()
+      exchange.sendHead()
       while !bytes.isEmpty {
         let count = min(bytes.count, Int.random(in: 1...200, using: &random))
         exchange.send(Array(bytes.prefix(count)))

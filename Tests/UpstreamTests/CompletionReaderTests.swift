@@ -225,7 +225,7 @@ struct CompletionReaderTests {
     let body = bodies[seed % bodies.count]
     let bytes = Array(body.bytes.utf8).mutated(&random)
     let whole = read([bytes])
-    let pieces = read(bytes.cut(&random))
+    let pieces = read(bytes.splitIntoChunks(&random))
     #expect(whole.0 == pieces.0 && whole.1 == pieces.1, "seed \(seed), \(body.name)")
   }
 

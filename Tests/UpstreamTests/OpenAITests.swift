@@ -36,7 +36,7 @@ private func ask(
 
 @Suite("OpenAI-compatible upstream")
 struct OpenAITests {
-  @Test("A request has the key and asks for a stream with usage, and its output arrives completely")
+  @Test("A request contains the API key and requests a stream with usage, and its output arrives completely")
   func usual() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo", " 🎧"]) }
     let result = try await ask(upstream, key: "sk-1")
@@ -63,7 +63,7 @@ struct OpenAITests {
     #expect(error.detail == "status \(status.prefix(3)), auth_error")
   }
 
-  @Test("A key that cannot be read fails the request before it is sent, and the reason is logged")
+  @Test("An API key that cannot be read fails the request before it is sent, and the reason is logged")
   func noKey() async throws {
     struct Unreadable: Error {}
     let upstream = try ScriptedUpstream { $0.stream(["a"]) }
@@ -108,7 +108,7 @@ struct OpenAITests {
     let upstream = try ScriptedUpstream { exchange in
       exchange.send("HTTP/1.1 103 Early Hints\r\nContent-Type: text/html\r\nRetry-After: 5\r\n\r\n")
       exchange.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-      exchange.sendDelta("Hi", finish: "stop")
+      exchange.sendDelta("Hi", finishReason: "stop")
       exchange.sendDone()
     }
     let result = try await ask(upstream)
@@ -120,21 +120,21 @@ struct OpenAITests {
     arguments: ["Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip", "Content-Encoding: br"])
   func unrequestedEncoding(field: String) async throws {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.head(more: field + "\r\n")
+      exchange.sendHead(more: field + "\r\n")
       // Sends the header of a gzip member, without any content.
       exchange.send([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3])
-      exchange.waitForClose()
+      exchange.waitUntilClosed()
     }
     let error = try #require(try await ask(upstream).error)
     #expect(error.code == .failed && error.message.contains("encoding"), "\(error)")
-    #expect(await eventually { !upstream.closings.isEmpty })
+    #expect(await eventually { !upstream.closeTimes.isEmpty })
   }
 
   @Test("A large request is encoded off the loop, sent completely, and retried if a reused connection closes")
   func largeRequest() async throws {
     let upstream = try ScriptedUpstream { exchange in
       // The first response leaves its connection open; the second request gets no response on it, and is retried.
-      if exchange.upstreamRequests == 2 { return }
+      if exchange.requestCount == 2 { return }
       let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
       exchange.respond("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
     }
@@ -177,7 +177,7 @@ struct OpenAITests {
   @Test("A stream that ends early or is reset is truncated after all text that arrived", arguments: [false, true])
   func truncated(resets: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.head()
+      exchange.sendHead()
       exchange.sendDelta("Hel")
       exchange.pause(.milliseconds(50))
       if resets { exchange.reset() }
@@ -221,7 +221,7 @@ struct OpenAITests {
   }
 
   @Test("A refused connection is a failure")
-  func refused() async throws {
+  func countRefusal() async throws {
     let generator = OpenAIGenerator(baseURL: "http://127.0.0.1:1/v1")
     let code = try await onLoop { reactor -> GeneratorError.Code? in
       do throws(GeneratorError) {
@@ -235,9 +235,9 @@ struct OpenAITests {
   @Test("A stream that goes silent after its finish_reason is complete")
   func noEnd() async throws {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.head()
-      exchange.sendDelta("Hi", finish: "stop")
-      exchange.waitForClose()
+      exchange.sendHead()
+      exchange.sendDelta("Hi", finishReason: "stop")
+      exchange.waitUntilClosed()
     }
     let result = try await ask(upstream)
     #expect(result.text == "Hi" && result.completion == Completion(.stop))
@@ -259,9 +259,9 @@ struct OpenAITests {
     "Cancelling output closes the connection immediately, before or after the first token", arguments: [false, true])
   func cancelled(afterToken: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
-      exchange.head()
+      exchange.sendHead()
       if afterToken { exchange.sendDelta("a") }
-      exchange.waitForClose()
+      exchange.waitUntilClosed()
     }
     let generator = OpenAIGenerator(baseURL: upstream.baseURL)
     let cancelledAt = try await onLoop { reactor -> ContinuousClock.Instant in
@@ -272,8 +272,8 @@ struct OpenAITests {
       answer.cancel()
       return now
     }
-    #expect(await eventually { !upstream.closings.isEmpty })
-    let closedAt = try #require(upstream.closings.first)
+    #expect(await eventually { !upstream.closeTimes.isEmpty })
+    let closedAt = try #require(upstream.closeTimes.first)
     #expect(closedAt - cancelledAt < .milliseconds(500))
   }
 
@@ -315,7 +315,7 @@ struct OpenAITests {
 }
 
 @Suite("Model output")
-struct AnswerTests {
+struct ModelOutputTests {
   @Test("Deltas stay in order when the source resumes during a read")
   func order() async throws {
     let texts = try await onLoop { reactor -> [String] in

@@ -76,7 +76,7 @@ package final class CGIExchange: ResponseTransport {
       guard count >= 0 else { throw .peerClosed }
       sent += count
     }
-    gate.wrote(bytes.count)
+    gate.deduct(bytes.count)
   }
 
   package func finish() { end() }

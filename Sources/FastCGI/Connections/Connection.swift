@@ -45,7 +45,7 @@ final class Connection: ResponseTransport {
   private var request = FastCGIRequest()
   /// The acquired units of ``ServerLimits/descriptors``: one for the connection, one for the request's upstream
   /// connection.
-  private var heldDescriptors = ConnectionServer.descriptorsPerConnection
+  private var acquiredUnits = ConnectionServer.descriptorsPerConnection
   private(set) var isPeerClosed = false
   var onPeerClosed: (() -> Void)?
 
@@ -143,32 +143,32 @@ final class Connection: ResponseTransport {
 
   private func startDeadline() {
     if deadline?.isPending == true { return }
-    let patience = server.limits.requestTimeout
+    let timeout = server.limits.requestTimeout
     // Two timers: a connection that stays silent first releases its second descriptor for use by others, and is closed
     // later.
-    let first = min(patience, Self.reservationTime)
+    let first = min(timeout, Self.reservationTime)
     deadline = reactor.schedule(after: first) { [unowned self] in
       releaseDescriptors(keeping: 1)
-      deadline = reactor.schedule(after: patience - first) { [unowned self] in close() }
+      deadline = reactor.schedule(after: timeout - first) { [unowned self] in close() }
     }
   }
 
   /// Reacquires the second descriptor, which is released while the connection is silent. Returns false if none is
   /// available.
   private func acquireDescriptor() -> Bool {
-    if heldDescriptors == ConnectionServer.descriptorsPerConnection { return true }
+    if acquiredUnits == ConnectionServer.descriptorsPerConnection { return true }
     if !server.limits.descriptors.acquire(1) {
       server.closeIdle(1)
       guard server.limits.descriptors.acquire(1) else { return false }
     }
-    heldDescriptors += 1
+    acquiredUnits += 1
     return true
   }
 
   private func releaseDescriptors(keeping count: Int) {
-    guard heldDescriptors > count else { return }
-    server.limits.descriptors.release(heldDescriptors - count)
-    heldDescriptors = count
+    guard acquiredUnits > count else { return }
+    server.limits.descriptors.release(acquiredUnits - count)
+    acquiredUnits = count
   }
 
   // MARK: Responding
@@ -185,7 +185,7 @@ final class Connection: ResponseTransport {
 
   func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
     guard !isPeerClosed, request.write(bytes) else { throw .peerClosed }
-    gate.wrote(bytes.count)
+    gate.deduct(bytes.count)
   }
 
   func finish() {
@@ -220,7 +220,7 @@ final class Connection: ResponseTransport {
   func abort() {
     onPeerClosed = nil
     if !isPeerClosed, state == .serving {
-      // Not a valid record, so nginx reports a broken response; after a plain close it would report success.
+      // Eight zero bytes are not a valid record, so nginx reports a broken response; after a plain close it would report success.
       var zeros: UInt64 = 0
       _ = unsafe send(descriptor.number, &zeros, 8, CInt(MSG_DONTWAIT | MSG_NOSIGNAL))
     }
@@ -258,6 +258,6 @@ final class Connection: ResponseTransport {
     request.release()
     releaseDescriptors(keeping: 0)
     // The descriptor closes with the last reference, which the server or a running task holds.
-    server.forget(self)
+    server.remove(self)
   }
 }

@@ -67,7 +67,7 @@ package final class ConnectionServer {
   ///
   /// The caller must have acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
   package func serve(_ descriptor: consuming Descriptor) {
-    // Safety net behind OutputGate: a write that blocks after all times out.
+    // Safety net behind OutputGate: if a write blocks nevertheless, it times out.
     var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(
       descriptor.number, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
@@ -89,7 +89,7 @@ package final class ConnectionServer {
     for connection in connections.values { connection.drain() }
   }
 
-  func forget(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
+  func remove(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
 
   /// Reads up to 64 KiB from a socket without blocking (recv(2)), and calls `body` with the bytes.
   ///

@@ -69,7 +69,7 @@ struct RequestRecords {
       if contentLeft > 0 {
         let count = min(contentLeft, bytes.count - offset)
         if count == 0 { break }
-        takeContent(bytes.extracting(offset..<(offset + count)))
+        appendContent(bytes.extracting(offset..<(offset + count)))
         contentLeft -= count
         offset += count
         if contentLeft == 0, stage == .begin, !readBegin() { break }
@@ -135,7 +135,7 @@ struct RequestRecords {
     }
   }
 
-  private mutating func takeContent(_ bytes: borrowing Span<UInt8>) {
+  private mutating func appendContent(_ bytes: borrowing Span<UInt8>) {
     switch stage {
     case .begin: begin.append(bytes)
     case .parameters: parameters.append(bytes)

@@ -30,7 +30,7 @@ final class OutputGate {
   }
 
   /// Deducts a write from the budget.
-  func wrote(_ bytes: Int) { remaining = budget == 0 ? 0 : remaining - Self.cost(bytes) }
+  func deduct(_ bytes: Int) { remaining = budget == 0 ? 0 : remaining - Self.cost(bytes) }
 
   /// Returns the maximum that the kernel charges for a write of `bytes`: its buffers are up to twice as large, and each
   /// one has a header.

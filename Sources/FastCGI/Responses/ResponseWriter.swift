@@ -80,7 +80,7 @@ package final class BodyWriter {
     isFlushing = true
     defer { isFlushing = false }
     var sent = 0
-    defer { empty() }
+    defer { discardBuffer() }
     while sent < buffer.count {
       let end = min(buffer.count, sent + transport.maximumWriteBytes)
       try await ensureWritable(end - sent)
@@ -118,7 +118,7 @@ package final class BodyWriter {
   }
 
   /// Sends `record` if no other output is in flight and the peer can accept it. Otherwise does nothing, because the
-  /// connection is not silent then. For heartbeats, from a timer of the same loop.
+  /// connection is not silent then. Intended for heartbeats; call it from a timer of the same loop.
   package func sendNow(_ record: [UInt8]) {
     guard !isFinished, canSend(record.count) else { return }
     buffer.append(contentsOf: record)
@@ -144,7 +144,7 @@ package final class BodyWriter {
   }
 
   /// Discards the buffer's content, and also its storage if a large response has enlarged it.
-  private func empty() {
+  private func discardBuffer() {
     if buffer.capacity > Self.maximumRetainedCapacity { buffer = [] } else { buffer.removeAll(keepingCapacity: true) }
   }
 

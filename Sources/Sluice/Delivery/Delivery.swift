@@ -37,7 +37,7 @@ protocol Delivery: AnyObject {
   func begin()
 
   /// Whether a delta of `bytes` can be appended and sent without waiting for the reader.
-  func canTake(_ bytes: Int) -> Bool
+  func canAppend(_ bytes: Int) -> Bool
 
   /// Appends a delta to the output of the next flush, and starts the response if it has not started.
   func append(_ delta: String)

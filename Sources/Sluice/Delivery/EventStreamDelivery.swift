@@ -55,7 +55,7 @@ final class EventStreamDelivery: Delivery, Flushable {
     if state.begin() == .sendHead { beginBody() }
   }
 
-  func canTake(_ bytes: Int) -> Bool {
+  func canAppend(_ bytes: Int) -> Bool {
     // Requires room for the worst case: six bytes per byte (JSON escapes) plus framing.
     body?.canSend(6 * bytes + 512) ?? false
   }
@@ -75,7 +75,7 @@ final class EventStreamDelivery: Delivery, Flushable {
     guard isFlushScheduled, let body else { return }
     isFlushScheduled = false
     do throws(WriteError) {
-      // The output can exceed the room that `canTake(_:)` checked: a redactor can release withheld text or insert a
+      // The output can exceed the room that `canAppend(_:)` checked: a redactor can release withheld text or insert a
       // replacement, and a record can be long.
       if try body.flushNow() { lastSentAt = reactor.now } else { delegate?.deliveryDidBlock() }
     } catch { delegate?.deliveryDidDisconnect() }
@@ -179,7 +179,7 @@ extension ResponseHead {
     var head = ResponseHead()
     head.set("Content-Type", "text/event-stream; charset=utf-8")
     head.set("Cache-Control", "no-cache, no-transform")
-    // For proxies other than nginx; nginx removes the field.
+    // Needed by proxies other than nginx; nginx removes the field.
     head.set("X-Accel-Buffering", "no")
     return head
   }

@@ -34,7 +34,7 @@ final class JSONDelivery: Delivery {
   }
 
   func begin() {}
-  func canTake(_ bytes: Int) -> Bool { true }
+  func canAppend(_ bytes: Int) -> Bool { true }
   func append(_ delta: String) { lastSentAt = reactor.now }
   func scheduleFlush() {}
   func flush() async throws(WriteError) {}
@@ -53,9 +53,9 @@ final class JSONDelivery: Delivery {
     // Dropping the unused writer aborts the connection.
     case .disconnected: return true
     }
-    let isTaken = await writer.respond(response)
-    if isTaken { sentBytes = response.body.count }
-    if case .completed = termination { return isTaken }
+    let isAccepted = await writer.respond(response)
+    if isAccepted { sentBytes = response.body.count }
+    if case .completed = termination { return isAccepted }
     return true
   }
 }

@@ -26,7 +26,7 @@ extension StreamRun {
     // A conflict needs no slot. All other requests acquire one before a body is parsed or a replay is read, because a
     // user without a free slot must not cause that work.
     let key = try idempotencyKey()
-    if let key, !services.unsaved.holds(key: key, of: context.user),
+    if let key, !services.unsaved.contains(key: key, of: context.user),
       let stream = await services.store.runningStream(of: key, context.user)
     {
       throw Self.conflict(stream)
@@ -46,7 +46,7 @@ extension StreamRun {
         request.produce, session: request.session, options,
         format(request, dialect, messageID: id, isDisabled: isDisabled))
     } catch {
-      if let message { await services.streamLimiter.uncount(message, of: context.user) }
+      if let message { await services.streamLimiter.removeMessage(message, of: context.user) }
       throw error
     }
   }
@@ -78,7 +78,7 @@ extension StreamRun {
       throw Failure(.badRequest, "This Idempotency-Key was already used for a different request; use a new key.")
     }
     let request = try await endpoint.validate(context)
-    services.freedMemory.note(replay.text.utf8.count)
+    services.freedMemory.record(replay.text.utf8.count)
     try await services.finishStoring(replay, key: earlier.key, for: context.user)
     return .replay(
       try await services.redacted(replay, for: context.configuration),

@@ -27,7 +27,7 @@ extension StreamRun {
     guard await services.pool.run({ unsaved.store(key: key, of: user) }) else {
       throw Failure(.storeFailed, "The response is complete but could not be stored.")
     }
-    guard let unit = services.descriptors.unit() else {
+    guard let unit = services.descriptors.acquireUnit() else {
       throw Failure(.overloaded, "The server has no file descriptor left for another stream.", retryAfter: .seconds(5))
     }
     let state: IdempotencyState

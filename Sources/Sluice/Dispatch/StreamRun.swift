@@ -28,7 +28,7 @@ final class StreamRun {
     self.reactor = reactor
   }
 
-  /// Responds to the request, or starts the stream that does.
+  /// Responds to the request, or starts a stream that responds.
   func run(_ writer: consuming ResponseWriter) async {
     let decision: Decision
     do { decision = try await decide() } catch {
@@ -121,7 +121,7 @@ final class StreamRun {
   private func report(_ generation: Generation, _ termination: Termination) {
     let firstToken = generation.firstDeltaAt.map { $0 - generation.startedAt }
     let total = reactor.now - generation.startedAt
-    services.metrics.streamEnded(
+    services.metrics.countStream(
       route: route, termination.outcome, firstToken: firstToken, total: total, deltas: generation.deltas,
       sentBytes: generation.sentBytes)
     var fields: JSON.Members = ["stream": .string(id), "outcome": .string(termination.outcome.rawValue)]
@@ -133,8 +133,8 @@ final class StreamRun {
       fields["error"] = .string(failure.code.name)
       fields["detail"] = .string(failure.detail ?? failure.message)
     }
-    fields["firstTokenMs"] = firstToken.map { .integer(Int($0.wholeMilliseconds)) }
-    fields["totalMs"] = .integer(Int(total.wholeMilliseconds))
+    fields["firstTokenMs"] = firstToken.map { .integer(Int($0.roundedDownMilliseconds)) }
+    fields["totalMs"] = .integer(Int(total.roundedDownMilliseconds))
     fields["deltas"] = .integer(generation.deltas)
     fields["bytes"] = .integer(generation.sentBytes)
     var level = Log.Level.info

@@ -15,7 +15,7 @@ extension Services {
     let created = Timestamp.seconds
     let pending = request.prompt
     return GenerationRequest(
-      message: request.message, model: model, wantsJSON: !request.isStreamed,
+      message: request.message, model: model, wantsJSON: !request.wantsStream,
       wantsUsage: request.includesUsage, retainsText: false,
       produce: { generation, _ in
         // Taken out of the request, because it can be large and the stream long-lived.
@@ -57,7 +57,7 @@ private struct CompletionRequest: Sendable {
   let model: String?
   /// The content of the last message.
   let message: String
-  let isStreamed: Bool
+  let wantsStream: Bool
   let includesUsage: Bool
 
   /// Parses and validates a request.
@@ -77,14 +77,14 @@ private struct CompletionRequest: Sendable {
       }
       messages.append(message)
     }
-    isStreamed = try fields.bool("stream", default: false)
+    wantsStream = try fields.bool("stream", default: false)
     includesUsage = try Self.includesUsage(fields["stream_options"])
-    try Self.refuseWhatWouldBeLost(fields)
+    try Self.refuseUnsupportedFields(fields)
     var prompt = Prompt(messages: messages, model: configuration.model)
     if let model = try fields.optionalString("model", limit: 1000), prompt.model == nil { prompt.model = model }
     // Filtered in one pass, because there can be many fields.
     prompt.parameters = JSON.Members(
-      fields.members.all.filter { !Self.known.contains($0.name) && $0.value != .null })
+      fields.members.all.filter { !Self.interpretedFields.contains($0.name) && $0.value != .null })
     try Self.setMaximumTokens(of: &prompt, fields, configuration.maximumTokens)
     model = prompt.model
     message = prompt.messages.last?.content ?? ""
@@ -93,7 +93,7 @@ private struct CompletionRequest: Sendable {
 
   /// The fields interpreted here. All others, such as `temperature`, `stop` and extensions of a model server, are
   /// passed on unchanged.
-  private static let known: Set = [
+  private static let interpretedFields: Set = [
     "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n",
   ]
 
@@ -108,10 +108,10 @@ private struct CompletionRequest: Sendable {
     case .array(let parts)?:
       var text = ""
       for (part, value) in parts.enumerated() {
-        guard value["type"]?.string == "text", let piece = value["text"]?.string else {
+        guard value["type"]?.string == "text", let partText = value["text"]?.string else {
           throw Failure(.badRequest, "\"\(name).content[\(part)]\" must be a content part of type \"text\".")
         }
-        text += piece
+        text += partText
       }
       return Message(role, text)
     default:
@@ -129,7 +129,7 @@ private struct CompletionRequest: Sendable {
   }
 
   /// Throws if a field requests output other than a single text, which the response could not contain.
-  private static func refuseWhatWouldBeLost(_ fields: RequestFields) throws(Failure) {
+  private static func refuseUnsupportedFields(_ fields: RequestFields) throws(Failure) {
     if let count = fields["n"], count != .integer(1) { throw Failure(.badRequest, "\"n\" must be 1.") }
     for name in ["tools", "functions", "audio"] {
       if let value = fields[name], value != .array([]) {

@@ -48,25 +48,25 @@ extension Services {
   func chat(_ names: ConversationFields) -> StreamingEndpoint.Validator {
     { context in
       let limit = context.configuration.maximumMessageBytes
-      let asked = try await RequestFields.parse(context, on: self.parsing) { (fields) throws(Failure) in
+      let input = try await RequestFields.parse(context, on: self.parsing) { (fields) throws(Failure) in
         (
           message: try fields.string(names.message, limit: limit), session: try fields.identifier(names.session),
           wantsJSON: names.hasStreamField ? try !fields.bool("stream", default: true) : false
         )
       }
-      guard asked.session != nil || !names.needsSession else {
+      guard input.session != nil || !names.needsSession else {
         throw Failure(.badRequest, "\"\(names.session)\" is required; choose any id that matches [A-Za-z0-9_-]{1,64}.")
       }
-      let session = asked.session ?? Identifier.make()
+      let session = input.session ?? Identifier.make()
       return GenerationRequest(
-        message: asked.message, model: context.configuration.model, session: session, wantsJSON: asked.wantsJSON,
+        message: input.message, model: context.configuration.model, session: session, wantsJSON: input.wantsJSON,
         produce: { generation, idempotencyLock in
           let (output, isNew) = try await self.startGeneration(
-            asked.message, in: asked.session, instructions: try self.prompts.text("chat"), context,
+            input.message, in: input.session, instructions: try self.prompts.text("chat"), context,
             on: generation.reactor)
           let completion = try await generation.relay(output, isLast: true)
           return try await self.storeTurn(
-            of: generation, asked.message, in: session, isNew: isNew, completion, idempotencyLock, context)
+            of: generation, input.message, in: session, isNew: isNew, completion, idempotencyLock, context)
         }, jsonBody: names.jsonBody)
     }
   }

@@ -7,24 +7,24 @@ extension Services {
   /// terminal record contains the JSON object parsed strictly from it.
   nonisolated(nonsending) func createReport(_ context: RequestContext) async throws -> GenerationRequest {
     let limit = context.configuration.maximumMessageBytes
-    let asked = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
+    let body = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       (
         input: try fields.string("input", limit: limit), title: try fields.title(),
         isSaved: try fields.bool("save", default: false)
       )
     }
     return GenerationRequest(
-      message: asked.input, model: context.configuration.model,
+      message: body.input, model: context.configuration.model,
       produce: { generation, idempotencyLock in
         let output = try self.startGeneration(
-          asked.input, instructions: try self.prompts.text("report"), context, on: generation.reactor)
+          body.input, instructions: try self.prompts.text("report"), context, on: generation.reactor)
         let completion = try await generation.relay(output, isLast: true)
         let (text, rules) = (generation.text, generation.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in
           try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)
         }
-        guard asked.isSaved else { return GenerationResult(completion: completion, extraMembers: ["report": report]) }
-        return try await self.save(report, title: asked.title, generation, completion, idempotencyLock, context)
+        guard body.isSaved else { return GenerationResult(completion: completion, extraMembers: ["report": report]) }
+        return try await self.save(report, title: body.title, generation, completion, idempotencyLock, context)
       },
       jsonBody: { result, _ in
         var members: JSON.Members = ["report": result.extraMembers["report"] ?? .null]
@@ -35,7 +35,7 @@ extension Services {
 
   /// POST /api/reports: `{"report","title"?}`. Stores the report unchanged.
   nonisolated(nonsending) func saveReport(_ context: RequestContext) async throws -> Response {
-    // It calls no model but uses disk space, so it counts as a message.
+    // The request calls no model but uses disk space, so it counts as a message.
     let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
     let stored: StoredReport
     do {
@@ -46,7 +46,7 @@ extension Services {
         return StoredReport(id: Identifier.make(), title: try fields.title(), at: Timestamp.now, report: report)
       }
     } catch {
-      await streamLimiter.uncount(message, of: context.user)
+      await streamLimiter.removeMessage(message, of: context.user)
       throw error
     }
     try await writingStore("The report could not be stored.") { try await store.save(stored, of: context.user) }
@@ -106,14 +106,14 @@ enum ReportText {
     }
     let bytes = Array(text.utf8)
     guard let start = bytes.firstIndex(of: UInt8(ascii: "{")), let end = end(ofObjectAt: start, in: bytes),
-      !isArray(bytes[..<start]), let object = try? JSON(parsing: Array(bytes[start..<end]))
+      !isInsideArray(bytes[..<start]), let object = try? JSON(parsing: Array(bytes[start..<end]))
     else { throw Failure(.parseError, "The model's output is not a JSON object.") }
     return object
   }
 
   /// Whether the first object is only an element of an array: the text before it ends with `[`, or with `,` after
   /// a `[`.
-  private static func isArray(_ prefix: ArraySlice<UInt8>) -> Bool {
+  private static func isInsideArray(_ prefix: ArraySlice<UInt8>) -> Bool {
     let last = String(decoding: prefix, as: UTF8.self).trimmed.last
     return last == "[" || (last == "," && prefix.contains(UInt8(ascii: "[")))
   }

@@ -40,7 +40,7 @@ extension Services {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id) else { throw Self.noSession }
     // A running stream would store its turn and thereby create the session again.
-    let hadStreams = await generations.endSession(id, of: context.user)
+    let hadStreams = await generations.stopStreams(ofSession: id, of: context.user)
     let (unsaved, user) = (unsaved, context.user)
     await pool.run { unsaved.discard(session: id, of: user) }
     let isDeleted = try await writingStore("The session could not be deleted.") {
@@ -52,7 +52,7 @@ extension Services {
     return Response(ResponseHead(status: 204))
   }
 
-  /// GET /messages/?chat_id=: returns the same turns, each as two messages: the user's and the assistant's.
+  /// GET /messages/?chat_id=: returns the turns of a conversation, each as two messages: the user's and the assistant's.
   nonisolated(nonsending) func listMessages(_ context: RequestContext) async throws -> Response {
     let named = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.identifier("chat_id")
@@ -68,12 +68,12 @@ extension Services {
     return try await pool.run { () throws(Failure) in
       var messages: [JSON] = []
       for turn in turns {
-        let question = StoredMessage(
+        let userMessage = StoredMessage(
           id: turn.id + StoredMessage.userSuffix, chat: chat, role: .user, content: turn.user.content, at: turn.at)
-        let answer = StoredMessage(
+        let assistantMessage = StoredMessage(
           id: turn.id, chat: chat, role: .assistant, content: try Redactor.redact(turn.assistant.content, by: rules),
           at: turn.at)
-        messages += [question.json, answer.json]
+        messages += [userMessage.json, assistantMessage.json]
       }
       return .json(["messages": .array(messages)])
     }

@@ -5,7 +5,7 @@ extension Configuration {
   /// client's header fields cannot change settings, because their names start with `HTTP_`.
   func applying(_ parameters: Parameters) throws(ConfigurationError) -> Configuration {
     var configuration = self
-    for (name, text) in parameters.ofServer where !text.isEmpty {
+    for (name, text) in parameters.serverParameters where !text.isEmpty {
       guard let setting = Setting.byName[name], setting.isPerLocation else { continue }
       do { try setting.set(&configuration, text) } catch {
         throw ConfigurationError(issues: [.init(variable: name, reason: "\(error.reason), not \"\(text)\"")])

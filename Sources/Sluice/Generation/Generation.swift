@@ -186,7 +186,7 @@ extension Generation: DeliveryDelegate {
 /// The fast path: the generator's callback appends deltas directly to the delivery's buffer, while the task sleeps.
 extension Generation: DeltaReceiver {
   func receive(_ delta: String) -> Bool {
-    guard !state.isTerminating, delivery.canTake(delta.utf8.count) else { return false }
+    guard !state.isTerminating, delivery.canAppend(delta.utf8.count) else { return false }
     // A delta over a limit is queued, so that the relaying task throws the failure and closes the stream.
     guard (try? append(delta)) != nil else { return false }
     delivery.scheduleFlush()

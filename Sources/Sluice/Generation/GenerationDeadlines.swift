@@ -16,13 +16,13 @@ final class GenerationDeadlines {
   private unowned let generation: Generation
   private let limits: GenerationLimits
   private var idleTimer: Timer?
-  private var totalTimer: Timer?
+  private var deadlineTimer: Timer?
 
   /// Starts the deadlines. A delta only stores its time; a timer that fires compares it, and rearms or terminates.
   init(_ limits: GenerationLimits, of generation: Generation) {
     self.limits = limits
     self.generation = generation
-    totalTimer = generation.reactor.schedule(after: limits.total) { [unowned self] in
+    deadlineTimer = generation.reactor.schedule(after: limits.total) { [unowned self] in
       timeOut("The response was not complete within \(self.limits.total).")
     }
     scheduleIdle(after: min(limits.firstToken, limits.idle))
@@ -56,6 +56,6 @@ final class GenerationDeadlines {
   /// Cancels the deadlines: storing the result is not subject to them.
   func cancel() {
     idleTimer?.cancel()
-    totalTimer?.cancel()
+    deadlineTimer?.cancel()
   }
 }

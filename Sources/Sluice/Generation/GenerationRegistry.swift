@@ -71,7 +71,7 @@ final class GenerationRegistry: Sendable {
   /// Stops the streams of a session that is being deleted, and waits for those whose turn is already being stored.
   ///
   /// - Returns: whether there was any such stream.
-  func endSession(_ session: String, of user: User) async -> Bool {
+  func stopStreams(ofSession session: String, of user: User) async -> Bool {
     let ids: [String] = entries.withLock { entries in
       let ids = entries.filter { $0.value.user == user && $0.value.session == session }.map(\.key)
       for id in ids { entries[id]?.isSessionDeleted = true }

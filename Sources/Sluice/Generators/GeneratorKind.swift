@@ -39,7 +39,9 @@ struct GeneratorKind: Sendable {
   static func selected(by configuration: Configuration) -> GeneratorKind {
     let kind =
       configuration.generator.map { name in all.first { $0.name == name } } ?? all.first { $0.isDefault(configuration) }
-    guard let kind else { preconditionFailure("a kind is named that is none, or none is the default") }
+    guard let kind else {
+      preconditionFailure("the configuration names an unknown generator, or no generator is the default")
+    }
     return kind
   }
 }

@@ -10,8 +10,8 @@ struct Digest: Sendable, Hashable {
   init(of text: [UInt8]) {
     var digest = [UInt8](repeating: 0, count: 32)
     var length: CUnsignedInt = 0
-    let isDone = unsafe EVP_Digest(text, text.count, &digest, &length, EVP_sha256(), nil)
-    precondition(isDone == 1 && length == 32, "libcrypto has no SHA-256")
+    let result = unsafe EVP_Digest(text, text.count, &digest, &length, EVP_sha256(), nil)
+    precondition(result == 1 && length == 32, "libcrypto has no SHA-256")
     bytes = digest
   }
 
@@ -34,7 +34,7 @@ struct Digest: Sendable, Hashable {
 /// Returns random bytes for tokens, from libcrypto's generator (RAND_bytes(3)).
 func randomBytes(_ count: Int) -> [UInt8] {
   var bytes = [UInt8](repeating: 0, count: count)
-  let isDone = unsafe RAND_bytes(&bytes, CInt(count))
-  precondition(isDone == 1, "the system has no random numbers")
+  let result = unsafe RAND_bytes(&bytes, CInt(count))
+  precondition(result == 1, "the system has no random numbers")
   return bytes
 }

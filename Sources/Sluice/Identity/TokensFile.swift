@@ -15,7 +15,7 @@ struct TokensFile: Sendable {
 
   private(set) var entries: [Entry] = []
   /// The indices in ``entries`` of each digest, nearly always one.
-  private var places: [Digest: [Int]] = [:]
+  private var positions: [Digest: [Int]] = [:]
   private(set) var issues: [LineIssue] = []
 
   init(parsing text: String) {
@@ -26,7 +26,7 @@ struct TokensFile: Sendable {
       if line.isEmpty || line.first == "#" { continue }
       switch Self.entry(line) {
       case .success(let entry):
-        places[entry.digest, default: []].append(entries.count)
+        positions[entry.digest, default: []].append(entries.count)
         entries.append(entry)
       case .failure(let issue): issues.append(LineIssue(line: index + 1, reason: issue.reason))
       }
@@ -38,7 +38,7 @@ struct TokensFile: Sendable {
   /// The lookup is by digest. Its timing reveals nothing about a token, because an attacker cannot choose the digest.
   func user(of token: String, now: Date = Date()) -> User? {
     let digest = Digest(of: token)
-    let place = places[digest]?.last { entries[$0].expiry.map { now < $0 } ?? true }
+    let place = positions[digest]?.last { entries[$0].expiry.map { now < $0 } ?? true }
     return place.flatMap { entries[$0].digest == digest ? entries[$0].user : nil }
   }
 

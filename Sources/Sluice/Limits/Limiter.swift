@@ -9,7 +9,7 @@ final class StreamSlot: Sendable {
   deinit { release() }
 }
 
-/// A counted message, as needed to remove it from the count.
+/// The record of a counted message, with which it can be removed from the count.
 enum CountedMessage: Sendable {
   case notLimited
   case inMemory
@@ -47,7 +47,9 @@ final class Limiter: Sendable {
     let failure: Failure? = counts.withLock { counts in
       if Self.isReached(configuration.maximumStreams, by: counts.all) { return Self.overloaded }
       let own = counts.byUser[user, default: 0]
-      if Self.isReached(configuration.streamsPerUser, by: own) { return Self.tooMany(configuration.streamsPerUser) }
+      if Self.isReached(configuration.streamsPerUser, by: own) {
+        return Self.tooManyStreams(configuration.streamsPerUser)
+      }
       counts.all += 1
       counts.byUser[user] = own + 1
       return nil
@@ -85,12 +87,12 @@ final class Limiter: Sendable {
   }
 
   /// Removes a message from the count, because its request was refused.
-  func uncount(_ message: CountedMessage, of user: User) async {
+  func removeMessage(_ message: CountedMessage, of user: User) async {
     switch message {
     case .notLimited: break
     case .inMemory: inMemoryMessages.withLock { _ = $0[user]?.popLast() }
     case .inStore(let time):
-      do { try await store.uncountMessage(of: user, at: time) } catch {
+      do { try await store.removeMessage(of: user, at: time) } catch {
         log.warning("message could not be uncounted", ["error": .string("\(error)")])
       }
     }
@@ -112,9 +114,9 @@ final class Limiter: Sendable {
 
   private func acquireSharedSlot(for user: User, _ configuration: Configuration) async throws(Failure) -> StreamSlot {
     do {
-      guard let all = try await store.takeSlot(limit: configuration.maximumStreams) else { throw Self.overloaded }
-      guard let own = try await store.takeSlot(of: user, limit: configuration.streamsPerUser) else {
-        throw Self.tooMany(configuration.streamsPerUser)
+      guard let all = try await store.acquireSlot(limit: configuration.maximumStreams) else { throw Self.overloaded }
+      guard let own = try await store.acquireSlot(of: user, limit: configuration.streamsPerUser) else {
+        throw Self.tooManyStreams(configuration.streamsPerUser)
       }
       return StreamSlot { withExtendedLifetime((all, own)) {} }
     } catch {
@@ -127,7 +129,7 @@ final class Limiter: Sendable {
   private static let overloaded = Failure(
     .overloaded, "The server has reached its limit of concurrent streams.", retryAfter: .seconds(5))
 
-  private static func tooMany(_ limit: Int) -> Failure {
+  private static func tooManyStreams(_ limit: Int) -> Failure {
     Failure(
       .tooManyStreams, "The limit of \(limit) concurrent requests per user has been reached.",
       retryAfter: .seconds(5))

@@ -48,7 +48,7 @@ package final class Log: Sendable {
     var line: [UInt8] = isJournal ? Array("<\(level.priority)>".utf8) : []
     line.append(json: .object(object))
     line.append(0x0A)
-    let mustWrite = state.withLock { state in
+    let shouldStartWriting = state.withLock { state in
       guard state.lines.count + line.count <= Self.maximumWaitingBytes else {
         state.dropped += 1
         return false
@@ -56,7 +56,7 @@ package final class Log: Sendable {
       state.lines.append(contentsOf: line)
       return !exchange(&state.isWriting, with: true)
     }
-    if mustWrite { thread.submit { self.drain() } }
+    if shouldStartWriting { thread.submit { self.drain() } }
   }
 
   /// Writes the waiting lines on the calling thread, before the program exits. Gives up after one second if they are

@@ -12,7 +12,7 @@ final class Metrics: Sendable {
     var sentBytes = 0
     var firstToken = Histogram(bounds: [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60])
     var duration = Histogram(bounds: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600])
-    var deltasEach = Histogram(bounds: [1, 10, 30, 100, 300, 1000, 3000, 10000])
+    var deltasPerStream = Histogram(bounds: [1, 10, 30, 100, 300, 1000, 3000, 10000])
   }
 
   private struct StreamKey: Hashable {
@@ -23,24 +23,24 @@ final class Metrics: Sendable {
   private let state = Locked(State())
 
   /// Counts a stream that has terminated.
-  func streamEnded(
+  func countStream(
     route: String, _ outcome: Outcome, firstToken: Duration?, total: Duration, deltas: Int, sentBytes: Int
   ) {
     state.withLock { state in
       state.streams[StreamKey(route: route, outcome: outcome), default: 0] += 1
       if let firstToken { state.firstToken.add(firstToken.seconds) }
       state.duration.add(total.seconds)
-      state.deltasEach.add(Double(deltas))
+      state.deltasPerStream.add(Double(deltas))
       state.deltas += deltas
       state.sentBytes += sentBytes
     }
   }
 
   /// Counts a request that was refused before anything was streamed.
-  func refused(_ code: Failure.Code) { state.withLock { $0.refusals[code, default: 0] += 1 } }
+  func countRefusal(_ code: Failure.Code) { state.withLock { $0.refusals[code, default: 0] += 1 } }
 
   /// Counts a write to the store, after its retries.
-  func stored(_ isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
+  func countWrite(isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
   /// Returns all metrics in the Prometheus text format (0.0.4).
   func text(openStreams: Int) -> String {
@@ -63,7 +63,7 @@ final class Metrics: Sendable {
     text.add(
       "sluice_first_token_seconds", "Time from the start of a stream to its first delta.", state.firstToken)
     text.add("sluice_stream_duration_seconds", "Time from the start of a stream to its end.", state.duration)
-    text.add("sluice_stream_deltas", "Deltas per stream.", state.deltasEach)
+    text.add("sluice_stream_deltas", "Deltas per stream.", state.deltasPerStream)
     return text.text
   }
 }

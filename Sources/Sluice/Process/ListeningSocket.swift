@@ -46,9 +46,9 @@ enum ListeningSocket {
     let socket = try Descriptor(
       socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
     // A socket without a listener remains from a server that was killed.
-    let isTaken = unsafe withSockAddr(of: &address) { unsafe connect(socket.number, $0, $1) } == 0
+    let isInUse = unsafe withSockAddr(of: &address) { unsafe connect(socket.number, $0, $1) } == 0
     let reason = errno
-    if isTaken { throw SystemError("listen on \(path)", code: EADDRINUSE) }
+    if isInUse { throw SystemError("listen on \(path)", code: EADDRINUSE) }
     var status = stat()
     // Remove only a socket: connect(2) is refused for any other file too.
     if reason == ECONNREFUSED, unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK {

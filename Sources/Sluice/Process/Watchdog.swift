@@ -6,7 +6,7 @@ import Synchronization
 final class Watchdog {
   /// The last beat that a loop responded to.
   private final class Pulse: Sendable {
-    let answered = Atomic(0)
+    let lastBeat = Atomic(0)
   }
 
   private let loops: [(loop: EventLoop, pulse: Pulse)]
@@ -18,11 +18,11 @@ final class Watchdog {
   ///
   /// - Returns: whether every loop has responded to the previous beat; true for the first beat.
   func beat() -> Bool {
-    let isAlive = loops.allSatisfy { $0.pulse.answered.load(ordering: .relaxed) == beats }
+    let isAlive = loops.allSatisfy { $0.pulse.lastBeat.load(ordering: .relaxed) == beats }
     beats += 1
     for (loop, pulse) in loops {
       let beat = beats
-      loop.execute { _ in pulse.answered.store(beat, ordering: .relaxed) }
+      loop.execute { _ in pulse.lastBeat.store(beat, ordering: .relaxed) }
     }
     return isAlive
   }

@@ -4,7 +4,7 @@
 /// The earliest match wins. If several rules match at the same position, the first of them in the file wins.
 final class Redactor {
   let rules: [RedactionRules.Rule]
-  private let limits = MatchContext()
+  private let matchContext = MatchContext()
   /// The number of processed bytes that stay in the buffer for lookbehind.
   private let contextBytes: Int
   /// The context for lookbehind, followed by the withheld text.
@@ -15,7 +15,7 @@ final class Redactor {
   /// The failure, if one occurred; no text is output after it.
   private var failure: Failure?
   /// The next match of each rule, if known.
-  private var found: [Search]
+  private var searches: [Search]
 
   private enum Search {
     case unknown
@@ -28,7 +28,7 @@ final class Redactor {
     // Generous, because PCRE2 does not report how far nested assertions look back. At least one character, because the
     // start of the buffer is not the start of the text.
     contextBytes = max(1024, 8 * (rules.map(\.pattern.lookbehind).max() ?? 0))
-    found = Array(repeating: .unknown, count: rules.count)
+    searches = Array(repeating: .unknown, count: rules.count)
   }
 
   /// The size of the buffer, for tests.
@@ -68,9 +68,9 @@ final class Redactor {
   private func replaceMatches(isFinal: Bool) throws(Failure) -> String {
     var output: [UInt8] = []
     // More input can change every rule's next match.
-    for index in found.indices { found[index] = .unknown }
+    for index in searches.indices { searches[index] = .unknown }
     search: while pendingStart < buffer.count {
-      switch try first(isFinal: isFinal) {
+      switch try firstMatch(isFinal: isFinal) {
       case nil:
         output.append(contentsOf: buffer[pendingStart...])
         pendingStart = buffer.count
@@ -92,21 +92,21 @@ final class Redactor {
   }
 
   /// Returns the first match of all rules in the withheld text. A rule searches again only when that text starts after
-  /// the match it found: otherwise each of many matches of one rule would make every other rule search all of the text.
-  private func first(isFinal: Bool) throws(Failure) -> (Pattern.Match, RedactionRules.Rule)? {
+  /// the match it searches: otherwise each of many matches of one rule would make every other rule search all of the text.
+  private func firstMatch(isFinal: Bool) throws(Failure) -> (Pattern.Match, RedactionRules.Rule)? {
     var best: (match: Pattern.Match, rule: RedactionRules.Rule)?
     let buffer = buffer
     for (index, rule) in rules.enumerated() {
-      switch found[index] {
+      switch searches[index] {
       case .nothing: continue
       case .match(let match) where match.start >= pendingStart: break
       default:
         do throws(PatternError) {
-          let match = try rule.pattern.firstMatch(in: buffer.span, from: pendingStart, isFinal: isFinal, limits)
-          found[index] = match.map(Search.match) ?? .nothing
+          let match = try rule.pattern.firstMatch(in: buffer.span, from: pendingStart, isFinal: isFinal, matchContext)
+          searches[index] = match.map(Search.match) ?? .nothing
         } catch { throw Self.failure(rule, error.reason) }
       }
-      guard case .match(let match) = found[index] else { continue }
+      guard case .match(let match) = searches[index] else { continue }
       if best.map({ match.start < $0.match.start }) ?? true { best = (match, rule) }
     }
     return best

@@ -8,7 +8,7 @@ struct CORS: Sendable {
   /// `Vary` alone, or nothing if no origins are configured.
   func fields(for request: Request, isCredentialed: Bool) -> [ResponseHead.Field] {
     guard !origins.isEmpty else { return [] }
-    // Sent for every origin, allowed or not: a cache must not reuse the response for another origin.
+    // The field is sent for every origin, allowed or not: a cache must not reuse the response for another origin.
     var fields: [ResponseHead.Field] = [("Vary", "Origin")]
     guard let origin = request.header("Origin"), origins.contains(origin), let value = FieldValue(origin) else {
       return fields

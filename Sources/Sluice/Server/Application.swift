@@ -4,7 +4,7 @@ import FoundationEssentials
 import Glibc
 import Upstream
 
-/// A streaming backend behind a web server, which serves the built-in endpoints and your own.
+/// A streaming backend behind a web server. It serves the built-in endpoints and your own.
 ///
 ///     let application = try Application()
 ///     application.stream("GET", "/countdown") { context, stream in
@@ -125,8 +125,8 @@ public final class Application: Sendable {
       "\"\(method)\" must be an upper-case method")
     precondition(route.path.text.hasPrefix("/"), "the path \"\(route.path.text)\" must start with a slash")
     routes.withLock { routes in
-      let isTaken = routes.routes.contains { $0.methods.contains(method) && $0.path.text == route.path.text }
-      precondition(!isTaken, "the route \(method) \(route.path.text) exists already")
+      let exists = routes.routes.contains { $0.methods.contains(method) && $0.path.text == route.path.text }
+      precondition(!exists, "the route \(method) \(route.path.text) exists already")
       routes.add(route)
     }
   }

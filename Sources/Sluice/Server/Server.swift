@@ -17,7 +17,7 @@ final class Server {
   private var watchdogTimer: Timer?
   private var watchdog: Watchdog?
   private var unsavedTimer: Timer?
-  private var tidyTimer: Timer?
+  private var replayTimer: Timer?
   private var memoryTimer: Timer?
   private var isTerminating = false
   private var isFinished = false
@@ -26,11 +26,11 @@ final class Server {
   private struct Worker {
     let loop: EventLoop
     let thread: LoopThread?
-    let connections: Mailslot
+    let connections: ConnectionServerHolder
   }
 
   /// The holder of a connection server, which is set and used only on its own loop.
-  private final class Mailslot: Sendable {
+  private final class ConnectionServerHolder: Sendable {
     nonisolated(unsafe) var server: ConnectionServer?
   }
 
@@ -61,7 +61,7 @@ final class Server {
     signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
     startWatchdog()
     retryUnsaved(after: .seconds(1))
-    tidyUp()
+    removeExpiredReplays()
     returnFreedMemory()
     ServiceManager.notify("READY=1")
     services.log.info(
@@ -70,12 +70,12 @@ final class Server {
   }
 
   private func addWorker(_ loop: EventLoop, thread: LoopThread?) {
-    let slot = Mailslot()
-    workers.append(Worker(loop: loop, thread: thread, connections: slot))
+    let holder = ConnectionServerHolder()
+    workers.append(Worker(loop: loop, thread: thread, connections: holder))
     let (services, routes) = (services, routes)
     loop.execute { reactor in
       let handler = RequestDispatcher(services, routes: routes, on: reactor)
-      unsafe slot.server = ConnectionServer(
+      unsafe holder.server = ConnectionServer(
         reactor: reactor, limits: services.serverLimits,
         responder: { request, writer in handler.respond(request, writer) })
     }
@@ -83,8 +83,8 @@ final class Server {
 
   private func closeIdleConnections() {
     for worker in workers {
-      let slot = worker.connections
-      worker.loop.execute { _ in unsafe slot.server?.closeIdle(4) }
+      let holder = worker.connections
+      worker.loop.execute { _ in unsafe holder.server?.closeIdle(4) }
     }
   }
 
@@ -92,10 +92,10 @@ final class Server {
     let worker = workers[nextWorker % workers.count]
     nextWorker += 1
     let number = descriptor.release()
-    let slot = worker.connections
+    let holder = worker.connections
     worker.loop.execute { _ in
       let descriptor = Descriptor(owning: number)
-      unsafe slot.server?.serve(descriptor)
+      unsafe holder.server?.serve(descriptor)
     }
   }
 
@@ -118,8 +118,8 @@ final class Server {
     services.log.info("draining", ["streams": .integer(services.generations.count)])
     services.beginDraining()
     for worker in workers {
-      let slot = worker.connections
-      worker.loop.execute { _ in unsafe slot.server?.drain() }
+      let holder = worker.connections
+      worker.loop.execute { _ in unsafe holder.server?.drain() }
     }
     drainTimer = reactor.schedule(after: services.configuration.drainTimeout) { [unowned self] in terminateStreams() }
     waitUntilIdle()
@@ -177,10 +177,10 @@ final class Server {
   }
 
   /// Removes stored responses that are older than one hour, at startup and every ten minutes.
-  private func tidyUp() {
+  private func removeExpiredReplays() {
     let services = services
     services.pool.submit { services.store.removeExpiredReplays() }
-    tidyTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in tidyUp() }
+    replayTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in removeExpiredReplays() }
   }
 
   private func returnFreedMemory() {

@@ -64,7 +64,7 @@ extension Services {
   func startGeneration(_ prompt: Prompt, _ context: RequestContext, on reactor: Reactor) throws -> ModelOutput {
     // Do not call the model for a client that has disconnected in the meantime.
     try Task.checkCancellation()
-    freedMemory.note(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
+    freedMemory.record(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
     return try generator(for: context.configuration).start(prompt, on: reactor)
   }
 

@@ -57,14 +57,14 @@ extension Services {
     let turn = replay.turn
     let report = replay.report
     guard turn != nil || report != nil else { return }
-    let isKept = try await writingStore("The response is complete but could not be stored.") {
+    let isStored = try await writingStore("The response is complete but could not be stored.") {
       if let report { try await store.saveIfAbsent(report, of: user) }
       guard let turn, let session = replay.result.sessionID else { return true }
       if turns is Store { return try await store.finish(turn, in: session, key: key, user) }
       guard await store.hasReplay(under: key, of: user) else { return false }
       return try await turns.appendUncancelled(turn, to: session, of: user, createsSession: true, mayExist: true)
     }
-    guard isKept else {
+    guard isStored else {
       throw Failure(
         .conflict, "The session of this response was deleted in the meantime; send the request again.",
         retryAfter: .seconds(1))
@@ -77,10 +77,10 @@ extension Services {
   ) async throws(Failure) -> Success {
     do {
       let result = try await body()
-      metrics.stored(true)
+      metrics.countWrite(isStored: true)
       return result
     } catch {
-      metrics.stored(false)
+      metrics.countWrite(isStored: false)
       throw Failure(.storeFailed, message, detail: "\(error)")
     }
   }

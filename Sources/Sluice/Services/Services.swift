@@ -80,7 +80,7 @@ final class Services: Sendable {
     let kind = GeneratorKind.selected(by: configuration)
     // The required settings were checked when the location's configuration was read.
     guard let source = generators[kind.name] else {
-      throw Failure.incompleteConfiguration("the generator \(kind.name) has not been made")
+      throw Failure.incompleteConfiguration("the generator \(kind.name) has not been created")
     }
     return source(configuration)
   }
@@ -124,7 +124,7 @@ final class Services: Sendable {
     fields["error"] = .string(failure.code.name)
     fields["detail"] = failure.detail.map(JSON.string) ?? .null
     log.write(failure.code.logLevel, "request refused", fields)
-    metrics.refused(failure.code)
+    metrics.countRefusal(failure.code)
   }
 
   /// Whether the server admits no more streams because it is shutting down.

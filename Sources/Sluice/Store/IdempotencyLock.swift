@@ -11,7 +11,7 @@ final class IdempotencyLock: Sendable {
   let descriptor: Descriptor
   private let unit: DescriptorUnit?
   /// Whether a completed response is stored in the file or queued for storing. The file then outlives the stream.
-  let isSettled = Locked(false)
+  let isFileRetained = Locked(false)
 
   init(
     _ path: String, key: String, request: String, _ descriptor: consuming Descriptor, _ unit: DescriptorUnit?
@@ -25,7 +25,7 @@ final class IdempotencyLock: Sendable {
 
   /// Marks the response as stored or queued, so that ``Store/release(_:)`` does not remove the file. The queue holds
   /// the lock until the response is stored.
-  func settle() { isSettled.withLock { $0 = true } }
+  func retainFile() { isFileRetained.withLock { $0 = true } }
 }
 
 enum IdempotencyState: Sendable {

@@ -14,7 +14,7 @@ extension Store {
   /// Acquires one of `limit` slots for the streams of a user, or of all users if `user` is nil. 0 means no limit.
   ///
   /// - Returns: nil if all slots are in use.
-  func takeSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> SharedSlot? {
+  func acquireSlot(of user: User? = nil, limit: Int) async throws(SystemError) -> SharedSlot? {
     let directory = user.map(directory(of:)) ?? root
     return try await pool.run { () throws(SystemError) in
       try createDirectories(directory)
@@ -47,7 +47,7 @@ extension Store {
     let directory = directory(of: user)
     return try await pool.run { () throws(SystemError) in
       try createDirectories(directory)
-      return try Self.changingMessages(directory + "/messages") { times in
+      return try Self.updateMessages(directory + "/messages") { times in
         // Read under the lock, so that times recorded by earlier lock holders do not lie in the future.
         let now = clock()
         // Future times are discarded, because a clock that was set back must not lock users out.
@@ -60,17 +60,17 @@ extension Store {
   }
 
   /// Removes a message counted at `time` from the count.
-  func uncountMessage(of user: User, at time: Int) async throws(SystemError) {
+  func removeMessage(of user: User, at time: Int) async throws(SystemError) {
     let path = directory(of: user) + "/messages"
     try await pool.run { () throws(SystemError) in
-      try Self.changingMessages(path) { times in
+      try Self.updateMessages(path) { times in
         if let index = times.lastIndex(of: time) { times.remove(at: index) }
       }
     }
   }
 
   /// Applies `change` to the times in a message file, under its lock (flock(2)). Blocks.
-  private static func changingMessages<Result>(
+  private static func updateMessages<Result>(
     _ path: String, _ change: (inout [Int]) -> Result
   ) throws(SystemError) -> Result {
     let descriptor = try openOrCreate(path)

@@ -47,7 +47,7 @@ extension Store {
           continue
         }
         // Another process may have replaced or removed the file between open and flock.
-        guard Self.isStill(path, descriptor), Self.complete(path) == nil else { continue }
+        guard Self.isSameFile(path, descriptor), Self.complete(path) == nil else { continue }
         let line = JSON.object(["v": .integer(1), "stream": .string(stream)]).encoded
         guard ftruncate(descriptor.number, 0) == 0,
           unsafe pwrite(descriptor.number, line, line.count, 0) == line.count
@@ -59,14 +59,14 @@ extension Store {
 
   /// Stores a completed response, unless one is stored or queued. The lock is released with its last reference.
   func complete(_ idempotencyLock: IdempotencyLock, with replay: Replay) async throws(SystemError) {
-    if idempotencyLock.isSettled.withLock({ $0 }) { return }
+    if idempotencyLock.isFileRetained.withLock({ $0 }) { return }
     try await retrying { () throws(SystemError) in try write(replay, for: idempotencyLock) }
   }
 
   /// Stores a completed response in the file of its lock. Blocks.
   func write(_ replay: Replay, for idempotencyLock: IdempotencyLock) throws(SystemError) {
     try replaceFile(idempotencyLock.path, with: replay.file)
-    idempotencyLock.settle()
+    idempotencyLock.retainFile()
   }
 
   /// Stores a completed response under the digest of its key. Blocks.
@@ -77,10 +77,10 @@ extension Store {
 
   /// Releases a key, so that the next request with it generates again, unless a completed response is stored or queued.
   func release(_ idempotencyLock: IdempotencyLock) async {
-    if idempotencyLock.isSettled.withLock({ $0 }) { return }
+    if idempotencyLock.isFileRetained.withLock({ $0 }) { return }
     // By now the path may refer to the file of another lock.
     await pool.run {
-      if Self.isStill(idempotencyLock.path, idempotencyLock.descriptor) { unsafe unlink(idempotencyLock.path) }
+      if Self.isSameFile(idempotencyLock.path, idempotencyLock.descriptor) { unsafe unlink(idempotencyLock.path) }
     }
   }
 
@@ -102,10 +102,10 @@ extension Store {
     let (directory, file) = (sessions(of: user), file(of: session, user))
     return try await retrying { () throws(SystemError) in
       // Checked again under the session's lock, because deleting a session removes its replays first.
-      let isKept = { unsafe access(path, F_OK) == 0 }
-      guard isKept() else { return false }
+      let replayExists = { unsafe access(path, F_OK) == 0 }
+      guard replayExists() else { return false }
       try createDirectories(directory)
-      return try file.append(turn, ifAbsent: true, while: isKept)
+      return try file.append(turn, ifAbsent: true, while: replayExists)
     }
   }
 
@@ -135,7 +135,7 @@ extension Store {
     return (try? JSON(parsing: file))?["stream"]?.string
   }
 
-  private static func isStill(_ path: String, _ descriptor: borrowing Descriptor) -> Bool {
+  private static func isSameFile(_ path: String, _ descriptor: borrowing Descriptor) -> Bool {
     var (named, opened) = (stat(), stat())
     return unsafe stat(path, &named) == 0 && fstat(descriptor.number, &opened) == 0 && named.st_ino == opened.st_ino
   }
@@ -161,7 +161,7 @@ extension Store {
     }
   }
 
-  /// Removes expired replays, unless that was done in the last ten minutes. A CGI program has no timer for it.
+  /// Removes expired replays, unless that was done in the last ten minutes. This runs on lookups, because a CGI program has no timer.
   private static func sweep(_ directory: String) {
     let marker = directory + "/" + sweepMarker
     var status = stat()
@@ -181,7 +181,7 @@ extension Store {
       guard let descriptor = try? Descriptor(unsafe open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW), from: "open \(path)"),
         unsafe fstat(descriptor.number, &status) == 0, status.st_mtim.tv_sec < oldest,
         // A file that is locked is in use, and one that was just replaced has not expired.
-        flock(descriptor.number, LOCK_EX | LOCK_NB) == 0, isStill(path, descriptor)
+        flock(descriptor.number, LOCK_EX | LOCK_NB) == 0, isSameFile(path, descriptor)
       else { continue }
       unsafe unlink(path)
     }

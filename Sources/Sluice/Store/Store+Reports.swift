@@ -68,11 +68,11 @@ struct StoredReport: Sendable {
 /// Reports: `reports/RID.json`.
 extension Store {
   func save(_ report: StoredReport, of user: User) async throws(SystemError) {
-    try await retrying { () throws(SystemError) in try saveNow(report, of: user) }
+    try await retrying { () throws(SystemError) in try saveBlocking(report, of: user) }
   }
 
   /// Saves a report. Blocks.
-  func saveNow(_ report: StoredReport, of user: User) throws(SystemError) {
+  func saveBlocking(_ report: StoredReport, of user: User) throws(SystemError) {
     let directory = reports(of: user)
     try createDirectories(directory)
     try replaceFile("\(directory)/\(report.id).json", with: report.file)

@@ -100,10 +100,10 @@ public struct Turn: Sendable, Equatable {
 }
 
 extension BidirectionalCollection {
-  /// Returns the longest suffix whose elements all satisfy `isMeant`.
-  fileprivate func suffix(while isMeant: (Element) -> Bool) -> SubSequence {
+  /// Returns the longest suffix whose elements all satisfy `predicate`.
+  fileprivate func suffix(while predicate: (Element) -> Bool) -> SubSequence {
     var start = endIndex
-    while start > startIndex, isMeant(self[index(before: start)]) { start = index(before: start) }
+    while start > startIndex, predicate(self[index(before: start)]) { start = index(before: start) }
     return self[start...]
   }
 }

@@ -87,12 +87,12 @@ final class UnsavedTurns: Sendable {
   private let log: Log
   private let state = Locked(State())
   /// Locked while an entry is being stored, so that no entry is stored after ``discard(session:of:)`` has removed it.
-  private let storing = Locked(())
+  private let storeLock = Locked(())
 
   /// The maximum size of the queue in memory. Further entries are lost, and the loss is logged.
   private static let maximumBytes = 64 << 20
   /// The time limit for retries at startup and shutdown, so that a store that hangs does not block either.
-  private static let patience: Duration = .seconds(5)
+  private static let retryLimit: Duration = .seconds(5)
 
   /// - Parameters:
   ///   - turns: the store for turns; defaults to `store`.
@@ -110,7 +110,7 @@ final class UnsavedTurns: Sendable {
   func add(_ item: Entry.Item, of user: User, replay: Replay? = nil, idempotencyLock: IdempotencyLock? = nil) {
     let entry = Entry(user: user.name, item, replay: replay, idempotencyLock: idempotencyLock)
     if add(entry) {
-      idempotencyLock?.settle()
+      idempotencyLock?.retainFile()
       log.error("turn not stored; will retry", ["messageId": .string(entry.id)])
     } else {
       log.error("turn lost: retry queue full", ["messageId": .string(entry.id)])
@@ -127,7 +127,7 @@ final class UnsavedTurns: Sendable {
   }
 
   /// Returns whether an item of a request with this key is waiting to be stored.
-  func holds(key: String, of user: User) -> Bool {
+  func contains(key: String, of user: User) -> Bool {
     let digest = Digest(of: key).hex
     return state.withLock { $0.entries.contains { $0.key == digest && $0.user == user.name } }
   }
@@ -143,19 +143,19 @@ final class UnsavedTurns: Sendable {
 
   /// Discards the turns of a deleted session. Blocks while one of them is being stored.
   func discard(session: String, of user: User) {
-    let isMeant: (Entry) -> Bool = { entry in
+    let matches: (Entry) -> Bool = { entry in
       guard case .turn(_, session) = entry.item else { return false }
       return entry.user == user.name
     }
     // A turn that is being stored is still listed. Without a match there is no need to wait for `storing`.
-    guard state.withLock({ $0.entries.contains(where: isMeant) }) else { return }
-    storing.withLock { _ in remove(where: isMeant) }
+    guard state.withLock({ $0.entries.contains(where: matches) }) else { return }
+    storeLock.withLock { _ in remove(where: matches) }
   }
 
-  private func remove(where isMeant: (Entry) -> Bool) {
+  private func remove(where matches: (Entry) -> Bool) {
     let removed = state.withLock { state in
-      let removed = state.entries.filter(isMeant)
-      state.entries.removeAll(where: isMeant)
+      let removed = state.entries.filter(matches)
+      state.entries.removeAll(where: matches)
       for entry in removed { state.bytes -= Self.size(entry) }
       return removed
     }
@@ -188,7 +188,7 @@ final class UnsavedTurns: Sendable {
   }
 
   private func store(_ entry: Entry) -> Bool {
-    storing.withLock { _ in
+    storeLock.withLock { _ in
       // The entry may have been discarded, or stored by another thread.
       guard state.withLock({ $0.entries.contains { $0.id == entry.id } }) else { return true }
       do { try save(entry) } catch { return false }
@@ -210,12 +210,12 @@ final class UnsavedTurns: Sendable {
       entry.path = path
       _ = add(entry)
     }
-    retry(within: Self.patience)
+    retry(within: Self.retryLimit)
   }
 
   /// Retries the waiting items once more at shutdown, and saves the remaining ones to files. Blocks.
   func persist() {
-    guard retry(within: Self.patience) > 0 else { return }
+    guard retry(within: Self.retryLimit) > 0 else { return }
     for entry in state.withLock({ $0.entries }) where entry.path == nil {
       do {
         guard let directory else { throw SystemError("find RUNTIME_DIRECTORY", code: ENOENT) }
@@ -241,7 +241,7 @@ final class UnsavedTurns: Sendable {
     }
     switch entry.item {
     case .turn(let turn, let session): try turns.appendBlocking(turn, to: session, of: user)
-    case .report(let report): try store.saveNow(report, of: user)
+    case .report(let report): try store.saveBlocking(report, of: user)
     }
   }
 }

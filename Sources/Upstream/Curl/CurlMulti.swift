@@ -15,7 +15,7 @@ final class CurlMulti {
   /// The transfer that resolves the server's name. Only one does so at a time, because libcurl needs a thread and
   /// several descriptors for it; the others find the address in libcurl's cache.
   private var resolving: CurlTransfer?
-  private var isAddressKnownUntil: LoopClock.Instant?
+  private var addressExpiry: LoopClock.Instant?
   /// The transfers that wait for the address, in order of arrival.
   private var waiting: [CurlTransfer] = []
 
@@ -68,7 +68,7 @@ final class CurlMulti {
 
   /// Starts a transfer. Its delegate is called in a later turn of the loop.
   func add(_ transfer: CurlTransfer) {
-    if isAddressKnownUntil.map({ $0 > reactor.now }) ?? false { return start(transfer) }
+    if addressExpiry.map({ $0 > reactor.now }) ?? false { return start(transfer) }
     if resolving != nil { return waiting.append(transfer) }
     resolving = transfer
     start(transfer)
@@ -84,7 +84,7 @@ final class CurlMulti {
   private func checkAddress() {
     guard let transfer = resolving else { return }
     if transfer.hasAddress {
-      isAddressKnownUntil = reactor.now + Self.addressLifetime
+      addressExpiry = reactor.now + Self.addressLifetime
     } else if transfers[ObjectIdentifier(transfer)] != nil {
       return
     }

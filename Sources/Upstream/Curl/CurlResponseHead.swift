@@ -11,7 +11,7 @@ struct CurlResponseHead: Sendable {
   /// Whether the body has a coding other than `chunked`, although none was requested.
   var isEncoded = false
 
-  mutating func take(name: String, value: Substring) {
+  mutating func readField(name: String, value: Substring) {
     switch name {
     case "content-type": contentType = value.lowercased()
     case "retry-after": retryAfter = Self.delay(String(value))

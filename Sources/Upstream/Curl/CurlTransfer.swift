@@ -108,7 +108,7 @@ final class CurlTransfer {
     unsafe set(CURLOPT_READDATA, Unmanaged.passUnretained(self).toOpaque())
     unsafe ccurl_set_callback(easy, CURLOPT_READFUNCTION) { bytes, size, count, context in
       guard let bytes = unsafe bytes, let context = unsafe context else { return Int(CURL_READFUNC_ABORT) }
-      // Safe: as for the response body; libcurl's buffer has `size * count` bytes.
+      // Safe for the same reason as the body callback; libcurl's buffer has `size * count` bytes.
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       return unsafe transfer.readUpload(into: UnsafeMutableRawBufferPointer(start: bytes, count: size * count))
     }
@@ -214,7 +214,7 @@ final class CurlTransfer {
       return delegate?.didReceiveHead(head) ?? true
     } else if let colon = line.firstIndex(of: ":") {
       let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
-      head.take(name: line[..<colon].lowercased(), value: value)
+      head.readField(name: line[..<colon].lowercased(), value: value)
     }
     return true
   }

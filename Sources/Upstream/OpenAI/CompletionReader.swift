@@ -19,7 +19,7 @@ struct CompletionReader {
   }
 
   /// Whether `[DONE]` has been received, so that nothing more follows.
-  var isComplete: Bool { state.isDone }
+  var isComplete: Bool { state.hasDoneMarker }
 
   /// Whether the text is complete, although `[DONE]` can still follow.
   var hasFinishReason: Bool { state.finishReason != nil }
@@ -47,14 +47,14 @@ struct CompletionReader {
       // which llama.cpp uses in addition to the standard fields; or with bare JSON in place of a field.
       func failOnError(_ name: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>) {
         let isError = name.equals("error") || (name.equals("event") && value.equals("error"))
-        if isError || name[0] == UInt8(ascii: "{"), !state.isDone { state.fail() }
+        if isError || name[0] == UInt8(ascii: "{"), !state.hasDoneMarker { state.fail() }
       }
       try parser.feed(bytes, onOtherField: failOnError) { _, data, _ in
-        guard !state.isDone, state.failure == nil else { return }
+        guard !state.hasDoneMarker, state.failure == nil else { return }
         if data.equals("[DONE]") {
-          state.isDone = true
+          state.hasDoneMarker = true
         } else if let chunk = chunks.read(data) {
-          state.take(chunk, emit)
+          state.process(chunk, emit)
           if chunk.isActive { onActivity() }
         } else {
           state.failure = GeneratorError(.failed, "The model server sent an event that is not a JSON object.")
@@ -73,7 +73,7 @@ struct CompletionReader {
   ///   ``GeneratorError/Code/failed`` if neither `[DONE]` nor any chunk arrived.
   func completion() throws(GeneratorError) -> Completion {
     // `[DONE]` does not complete a response if the last chunk after text contained neither a choice nor the usage.
-    let isComplete = state.finishReason != nil || (state.isDone && !state.endsOddly)
+    let isComplete = state.finishReason != nil || (state.hasDoneMarker && !state.isLastChunkEmpty)
     guard isComplete else {
       guard state.hasBegun else { throw GeneratorError(.failed, "The model server sent an empty response.") }
       throw GeneratorError(.truncated, "The model server's response ended early.")
@@ -84,11 +84,11 @@ struct CompletionReader {
   private struct State {
     var finishReason: FinishReason?
     var usage: Usage?
-    var isDone = false
+    var hasDoneMarker = false
     /// Whether a chunk has been received.
     var hasBegun = false
     /// Whether the last chunk after text had neither a choice nor the usage.
-    var endsOddly = false
+    var isLastChunkEmpty = false
     var hasText = false
     var failure: GeneratorError?
 
@@ -97,14 +97,14 @@ struct CompletionReader {
       failure = GeneratorError(.failed, "The model server reported an error.", detail: "error \(kind)")
     }
 
-    mutating func take(_ chunk: Chunk, _ emit: (String) -> Void) {
+    mutating func process(_ chunk: Chunk, _ emit: (String) -> Void) {
       hasBegun = true
       if let kind = chunk.errorKind { return fail(kind) }
       if let content = chunk.content, !content.isEmpty {
         hasText = true
         emit(content)
       }
-      endsOddly = hasText && !chunk.hasChoice && chunk.usage == nil
+      isLastChunkEmpty = hasText && !chunk.hasChoice && chunk.usage == nil
       if let reason = chunk.finishReason {
         finishReason = FinishReason(rawValue: reason)
         if finishReason?.isCompletion == false {

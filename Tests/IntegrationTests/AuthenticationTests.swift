@@ -5,7 +5,7 @@ import Testing
 
 extension Integration {
   @Suite("Authentication")
-  struct WhoAsksTests {
+  struct AuthenticationTests {
     /// Creates keys and tokens with another library, and returns their directory.
     private func makeTokens() async throws -> String {
       let directory = FileManager.default.temporaryDirectory.path + "/sluice-jwt-\(UUID().uuidString)"

@@ -71,7 +71,7 @@ private final class DiskControl: Sendable {
 
 extension Integration {
   @Suite("Idempotency-Key")
-  struct OnceTests {
+  struct IdempotencyTests {
     private func post(
       _ sluice: Sluice, _ path: String, _ body: String, key: String = "k"
     ) throws -> FastCGIClient {
@@ -322,7 +322,7 @@ extension Integration {
       let sluice = try await Sluice(["SLUICE_ECHO_GAP": "20ms"])
       if !isNew { #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done")) }
       let client = try sluice.chat(String(repeating: "word ", count: 500), session: "s")
-      #expect(client.waitForOutput())
+      #expect(client.waitUntilReadable())
       #expect(try ask(sluice, "DELETE").readResponse().text.hasPrefix("Status: 204"))
       #expect(client.readResponse().text.contains("event: cancelled"))
       #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
@@ -371,7 +371,7 @@ extension Integration {
   }
 
   @Suite("Shutdown")
-  struct EndTests {
+  struct ShutdownTests {
     @Test("A shutdown waits for a stream whose request already holds a slot")
     func late() async throws {
       let disk = try await DiskControl()
