@@ -23,7 +23,7 @@ struct Command {
       return 0
     case let words where words.count == 2 && words[0] == "token": return addToken(for: words[1])
     default:
-      printError("unknown option: \(arguments.joined(separator: " ")); see sluice --help")
+      printError("invalid arguments: \(arguments.joined(separator: " ")); see sluice --help")
       return 2
     }
   }

@@ -89,7 +89,7 @@ package struct TaskGenerator: CallbackGenerator {
         let completion = try await generator.generate(prompt, to: GeneratorOutput(output, room: room))
         guard completion.finishReason.isCompletion else {
           throw GeneratorError(
-            .failed, "The model server ended the response before it was complete.",
+            .failed, "The model server stopped for a reason other than completion.",
             detail: "finish_reason \(completion.finishReason.rawValue)")
         }
         output.finish(completion)

@@ -11,7 +11,7 @@ package enum Tokens {
   /// - Throws: ``StartError`` when the name cannot be a user's; ``SystemError`` when the file cannot be written.
   package static func add(user name: String, toFile path: String) throws -> String {
     guard User(name) != nil, !name.contains(":"), !name.contains("#"), name.allSatisfy({ !$0.isWhitespace }) else {
-      throw StartError(message: "user names must be non-empty, without white space, \":\" and \"#\"")
+      throw StartError(message: "user names must not be empty or contain white space, \":\" or \"#\"")
     }
     let token = "sluice_" + randomBytes(32).hex
     let descriptor = try Descriptor(

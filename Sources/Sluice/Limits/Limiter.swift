@@ -66,7 +66,7 @@ final class Limiter: Sendable {
 
   /// Counts a message, in a sliding window of one hour.
   ///
-  /// - Returns: the argument for ``uncount(_:of:)`` if the request is refused after all.
+  /// - Returns: the argument for ``removeMessage(_:of:)`` if the request is refused after all.
   /// - Throws: ``Failure/Code/rateLimited``, with the time until another message can be sent.
   func countMessage(of user: User, _ configuration: Configuration) async throws(Failure) -> CountedMessage {
     let limit = configuration.messagesPerHour
@@ -93,7 +93,7 @@ final class Limiter: Sendable {
     case .inMemory: inMemoryMessages.withLock { _ = $0[user]?.popLast() }
     case .inStore(let time):
       do { try await store.removeMessage(of: user, at: time) } catch {
-        log.warning("message could not be uncounted", ["error": .string("\(error)")])
+        log.warning("message could not be removed from the count", ["error": .string("\(error)")])
       }
     }
   }

@@ -38,13 +38,13 @@ struct Setting: Sendable {
       guard text == "none" else { throw SettingError(reason: "must be none or unset") }
       c.isAuthenticationDisabled = true
     },
-    global("SLUICE_PROMPTS", "directory of prompts that replace the built-in ones") {
+    global("SLUICE_PROMPTS", "directory of prompts that replace or extend the built-in ones") {
       (c, text) throws(SettingError) in c.prompts = text
     },
     perLocation("SLUICE_REDACT_FILE", "file of patterns to remove from responses, one per line") {
       (c, text) throws(SettingError) in c.redactFile = text
     },
-    global("SLUICE_CORS_ORIGINS", "origins whose pages can send requests, separated by spaces") {
+    global("SLUICE_CORS_ORIGINS", "origins that are allowed to send requests, separated by spaces") {
       (c, text) throws(SettingError) in
       let origins = text.split { $0 == " " || $0 == "," }
       guard origins.allSatisfy(SettingValue.isOrigin) else {
@@ -67,7 +67,7 @@ struct Setting: Sendable {
     perLocation("SLUICE_STREAMS_PER_USER", "maximum concurrent streams per user; 0 = unlimited (default 10)") {
       (c, text) throws(SettingError) in c.streamsPerUser = try SettingValue.count(text)
     },
-    perLocation("SLUICE_MESSAGES_PER_HOUR", "maximum messages per user and hour; 0 = unlimited (default 100)") {
+    perLocation("SLUICE_MESSAGES_PER_HOUR", "maximum messages per hour per user; 0 = unlimited (default 100)") {
       (c, text) throws(SettingError) in c.messagesPerHour = try SettingValue.count(text)
     },
     global("SLUICE_MAX_STREAMS", "maximum concurrent streams; 0 = unlimited (default 10000)") {
@@ -85,10 +85,10 @@ struct Setting: Sendable {
     perLocation("SLUICE_HISTORY", "earlier turns sent with a prompt (default 50)") {
       (c, text) throws(SettingError) in c.historyTurns = try SettingValue.count(text)
     },
-    global("SLUICE_WRITE_TIMEOUT", "maximum time without the client reading (default 60s)") {
+    global("SLUICE_WRITE_TIMEOUT", "maximum time for which the client reads nothing (default 60s)") {
       (c, text) throws(SettingError) in c.writeTimeout = try SettingValue.positiveDuration(text)
     },
-    global("SLUICE_DRAIN_TIMEOUT", "time that running streams have at shutdown (default 120s)") {
+    global("SLUICE_DRAIN_TIMEOUT", "maximum time for running streams to finish at shutdown (default 120s)") {
       (c, text) throws(SettingError) in c.drainTimeout = try SettingValue.duration(text)
     },
     global("SLUICE_STATE", "directory of the store (default $STATE_DIRECTORY, else ./state)") {
@@ -99,7 +99,7 @@ struct Setting: Sendable {
     },
     global("SLUICE_LOOPS", "event loops, one thread each (default 1)") { (c, text) throws(SettingError) in
       c.loops = try SettingValue.count(text)
-      guard (1...64).contains(c.loops) else { throw SettingError(reason: "must be a number from 1 to 64") }
+      guard (1...64).contains(c.loops) else { throw SettingError(reason: "must be an integer from 1 to 64") }
     },
     global("SLUICE_LOG", "log level: error, warning, info or debug (default info)") {
       (c, text) throws(SettingError) in c.logLevel = try SettingValue.choice(text)

@@ -109,7 +109,7 @@ struct CompletionReader {
         finishReason = FinishReason(rawValue: reason)
         if finishReason?.isCompletion == false {
           failure = GeneratorError(
-            .failed, "The model server ended the response before it was complete.",
+            .failed, "The model server stopped for a reason other than completion.",
             detail: "finish_reason \(reason.plainWord)")
         }
       }
