@@ -230,6 +230,7 @@ struct EmbeddingTests {
       (["X-User": "ada", "Sec-Fetch-Site": "cross-site"], 403),
       (["X-User": "ada", "Origin": "https://evil.example", "Host": "here.example"], 403),
       (["X-User": "ada", "Sec-Fetch-Site": "cross-site", "Authorization": "Bearer x"], 200),
+      (["X-User": "ada", "Sec-Fetch-Site": "cross-site", "Authorization": "Basic x"], 403),
     ] {
       let response = try await fixture.client.send("GET", "/chat/stream?message=a", headers: headers)
       #expect(response.status == status, "\(headers): \(response)")

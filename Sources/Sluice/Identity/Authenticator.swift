@@ -49,8 +49,9 @@ struct CustomAuthenticator: RequestAuthenticator {
   nonisolated(nonsending) func authenticate(
     _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User {
-    // A browser adds cookies to a request by any page, but not a token.
-    let hasToken = request.header("Authorization") != nil || request.query("token") != nil
+    // A browser adds cookies, and credentials of other schemes such as Basic, to requests by any page, but no token.
+    let hasBearerToken = request.header("Authorization")?.prefix(7).lowercased() == "bearer "
+    let hasToken = hasBearerToken || request.query("token") != nil
     if !hasToken, request.isCrossSite(allowing: corsOrigins) == true { throw Failure.crossSite }
     do { return try await authenticator.authenticate(request) } catch { throw Failure(cause: error) }
   }
