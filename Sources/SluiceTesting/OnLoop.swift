@@ -37,6 +37,21 @@ package final class ManualClock: Sendable {
   }
 }
 
+/// A clock that runs a hundred times slower than the machine's, so that a busy machine does not let long times pass, and
+/// that a test can advance.
+package final class SlowClock: Sendable {
+  private let start = LoopClock.continuous.now
+  private let added = Locked(Duration.zero)
+
+  package init() {}
+
+  package var loopClock: LoopClock {
+    LoopClock { self.start + (LoopClock.continuous.now - self.start) / 100 + self.added.withLock { $0 } }
+  }
+
+  package func advance(by duration: Duration) { added.withLock { $0 += duration } }
+}
+
 extension Reactor {
   /// Waits until the loop has handled everything currently pending, including timers that are due.
   package func nextTurn() async {

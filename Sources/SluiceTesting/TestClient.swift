@@ -17,9 +17,12 @@ public final class TestClient: Sendable {
   /// Creates a client and starts its loop.
   ///
   /// - Throws: if the system cannot provide a thread or a descriptor.
-  public init(_ application: Application) throws {
+  public convenience init(_ application: Application) throws { try self.init(application, clock: .continuous) }
+
+  /// Creates a client whose loop reads the time from `clock`.
+  package init(_ application: Application, clock: LoopClock) throws {
     self.application = application
-    thread = try LoopThread(EventLoop(name: "test client"))
+    thread = try LoopThread(EventLoop(name: "test client", clock: clock))
   }
 
   deinit { thread.stop() }

@@ -1,3 +1,4 @@
+import EventLoop
 import FastCGI
 import JSON
 import Sluice
@@ -11,14 +12,14 @@ struct InMemory {
 
   init(
     generator: (any Generator)? = nil, authenticator: (any Authenticator)? = nil, turnStore: (any TurnStore)? = nil,
-    _ environment: [String: String] = [:]
+    clock: LoopClock = .continuous, _ environment: [String: String] = [:]
   ) throws {
     var all = ["SLUICE_STATE": directory.path + "/state", "SLUICE_LOG": "error"]
     if authenticator == nil { all["SLUICE_AUTH"] = "none" }
     application = try Application(
       generator: generator, authenticator: authenticator, turnStore: turnStore,
       environment: all.merging(environment) { $1 })
-    client = try TestClient(application)
+    client = try TestClient(application, clock: clock)
   }
 
   /// A request with a chat message.

@@ -4,11 +4,15 @@ import Testing
 
 @Suite("Model list")
 struct ModelListTests {
-  private func list(_ url: String, _ environment: [String: String] = [:]) async throws -> [TestResponse] {
-    let fixture = try InMemory(["SLUICE_UPSTREAM_URL": url].merging(environment) { $1 })
-    return [
-      try await fixture.client.send("GET", "/v1/models"), try await fixture.client.send("GET", "/v1/models"),
-    ]
+  /// Returns the responses to two requests. Real time does not count, only `pause`.
+  private func list(
+    _ url: String, _ environment: [String: String] = [:], pause: Duration = .zero
+  ) async throws -> [TestResponse] {
+    let clock = SlowClock()
+    let fixture = try InMemory(clock: clock.loopClock, ["SLUICE_UPSTREAM_URL": url].merging(environment) { $1 })
+    let first = try await fixture.client.send("GET", "/v1/models")
+    clock.advance(by: pause)
+    return [first, try await fixture.client.send("GET", "/v1/models")]
   }
 
   @Test("The upstream's models are passed on unchanged, and not requested again within a minute")
@@ -22,6 +26,13 @@ struct ModelListTests {
     }
     #expect(upstream.requests.count == 1)
     #expect(upstream.requests.first?.head.hasPrefix("GET /v1/models HTTP/1.1\r\n") == true, "\(upstream.requests)")
+  }
+
+  @Test("The upstream's models are requested again after a minute")
+  func expired() async throws {
+    let upstream = try ScriptedUpstream { $0.respond("200 OK", #"{"data":[{"id":"a"}]}"#) }
+    for response in try await list(upstream.baseURL, pause: .seconds(61)) { #expect(response.status == 200) }
+    #expect(upstream.requests.count == 2)
   }
 
   @Test("The list contains only the configured model if there is one")

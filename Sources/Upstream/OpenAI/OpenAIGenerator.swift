@@ -17,7 +17,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   private let isShortOfDescriptors: @Sendable () -> Bool
   private let maximumTextBytes: Int
   /// The most recent list of models, and when it was received.
-  private let modelList = Locked<(models: [JSON], at: ContinuousClock.Instant)?>(nil)
+  private let modelList = Locked<(models: [JSON], at: LoopClock.Instant)?>(nil)
 
   /// The time for which a list of models is reused before it is requested again.
   private static let modelListAge: Duration = .seconds(60)
@@ -70,12 +70,12 @@ package final class OpenAIGenerator: CallbackGenerator {
 
   package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? {
     let recent = modelList.withLock { $0 }
-    if let recent, ContinuousClock.now - recent.at < Self.modelListAge { return recent.models }
+    if let recent, reactor.now - recent.at < Self.modelListAge { return recent.models }
     guard let transfer = CurlTransfer(try request("/models", headers: ["Accept: application/json"])) else {
       throw GeneratorError(.failed, "The model server's URL is not valid.")
     }
     let models = try await ModelList(transfer, connections(on: reactor).multi, on: reactor).models()
-    modelList.withLock { $0 = (models, .now) }
+    modelList.withLock { $0 = (models, reactor.now) }
     return models
   }
 
