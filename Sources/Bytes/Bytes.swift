@@ -20,18 +20,19 @@ extension Sequence<UInt8> {
   package var hex: String {
     var digits: [UInt8] = []
     for byte in self {
-      digits.append(Self.digit(byte >> 4))
-      digits.append(Self.digit(byte & 0xF))
+      digits.append(UInt8(hexDigit: byte >> 4))
+      digits.append(UInt8(hexDigit: byte & 0xF))
     }
     return String(decoding: digits, as: UTF8.self)
-  }
-
-  private static func digit(_ value: UInt8) -> UInt8 {
-    value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
   }
 }
 
 extension UInt8 {
+  /// The lowercase hexadecimal digit of a value from 0 to 15.
+  package init(hexDigit value: UInt8) {
+    self = value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
+  }
+
   /// Parses hexadecimal digits in either case. Returns nil if an element is not a digit, or if the value exceeds 255.
   package init?(hex digits: some Sequence<UInt8>) {
     var value: UInt8 = 0

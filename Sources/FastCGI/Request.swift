@@ -60,12 +60,18 @@ public struct Request: Sendable {
   /// Returns the value of a client header field by its case-insensitive HTTP name, such as `header("Last-Event-ID")`,
   /// or nil.
   public func header(_ name: String) -> String? {
-    switch name.lowercased() {
+    let variable = name.utf8.lazy.map(Self.inVariable)
     // CGI has separate variables for these two (RFC 3875, 4.1.2 and 4.1.3).
-    case "content-type": return parameters["CONTENT_TYPE"]
-    case "content-length": return parameters["CONTENT_LENGTH"]
-    default:
-      return parameters["HTTP_" + name.uppercased().replacing("-", with: "_")]
+    let isSeparate = variable.elementsEqual("CONTENT_TYPE".utf8) || variable.elementsEqual("CONTENT_LENGTH".utf8)
+    return parameters.value(prefix: isSeparate ? "" : "HTTP_", variable)
+  }
+
+  /// Returns the character of a CGI variable's name for one of a header field's name (RFC 3875, 4.1.18).
+  private static func inVariable(_ byte: UInt8) -> UInt8 {
+    switch byte {
+    case UInt8(ascii: "a")...UInt8(ascii: "z"): byte - 0x20
+    case UInt8(ascii: "-"): UInt8(ascii: "_")
+    default: byte
     }
   }
 }
@@ -106,6 +112,17 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     }
   }
 
+  /// Returns the value of the variable whose name is `prefix` followed by `name`, or nil. Creates no string for the name,
+  /// because several header fields are looked up per request.
+  fileprivate func value(prefix: String, _ name: some Collection<UInt8>) -> String? {
+    let count = prefix.utf8.count + name.count
+    return entries.last { entry in
+      guard entry.name.count == count else { return false }
+      let variable = bytes[entry.name]
+      return variable.starts(with: prefix.utf8) && variable.dropFirst(prefix.utf8.count).elementsEqual(name)
+    }.map { String(decoding: bytes[$0.value], as: UTF8.self) }
+  }
+
   /// Appends one `NAME=value` assignment, as in an environment. Ignores an assignment without `=`.
   mutating func add(_ assignment: borrowing Span<UInt8>) {
     let start = bytes.count
@@ -131,6 +148,16 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     entries.lazy.filter { !bytes[$0.name].starts(with: "HTTP_".utf8) }.map {
       (name: String(decoding: bytes[$0.name], as: UTF8.self), value: String(decoding: bytes[$0.value], as: UTF8.self))
     }
+  }
+
+  /// Returns the assignments, `NAME=value` with a line end each, of the variables whose names satisfy `isSelected`.
+  package func assignments(of isSelected: (ArraySlice<UInt8>) -> Bool) -> [UInt8] {
+    var selected: [UInt8] = []
+    for entry in entries where isSelected(bytes[entry.name]) {
+      selected += bytes[entry.name.lowerBound..<entry.value.upperBound]
+      selected.append(0x0A)
+    }
+    return selected
   }
 
   public func makeIterator() -> some IteratorProtocol<(name: String, value: String)> {

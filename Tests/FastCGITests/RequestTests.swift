@@ -31,6 +31,10 @@ struct RequestTests {
     #expect(request.header("last-event-id") == "7")
     #expect(request.header("Content-Type") == "application/json")
     #expect(request.header("X-Other") == nil)
+    #expect(request.header("CONTENT-TYPE") == "application/json")
+    // A client's header fields of these names do not exist: the web server passes them separately.
+    let disguised = Request(parameters: ["HTTP_CONTENT_TYPE": "a", "X_OTHER": "b", "HTTP_X_OTHER": "c"])
+    #expect(disguised.header("Content-Type") == nil && disguised.header("x-other") == "c")
   }
 
   @Test("The last of two parameters with the same name counts, and setting one to nil removes it")

@@ -7,8 +7,16 @@ enum Identifier {
     var generator = SystemRandomNumberGenerator()
     let high = milliseconds << 16 | 0x7000 | generator.next() & 0x0FFF
     let low = 0x8000_0000_0000_0000 | generator.next() & 0x3FFF_FFFF_FFFF_FFFF
-    let bytes = [high, low].flatMap { half in (0..<8).map { UInt8(truncatingIfNeeded: half >> (56 - 8 * $0)) } }
-    return [0..<4, 4..<6, 6..<8, 8..<10, 10..<16].map { bytes[$0].hex }.joined(separator: "-")
+    var text: [UInt8] = []
+    text.reserveCapacity(36)
+    for half in [high, low] {
+      for shift in stride(from: 60, through: 0, by: -4) {
+        // The digits are grouped 8-4-4-4-12.
+        if [8, 13, 18, 23].contains(text.count) { text.append(UInt8(ascii: "-")) }
+        text.append(UInt8(hexDigit: UInt8(truncatingIfNeeded: half >> UInt64(shift)) & 0xF))
+      }
+    }
+    return String(decoding: text, as: UTF8.self)
   }
 
   /// Returns whether `text` is a valid id, such as a client can choose for a session: `[A-Za-z0-9_-]{1,64}`.
