@@ -8,11 +8,13 @@ final class RequestDispatcher {
   private let services: Services
   private let routes: RouteTable
   private let reactor: Reactor
+  private let locations: LocationConfigurations
 
   init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
     self.services = services
     self.routes = routes
     self.reactor = reactor
+    locations = LocationConfigurations(SharedConfiguration(services.configuration))
   }
 
   /// Starts the response. Only an error response can be written before the request is authenticated and found to be
@@ -21,9 +23,11 @@ final class RequestDispatcher {
     let body = RequestBody(request)
     // The task lives as long as the response and must not retain the body.
     let head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
-    let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
-    writer.fields = services.cors.fields(
-      for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
+    if !services.cors.origins.isEmpty {
+      let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
+      writer.fields = services.cors.fields(
+        for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
+    }
     var writer: ResponseWriter? = consume writer
     reactor.spawn {
       if let run = await self.begin(head, body, &writer), let writer = writer.take() { await run.run(writer) }
@@ -75,15 +79,15 @@ final class RequestDispatcher {
   private func call(
     _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String]
   ) async throws(Failure) -> RequestContext {
-    let configuration: Configuration
-    do { configuration = try services.configuration.applying(request.parameters) } catch {
+    let configuration: SharedConfiguration
+    do { configuration = try locations.configuration(for: request.parameters) } catch {
       throw Failure(
         .internalError, "The web server's configuration for this location is invalid.", detail: "\(error)")
     }
     var user = User("anonymous")
     if !route.isPublic {
       user = try await services.authenticator.authenticate(
-        request, trustsRemoteUser: configuration.trustsRemoteUser, callsModel: route.callsModel)
+        request, trustsRemoteUser: configuration.values.trustsRemoteUser, callsModel: route.callsModel)
     }
     guard let user else { throw Failure(.unauthorized, "The authenticated user has no name.") }
     if route.callsModel, request.lacksDescriptor {

@@ -24,13 +24,14 @@ public final class RequestContext: Sendable {
   /// generated id if there is none.
   public let correlationID: String
   /// The configuration for the request's location.
-  let configuration: Configuration
+  var configuration: Configuration { sharedConfiguration.values }
+  private let sharedConfiguration: SharedConfiguration
   private let bound: LoopBound<Reactor>
 
   /// - Parameter request: the request without its body.
   init(
     request: Request, body: RequestBody, user: User, pathParameters: [String: String], correlationID: String,
-    configuration: Configuration, on reactor: Reactor
+    configuration: SharedConfiguration, on reactor: Reactor
   ) {
     // Safe: only the request's task, which runs on this loop, reads it.
     unsafe bound = LoopBound(reactor)
@@ -40,7 +41,7 @@ public final class RequestContext: Sendable {
     self.user = user
     self.pathParameters = pathParameters
     self.correlationID = correlationID
-    self.configuration = configuration
+    self.sharedConfiguration = configuration
   }
 
   /// Returns the parsed JSON body, an object or an array. Parsing takes some milliseconds per megabyte.

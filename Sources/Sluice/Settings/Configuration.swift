@@ -57,6 +57,13 @@ struct Configuration: Sendable {
   init(state: String) { self.state = state }
 }
 
+/// A configuration that requests share: its values take several hundred bytes.
+final class SharedConfiguration: Sendable {
+  let values: Configuration
+
+  init(_ values: Configuration) { self.values = values }
+}
+
 /// An address to listen on for FastCGI connections.
 enum ListenAddress: Sendable, Equatable {
   /// A socket in the file system.
