@@ -112,6 +112,21 @@ extension Integration {
       withExtendedLifetime(others) {}
     }
 
+    @Test("A signal that arrives during startup is not lost")
+    func earlySignal() async throws {
+      let runtime = TemporaryDirectory()
+      try FileManager.default.createDirectory(atPath: runtime.path + "/unsaved", withIntermediateDirectories: true)
+      // Startup waits for the content of this file of unsaved turns.
+      let isCreated = unsafe mkfifo(runtime.path + "/unsaved/a.json", 0o600) == 0
+      #expect(isCreated)
+      let sluice = try await Sluice(["RUNTIME_DIRECTORY": runtime.path])
+      sluice.program.signal(SIGTERM)
+      #expect(sluice.program.log("ready").isEmpty && sluice.program.isRunning)
+      unsafe close(open(runtime.path + "/unsaved/a.json", O_WRONLY))
+      #expect(await sluice.program.exitCode() == 0, "\(sluice.program.errors)")
+      #expect(sluice.program.log("stopped").count == 1)
+    }
+
     @Test("Connections are spread over several loops, and a stream can be stopped from any of them")
     func loops() async throws {
       let sluice = try await Sluice(["SLUICE_LOOPS": "3", "SLUICE_ECHO_GAP": "20ms"])
@@ -144,7 +159,7 @@ extension Integration {
       #expect(await program.exitCode() == 0)
       #expect(
         program.output.hasPrefix("Status: 200 OK\r\n") && program.output.contains("event: done"), "\(program.output)")
-      #expect(program.pieces.count >= 3)
+      #expect(program.chunks.count >= 3)
       #expect(program.log("stream ended").first?["outcome"] as? String == "completed")
       let refused = try Program(
         releaseDirectory + "/sluice", environment: environment.merging(["REQUEST_METHOD": "GET"]) { $1 }, input: body)
@@ -182,11 +197,11 @@ extension Integration {
         "/usr/bin/systemd-analyze",
         ["verify", packageRoot + "/systemd/sluice.service", packageRoot + "/systemd/sluice.socket"])
       let code = await verify.exitCode()
-      let said = (verify.output + verify.errors).split(separator: "\n").filter {
+      let warnings = (verify.output + verify.errors).split(separator: "\n").filter {
         // systemd/install installs the program, and the tests do not run it.
         !$0.contains("/usr/local/bin/sluice is not executable") && $0.contains("sluice")
       }
-      #expect(said.isEmpty, "\(code ?? -1): \(said)")
+      #expect(warnings.isEmpty, "\(code ?? -1): \(warnings)")
     }
 
     @Test("The README contains the example of a custom endpoint verbatim, and the example works")
@@ -213,7 +228,7 @@ extension Integration {
 extension Integration {
   @Suite("Example programs")
   struct ExampleTests {
-    private func ask(_ sluice: Sluice, _ parameters: [(String, String)], body: String = "") throws -> FastCGIClient {
+    private func send(_ sluice: Sluice, _ parameters: [(String, String)], body: String = "") throws -> FastCGIClient {
       let client = try FastCGIClient(path: sluice.socket)
       client.send(
         FastCGIClient.request(
@@ -226,12 +241,12 @@ extension Integration {
     func relay() async throws {
       let sluice = try await Sluice(executable: "sluice-relay")
       let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/summary"), ("HTTP_X_USER", "ada")]
-      let text = try ask(sluice, post, body: #"{"text":"four words are here"}"#).readResponse().text
+      let text = try send(sluice, post, body: #"{"text":"four words are here"}"#).readResponse().text
       #expect(text.contains(#"data: {"line":"19 characters,\n"}"#) && text.contains("Summarised for ada."), "\(text)")
       #expect(text.contains("event: end\ndata: {\"ok\":true}"), "\(text)")
-      #expect(try ask(sluice, Array(post.dropLast()), body: "{}").readResponse().text.contains("Say who you are"))
-      #expect(try ask(sluice, post, body: "{}").readResponse().text.contains("bad_request"))
-      let version = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/version")]).readResponse().text
+      #expect(try send(sluice, Array(post.dropLast()), body: "{}").readResponse().text.contains("Say who you are"))
+      #expect(try send(sluice, post, body: "{}").readResponse().text.contains("bad_request"))
+      let version = try send(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/version")]).readResponse().text
       #expect(version.contains(#"{"version":"1"}"#), "\(version)")
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
@@ -244,15 +259,15 @@ extension Integration {
       try "first\n".write(toFile: log, atomically: false, encoding: .utf8)
       let sluice = try await Sluice(
         ["SLUICE_DRAIN_TIMEOUT": "100ms"], executable: "sluice-log-tail", arguments: [log])
-      let client = try ask(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/log")])
-      let answer = Task.detached { client.readResponse().text }
+      let client = try send(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/log")])
+      let response = Task.detached { client.readResponse().text }
       let writing = try #require(FileHandle(forWritingAtPath: log))
       #expect(await eventually { sluice.program.errors.contains("stream started") })
       try writing.seekToEnd()
       try writing.write(contentsOf: Data("second\n".utf8))
       try await Task.sleep(for: .milliseconds(300))
       sluice.program.signal(SIGTERM)
-      let text = await answer.value
+      let text = await response.value
       #expect(text.contains(#""content":"first\n""#) && text.contains(#""content":"second\n""#), "\(text)")
       #expect(text.contains("shutting_down"), "\(text)")
       #expect(await sluice.program.exitCode() == 0)

@@ -69,8 +69,9 @@ extension Integration {
       #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done"))
       disk.fill()
       let long = String(repeating: "word ", count: 2000)
-      let answer = try sluice.chat(long, session: "s").readResponse().text
-      #expect(answer.contains("event: error") && answer.contains("store_failed") && !answer.contains("event: done"))
+      let response = try sluice.chat(long, session: "s").readResponse().text
+      #expect(
+        response.contains("event: error") && response.contains("store_failed") && !response.contains("event: done"))
       #expect(contents(disk.path) == ["before"])
       disk.empty()
       #expect(await eventually(within: .seconds(30)) { contents(disk.path).count == 2 })
@@ -113,6 +114,7 @@ extension Integration {
       #expect(try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved") == left)
       try await disk.remount("rw")
       let third = try await Sluice(environment.merging(["RUNTIME_DIRECTORY": runtime]) { $1 })
+      #expect(await eventually { third.program.log("ready").count == 1 })
       #expect(contents(disk.path).sorted() == ["before", "secret words"])
       #expect(try FileManager.default.contentsOfDirectory(atPath: runtime + "/unsaved").isEmpty)
       third.program.signal(SIGTERM)
@@ -124,7 +126,7 @@ extension Integration {
       let disk = try await SmallDisk(size: "1m")
       let runtime = FileManager.default.temporaryDirectory.path + "/sluice-runtime-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: runtime) }
-      func ask(_ message: String) async throws -> String {
+      func send(_ message: String) async throws -> String {
         let body = "{\"message\":\"\(message)\"}"
         let program = try Program(
           releaseDirectory + "/sluice",
@@ -138,15 +140,15 @@ extension Integration {
         _ = await program.exitCode()
         return program.output
       }
-      #expect(try await ask("one").contains("event: done"))
+      #expect(try await send("one").contains("event: done"))
       // The store exists, but its sessions directory is a dangling link, so no turn can be written.
       let sessions = disk.path + "/users/anonymous/sessions"
       try FileManager.default.moveItem(atPath: sessions, toPath: sessions + "-away")
       try FileManager.default.createSymbolicLink(atPath: sessions, withDestinationPath: "/nowhere/at/all")
-      #expect(try await ask("two").contains("store_failed"))
+      #expect(try await send("two").contains("store_failed"))
       try FileManager.default.removeItem(atPath: sessions)
       try FileManager.default.moveItem(atPath: sessions + "-away", toPath: sessions)
-      #expect(try await ask("three").contains("event: done"))
+      #expect(try await send("three").contains("event: done"))
       #expect(contents(disk.path).sorted() == ["one", "three", "two"])
     }
 
@@ -220,10 +222,10 @@ extension Integration {
       ]
       let both = [try await Sluice(environment), try await Sluice(environment)]
       let clients = try (0..<200).map { try both[$0 % 2].chat("stream \($0)", session: "s") }
-      let answers = clients.map { $0.readResponse().text }
+      let responses = clients.map { $0.readResponse().text }
       // Both processes share the hourly message limit.
-      #expect(answers.count { $0.contains("event: done") } == 150)
-      #expect(answers.count { $0.contains("rate_limited") } == 50)
+      #expect(responses.count { $0.contains("event: done") } == 150)
+      #expect(responses.count { $0.contains("rate_limited") } == 50)
       #expect(Set(contents(state)).count == 150)
       for sluice in both {
         sluice.program.signal(SIGTERM)
@@ -235,7 +237,7 @@ extension Integration {
     func cgiLimits() async throws {
       let state = FileManager.default.temporaryDirectory.path + "/sluice-cgi-\(UUID().uuidString)"
       defer { try? FileManager.default.removeItem(atPath: state) }
-      func ask(_ words: Int) throws -> Program {
+      func send(_ words: Int) throws -> Program {
         let body = "{\"message\":\"\(String(repeating: "word ", count: words))\"}"
         return try Program(
           releaseDirectory + "/sluice",
@@ -245,14 +247,14 @@ extension Integration {
             "SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "3", "SLUICE_LOG": "error",
           ], input: body)
       }
-      let running = try (0..<3).map { _ in try ask(1000) }
+      let running = try (0..<3).map { _ in try send(1000) }
       for program in running { #expect(await eventually { program.output.contains("event: token") }) }
-      let fourth = try ask(1)
+      let fourth = try send(1)
       _ = await fourth.exitCode()
       #expect(fourth.output.hasPrefix("Status: 429") && fourth.output.contains("too_many_streams"), "\(fourth.output)")
       running[1].signal(SIGKILL)
       _ = await running[1].exitCode()
-      let fifth = try ask(1)
+      let fifth = try send(1)
       _ = await fifth.exitCode()
       #expect(fifth.output.contains("event: done"), "\(fifth.output)")
       for program in running { program.signal(SIGKILL) }

@@ -164,19 +164,17 @@ public final class Application: Sendable {
   package func runBlocking(handlesSignals: Bool = true) throws(StartError) {
     // A write to a broken pipe returns an error instead. SIGUSR1 is blocked because libfcgi would handle it.
     Signals.block([SIGPIPE, SIGUSR1])
-    ConnectionServer.initializeLibrary()
     defer { services.log.flush() }
     let watched = handlesSignals ? [SIGTERM, SIGINT, SIGHUP] : []
     if CGIExchange.isStarted(in: environment) { return try serveCGI(signals: watched) }
-    let sockets = try ListeningSocket.all(services.configuration)
     var server: Server?
-    var failure: SystemError?
+    var failure: StartError?
     do throws(SystemError) {
       let loop = try EventLoop(name: "loop 0")
       try loop.run { reactor in
         let started = Server(services, routes: routes.withLock { $0 }, on: reactor)
         server = started
-        do throws(SystemError) { try started.start(sockets, signals: watched) } catch {
+        do throws(StartError) { try started.start(signals: watched) } catch {
           failure = error
           return loop.stop()
         }
@@ -189,10 +187,10 @@ public final class Application: Sendable {
         }
         if isRequested { begin() }
       }
-    } catch { failure = error }
+    } catch { failure = StartError(message: "cannot start: \(error)") }
     shutdown.withLock { $0.begin = nil }
     withExtendedLifetime(server) {}
-    if let failure { throw StartError(message: "cannot start: \(failure)") }
+    if let failure { throw failure }
   }
 
   private func serveCGI(signals watched: [CInt]) throws(StartError) {

@@ -41,7 +41,18 @@ final class Server {
   }
 
   /// Starts the other loops and accepts connections.
-  func start(_ sockets: [CInt], signals watched: [CInt]) throws(SystemError) {
+  func start(signals watched: [CInt]) throws(StartError) {
+    do throws(SystemError) {
+      // First, so that no signal is lost once a connection can be made: libfcgi installs a handler for SIGTERM that does
+      // nothing, unless there is one.
+      signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
+      ConnectionServer.initializeLibrary()
+    } catch { throw StartError(message: "cannot start: \(error)") }
+    let sockets = try ListeningSocket.all(services.configuration)
+    do throws(SystemError) { try start(sockets) } catch { throw StartError(message: "cannot start: \(error)") }
+  }
+
+  private func start(_ sockets: [CInt]) throws(SystemError) {
     // Restore unsaved turns before requests can read their sessions.
     services.unsaved.restore()
     addWorker(reactor.loop, thread: nil)
@@ -58,7 +69,6 @@ final class Server {
           onError: { log.error("accept failed", ["error": .string($0.description)]) },
           onAccept: { [unowned self] in distribute($0) }))
     }
-    signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
     startWatchdog()
     retryUnsaved(after: .seconds(1))
     removeExpiredReplays()
