@@ -61,17 +61,17 @@ struct TaskTests {
   @Test("A task stays on its loop's thread across every suspension")
   func affinity() async throws {
     let pool = BlockingPool()
-    let answers = try await onLoop { reactor -> [Bool] in
-      var answers = [reactor.loop.isCurrent]
+    let isOnLoop = try await onLoop { reactor -> [Bool] in
+      var isOnLoop = [reactor.loop.isCurrent]
       _ = await pool.run { 1 }
-      answers.append(reactor.loop.isCurrent)
+      isOnLoop.append(reactor.loop.isCurrent)
       try await Task.sleep(for: .milliseconds(1))
-      answers.append(reactor.loop.isCurrent)
+      isOnLoop.append(reactor.loop.isCurrent)
       try await reactor.sleep(for: .milliseconds(1))
-      answers.append(reactor.loop.isCurrent)
-      return answers
+      isOnLoop.append(reactor.loop.isCurrent)
+      return isOnLoop
     }
-    #expect(answers == [true, true, true, true])
+    #expect(isOnLoop == [true, true, true, true])
   }
 
   @Test("Cancellation wakes a waiting task once, before or during the wait")

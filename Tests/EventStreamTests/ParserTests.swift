@@ -74,10 +74,10 @@ struct ParserTests {
 
   @Test("An event over the size limit is rejected, whether it has one line or many")
   func limit() {
-    for piece in ["data: " + String(repeating: "x", count: 2000), String(repeating: "data: xxxxxxxx\n", count: 200)] {
+    for chunk in ["data: " + String(repeating: "x", count: 2000), String(repeating: "data: xxxxxxxx\n", count: 200)] {
       var parser = EventStreamParser(maximumEventBytes: 1000)
       #expect(throws: EventStreamParser.TooLong(limit: 1000)) {
-        for byte in piece.utf8 { _ = try parser.events(in: [byte]) }
+        for byte in chunk.utf8 { _ = try parser.events(in: [byte]) }
       }
     }
   }
@@ -87,8 +87,8 @@ struct ParserTests {
     var random = SeededGenerator(seed: UInt64(seed))
     let alphabet = Array("data: event:id:\r\n\r\n\n\0\u{FEFF}x".utf8) + [0xFF, 0xEF, 0xBB]
     let bytes = (0..<500).map { _ in alphabet.randomElement(using: &random) ?? 0 }
-    var whole = EventStreamParser()
-    let expected = try whole.events(in: bytes)
+    var complete = EventStreamParser()
+    let expected = try complete.events(in: bytes)
     var parser = EventStreamParser()
     var events: [ServerSentEvent] = []
     var rest = bytes[...]

@@ -171,7 +171,7 @@ struct ConnectionTests {
   @Test(
     "A connection that sends malformed data is closed",
     arguments: ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\0\0\0\0\0", "\u{1}\u{1}\0\u{1}\0\u{2}\0\0xx"])
-  func junk(text: String) async throws {
+  func malformed(text: String) async throws {
     let (isClosed, log, _) = try await serve { client in
       client.send(Array(text.utf8))
       return client.isClosed(within: .seconds(5))

@@ -154,7 +154,7 @@ struct RequestRecordsTests {
   }
 
   @Test("Mutated records are parsed identically however they are split", arguments: 0..<300)
-  func junk(seed: Int) {
+  func malformed(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let bytes = Self.padded.mutated(&random)
     let (whole, pieces) = (read([bytes]), read(bytes.splitIntoChunks(&random)))

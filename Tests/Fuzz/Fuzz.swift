@@ -44,8 +44,8 @@ private func json(_ bytes: [UInt8]) {
 }
 
 private func eventStream(_ bytes: [UInt8]) {
-  var whole = EventStreamParser(maximumEventBytes: 1000)
-  let expected = try? whole.events(in: bytes.span)
+  var complete = EventStreamParser(maximumEventBytes: 1000)
+  let expected = try? complete.events(in: bytes.span)
   var parser = EventStreamParser(maximumEventBytes: 1000)
   var events: [ServerSentEvent]? = []
   for byte in bytes {
@@ -65,12 +65,13 @@ private func completion(_ bytes: [UInt8]) {
 }
 
 private func records(_ bytes: [UInt8]) {
-  var whole = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
-  _ = whole.feed(bytes.span)
-  var pieces = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
-  for byte in bytes { _ = pieces.feed([byte].span) }
-  precondition(whole.status == pieces.status && whole.body == pieces.body, "the result differs when fed byte by byte")
-  if whole.status == .complete { precondition(whole.head.count >= 24) }
+  var complete = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
+  _ = complete.feed(bytes.span)
+  var chunked = RequestRecords(maximumParameterBytes: 200, maximumBodyBytes: 200)
+  for byte in bytes { _ = chunked.feed([byte].span) }
+  precondition(
+    complete.status == chunked.status && complete.body == chunked.body, "the result differs when fed byte by byte")
+  if complete.status == .complete { precondition(complete.head.count >= 24) }
 }
 
 private func query(_ bytes: [UInt8]) {
@@ -91,8 +92,8 @@ private func token(_ bytes: [UInt8]) {
 private func redaction(_ bytes: [UInt8]) {
   let text = String(decoding: bytes, as: UTF8.self)
   let rules = RedactionRules(parsing: text).rules + usual.rules
-  let whole = Redactor(rules)
-  guard let expected = try? whole.feed(text), let end = try? whole.finish() else { return }
+  let complete = Redactor(rules)
+  guard let expected = try? complete.feed(text), let end = try? complete.finish() else { return }
   let redactor = Redactor(rules)
   var found = ""
   for scalar in text.unicodeScalars {

@@ -32,14 +32,14 @@ extension Integration {
         "SLUICE_JWT_AUDIENCE": "sluice", "SLUICE_ECHO_GAP": "0",
       ])
       // Tokens from the tokens file remain valid alongside JSON Web Tokens.
-      #expect(try await servers.got("/api/sessions").status == 200)
+      #expect(try await servers.get("/api/sessions").status == 200)
       let cases = try cases(directory + "/cases.json")
       #expect(cases.count > 30)
       for index in cases.indices {
         let name = cases[index][0]?.string ?? ""
         let token = cases[index][1]?.string ?? ""
         let user = cases[index][2]?.string
-        let output = try await servers.posted(
+        let output = try await servers.post(
           "/messages/", #"{"content":"x","chat_id":"\#(index)"}"#, token: token)
         // nginx has its own limit for the length of a header line, and refuses a longer one with 400.
         let refusals = name == "huge" ? [400, 401] : [401]
@@ -52,7 +52,7 @@ extension Integration {
 
       let bare = try await Servers(["SLUICE_JWT_KEYS_FILE": directory + "/secret"])
       for value in try self.cases(directory + "/bare.json") {
-        let output = try await bare.got("/api/sessions", token: value[1]?.string ?? "")
+        let output = try await bare.get("/api/sessions", token: value[1]?.string ?? "")
         #expect(output.status == (value[2]?.string == nil ? 401 : 200), "\(value[0]?.string ?? "")")
       }
       _ = await bare.stop()
@@ -100,12 +100,12 @@ extension Integration {
           }
         for spelling in [name, name.replacingOccurrences(of: "_", with: "-"), "HTTP_" + name] {
           let header = ["-H", "\(spelling): \(value)", "-H", "REMOTE_USER: root", "-H", "Remote-User: root"]
-          #expect(try await servers.got("/api/sessions", header, token: "").status == 401, "\(spelling)")
+          #expect(try await servers.get("/api/sessions", header, token: "").status == 401, "\(spelling)")
         }
       }
       // None of them changes the response to an authenticated user, either.
       let all = Set(settings).flatMap { ["-H", "\($0.replacingOccurrences(of: "_", with: "-")): off"] }
-      let output = try await servers.posted("/api/chat", #"{"message":"a"}"#, all)
+      let output = try await servers.post("/api/chat", #"{"message":"a"}"#, all)
       #expect(output.events.last?.type == "done", "\(output)")
       #expect(try FileManager.default.contentsOfDirectory(atPath: servers.state + "/users") == ["demo"])
       _ = await servers.stop()

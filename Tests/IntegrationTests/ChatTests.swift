@@ -9,15 +9,15 @@ extension Integration {
     func echo() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "100ms"])
       let curl = try servers.chat("one two three four five six")
-      let output = await servers.finished(curl)
+      let output = await servers.output(of: curl)
       #expect(output.hasPrefix("HTTP/1.1 200 OK\r\n"), "\(output)")
       #expect(output.contains("Content-Type: text/event-stream; charset=utf-8\r\n"))
       #expect(output.contains("Sluice-Stream-Id: "))
       #expect(output.contains("event: token\ndata: {\"t\":\"one \"}\n\nevent: token\ndata: {\"t\":\"two \"}\n\n"))
       #expect(output.components(separatedBy: "event: done\n").count == 2)
       // The words arrive one by one over the duration of the echo, not together at the end.
-      let times = curl.pieces.filter { String(decoding: $0.bytes, as: UTF8.self).contains("event: token") }.map(\.at)
-      #expect(times.count >= 5, "\(curl.pieces.count) pieces")
+      let times = curl.chunks.filter { String(decoding: $0.bytes, as: UTF8.self).contains("event: token") }.map(\.at)
+      #expect(times.count >= 5, "\(curl.chunks.count) chunks")
       if let first = times.first, let last = times.last { #expect(last - first > .milliseconds(300)) }
 
       let lines = servers.storedLines
@@ -38,7 +38,7 @@ extension Integration {
     func unauthorized() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
-      let output = await servers.finished(try servers.chat("Hi", token: "wrong"))
+      let output = await servers.output(of: try servers.chat("Hi", token: "wrong"))
       #expect(
         output.hasPrefix("HTTP/1.1 401 Unauthorized\r\n") && output.contains("WWW-Authenticate: Bearer\r\n"),
         "\(output)")
@@ -52,9 +52,9 @@ extension Integration {
       let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo ", "🎧"], gap: .milliseconds(100)) }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
       let first = try servers.chat("Hi", more: ",\"sessionId\":\"s-1\"")
-      #expect(await servers.finished(first).contains("event: done"))
-      #expect(first.pieces.count >= 3, "\(first.pieces.count) pieces")
-      _ = await servers.finished(try servers.chat("And?", more: ",\"sessionId\":\"s-1\""))
+      #expect(await servers.output(of: first).contains("event: done"))
+      #expect(first.chunks.count >= 3, "\(first.chunks.count) chunks")
+      _ = await servers.output(of: try servers.chat("And?", more: ",\"sessionId\":\"s-1\""))
       let body = try #require(upstream.requests.last?.body)
       #expect(
         body.contains(
@@ -69,15 +69,15 @@ extension Integration {
     }
 
     @Test("The response is one JSON object if the client requests it or the feature flag is off")
-    func twin() async throws {
+    func jsonResponse() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
-      let output = await servers.finished(try servers.chat("Hi there", more: ",\"stream\":false,\"sessionId\":7"))
+      let output = await servers.output(of: try servers.chat("Hi there", more: ",\"stream\":false,\"sessionId\":7"))
       #expect(
         output.contains("Content-Type: application/json\r\n")
           && output.contains(#""sessionId":"7","message":"Hi there"}"#), "\(output)")
       _ = await servers.stop()
       let off = try await Servers(["SLUICE_ECHO_GAP": "1ms", "SLUICE_STREAM_CHAT": "off"])
-      #expect(await off.finished(try off.chat("Hi there")).contains(#""message":"Hi there"}"#))
+      #expect(await off.output(of: try off.chat("Hi there")).contains(#""message":"Hi there"}"#))
       #expect(off.storedLines.count == 1)
       _ = await off.stop()
     }
@@ -109,12 +109,13 @@ extension Integration {
       #expect(await eventually { curl.output.contains("event: token") })
       let id = try #require(
         curl.output.components(separatedBy: "Sluice-Stream-Id: ").last?.prefix { $0 != "\r\n" }.description)
-      let theirs = await servers.finished(
-        try servers.curl("/api/streams/\(id)", ["-X", "DELETE"], token: file.tokens[0]))
+      let theirs = await servers.output(
+        of:
+          try servers.curl("/api/streams/\(id)", ["-X", "DELETE"], token: file.tokens[0]))
       #expect(theirs.hasPrefix("HTTP/1.1 404"), "\(theirs)")
-      let mine = await servers.finished(try servers.curl("/api/streams/\(id)", ["-X", "DELETE"]))
+      let mine = await servers.output(of: try servers.curl("/api/streams/\(id)", ["-X", "DELETE"]))
       #expect(mine.hasPrefix("HTTP/1.1 204"), "\(mine)")
-      #expect(await servers.finished(curl).hasSuffix("event: cancelled\ndata: {\"reason\":\"stopped\"}\n\n"))
+      #expect(await servers.output(of: curl).hasSuffix("event: cancelled\ndata: {\"reason\":\"stopped\"}\n\n"))
       #expect(await servers.outcomes(1) == ["stopped"])
       #expect(servers.storedLines.isEmpty)
       _ = await servers.stop()
@@ -128,12 +129,12 @@ extension Integration {
       let curl = try servers.chat(String(repeating: "word ", count: 100))
       #expect(await eventually { curl.output.contains("event: token") })
       kill(servers.pid, SIGKILL)
-      let output = await servers.finished(curl)
+      let output = await servers.output(of: curl)
       for record in ["event: done", "event: error", "event: cancelled"] { #expect(!output.contains(record)) }
       #expect(servers.storedLines.isEmpty)
       _ = await servers.stop()
       let again = try await Servers(["SLUICE_ECHO_GAP": "1ms"], state: state)
-      #expect(await again.finished(try again.chat("Hi")).contains("event: done"))
+      #expect(await again.output(of: try again.chat("Hi")).contains("event: done"))
       #expect(again.storedLines.count == 1)
       _ = await again.stop()
     }
@@ -152,10 +153,10 @@ extension Integration {
         (["-d", "message=a"], "415", "application/json"), (["-X", "PUT"], "405", "POST"),
       ]
       for (arguments, status, part) in cases {
-        let output = await servers.finished(try servers.curl("/api/chat", arguments))
+        let output = await servers.output(of: try servers.curl("/api/chat", arguments))
         #expect(output.hasPrefix("HTTP/1.1 \(status) ") && output.contains(part), "\(arguments): \(output)")
       }
-      let missing = await servers.finished(try servers.curl("/api/none"))
+      let missing = await servers.output(of: try servers.curl("/api/none"))
       #expect(missing.hasPrefix("HTTP/1.1 404 "))
       _ = await servers.stop()
     }

@@ -9,15 +9,15 @@ extension Integration {
   struct ConfidentialityTests {
     @Test("No secret appears in a log, metric, error, process list or file, and only the owner can read files")
     func nowhere() async throws {
-      let (key, said, answered) = ("sk-UPSTREAMKEY123", "WHATTHEUSERSAID", "WHATTHEMODELSAID")
+      let (key, userText, modelText) = ("sk-UPSTREAMKEY123", "WHATTHEUSERSAID", "WHATTHEMODELSAID")
       let upstream = try ScriptedUpstream { exchange in
         switch exchange.request.body {
         case let body where body.contains("fail"):
-          exchange.respond("500 Oops", "{\"error\":{\"message\":\"\(key) \(said)\",\"type\":\"bad\"}}")
+          exchange.respond("500 Oops", "{\"error\":{\"message\":\"\(key) \(userText)\",\"type\":\"bad\"}}")
         case let body where body.contains("cut"):
           exchange.sendHead()
-          exchange.sendDelta(answered)
-        default: exchange.stream([answered])
+          exchange.sendDelta(modelText)
+        default: exchange.stream([modelText])
         }
       }
       let file = FileManager.default.temporaryDirectory.path + "/sluice-key-\(UUID().uuidString)"
@@ -26,15 +26,17 @@ extension Integration {
       let servers = try await Servers([
         "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_UPSTREAM_KEY_FILE": file, "SLUICE_LOG": "debug",
       ])
-      var told = ""
+      var clientOutput = ""
       for word in ["ok", "fail", "cut"] {
-        told += try await servers.posted("/api/ai/report", "{\"input\":\"\(said) \(word)\"}")
-        told += try await servers.got("/chat/stream?token=\(servers.token)&message=\(said)+\(word)", token: "")
-          .replacingOccurrences(of: answered, with: "")
+        clientOutput += try await servers.post("/api/ai/report", "{\"input\":\"\(userText) \(word)\"}")
+        clientOutput += try await servers.get(
+          "/chat/stream?token=\(servers.token)&message=\(userText)+\(word)", token: ""
+        )
+        .replacingOccurrences(of: modelText, with: "")
       }
-      told += try await servers.got("/chat/stream?token=wrong-\(servers.token)&message=\(said)", token: "")
-      told += try await servers.posted("/api/chat", "{\"message\":5,\"x\":\"\(said)\"}")
-      told += try await servers.got("/metrics")
+      clientOutput += try await servers.get("/chat/stream?token=wrong-\(servers.token)&message=\(userText)", token: "")
+      clientOutput += try await servers.post("/api/chat", "{\"message\":5,\"x\":\"\(userText)\"}")
+      clientOutput += try await servers.get("/metrics")
       let list = try Program("/usr/bin/env", ["ps", "axww", "-o", "args"])
       _ = await list.exitCode()
       let arguments = try String(contentsOfFile: "/proc/\(servers.pid)/cmdline", encoding: .utf8)
@@ -42,9 +44,9 @@ extension Integration {
 
       let log = servers.demo.errors
       #expect(log.contains("stream ended"))
-      for secret in [key, said, answered, servers.token] {
+      for secret in [key, userText, modelText, servers.token] {
         #expect(!log.contains(secret), "\(secret) is in the log")
-        #expect(!told.contains(secret), "\(secret) is in what a client was told: \(told)")
+        #expect(!clientOutput.contains(secret), "\(secret) is in what a client received: \(clientOutput)")
         #expect(!arguments.contains(secret), "\(secret) is in the process list")
       }
       let files = FileManager.default.enumerator(atPath: servers.state)?.compactMap { $0 as? String } ?? []
@@ -59,7 +61,7 @@ extension Integration {
         }
       }
       _ = await servers.stop()
-      #expect(!servers.demo.errors.contains(said) && !servers.demo.errors.contains(servers.token))
+      #expect(!servers.demo.errors.contains(userText) && !servers.demo.errors.contains(servers.token))
     }
 
     @Test("A match split across deltas is redacted in streams, JSON, reports, replays, errors and the store")
@@ -71,8 +73,8 @@ extension Integration {
           exchange.sendDelta(#"{"ada\u0040example.org":["see ada\u0040example.org"]}"#, finishReason: "stop")
           return exchange.sendDone()
         }
-        for piece in [isReport ? "{\"a\":\"" : "Ask ", "ad", "a@exa", "mple.o", "rg", isReport ? "\"}" : ", or call."] {
-          exchange.sendDelta(piece)
+        for delta in [isReport ? "{\"a\":\"" : "Ask ", "ad", "a@exa", "mple.o", "rg", isReport ? "\"}" : ", or call."] {
+          exchange.sendDelta(delta)
           exchange.pause(.milliseconds(5))
         }
         if exchange.request.body.contains("CUT") { return }
@@ -86,31 +88,31 @@ extension Integration {
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_REDACT_FILE": file])
       let key = ["-H", "Idempotency-Key: k"]
       for dialect in ["events", "deltas", "chunks", "chat", "openai", "ui"] {
-        let output = try await servers.posted("/api/chat?dialect=\(dialect)", #"{"message":"x"}"#)
+        let output = try await servers.post("/api/chat?dialect=\(dialect)", #"{"message":"x"}"#)
         #expect(output.contains("[e-mail]") && !output.contains("ada@") && !output.contains("exa"), "\(output)")
       }
-      let streamed = try await servers.posted("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
+      let streamed = try await servers.post("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
       #expect(streamed.events.compactMap { $0.json["t"]?.string }.joined() == "Ask [e-mail], or call.", "\(streamed)")
-      let again = try await servers.posted("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
+      let again = try await servers.post("/api/chat", #"{"message":"x","sessionId":"s"}"#, key)
       #expect(again.events.compactMap { $0.json["t"]?.string }.joined() == "Ask [e-mail], or call.", "\(again)")
-      let twin = try await servers.posted("/chat/message", #"{"message":"x"}"#)
-      #expect(twin.json["message"] == "Ask [e-mail], or call.", "\(twin)")
-      let report = try await servers.posted("/api/ai/report", #"{"input":"x"}"#)
+      let jsonResponse = try await servers.post("/chat/message", #"{"message":"x"}"#)
+      #expect(jsonResponse.json["message"] == "Ask [e-mail], or call.", "\(jsonResponse)")
+      let report = try await servers.post("/api/ai/report", #"{"input":"x"}"#)
       #expect(report.json["report"] == ["a": "[e-mail]"], "\(report)")
-      let escaped = try await servers.posted("/api/ai/report", #"{"input":"ESCAPED","save":true}"#)
+      let escaped = try await servers.post("/api/ai/report", #"{"input":"ESCAPED","save":true}"#)
       #expect(escaped.json["report"] == ["[e-mail]": ["see [e-mail]"]], "\(escaped)")
-      let saved = try await servers.got("/api/reports/\(escaped.json["reportId"]?.string ?? "")")
+      let saved = try await servers.get("/api/reports/\(escaped.json["reportId"]?.string ?? "")")
       #expect(saved.json["report"] == ["[e-mail]": ["see [e-mail]"]], "\(saved)")
-      let cut = try await servers.posted("/api/chat", #"{"message":"CUT"}"#)
+      let cut = try await servers.post("/api/chat", #"{"message":"CUT"}"#)
       #expect(cut.contains("upstream_truncated") && !cut.contains("ada"), "\(cut)")
       #expect(servers.storedLines.count > 7)
       for line in servers.storedLines { #expect(!line.contains("ada@"), "\(line)") }
 
       // If the file is emptied or becomes invalid at run time, nothing is sent, because the text could not be redacted.
       try "".write(toFile: file, atomically: true, encoding: .utf8)
-      #expect(try await servers.posted("/api/chat", #"{"message":"x"}"#).errorCode == "internal")
+      #expect(try await servers.post("/api/chat", #"{"message":"x"}"#).errorCode == "internal")
       try "e-mail  (\n".write(toFile: file, atomically: true, encoding: .utf8)
-      let refused = try await servers.posted("/api/chat", #"{"message":"x"}"#)
+      let refused = try await servers.post("/api/chat", #"{"message":"x"}"#)
       #expect(refused.status == 500 && refused.errorCode == "internal" && !refused.contains(file), "\(refused)")
       let check = try Program(
         releaseDirectory + "/sluice", ["--check"], environment: ["SLUICE_AUTH": "none", "SLUICE_REDACT_FILE": file])
@@ -178,16 +180,16 @@ extension Integration {
       let large = ["-H", "Content-Type: application/json", "-d", "@\(body)"]
       for query in ["?token=TOKEN1", "?a=b&%74o%6Ben=TOKEN1", "?TOKEN=TOKEN1&token=TOKEN1"] {
         // The first request body is too large (413); the second response exceeds nginx's read timeout.
-        #expect(try await site.ask("/stream/" + query, nil, large).status == 413)
-        #expect(try await site.ask("/chat/stream" + query + "&message=x").contains("\"a\""))
-        for path in ["/stream/", "/v1/", "/healthz", "/metrics"] { _ = try await site.ask(path + query) }
-        #expect(try await site.ask("/api/chat" + query, #"{"message":"x"}"#).status == 403)
-        #expect(try await site.ask("/api/auth/verify" + query).body == "other")
+        #expect(try await site.request("/stream/" + query, nil, large).status == 413)
+        #expect(try await site.request("/chat/stream" + query + "&message=x").contains("\"a\""))
+        for path in ["/stream/", "/v1/", "/healthz", "/metrics"] { _ = try await site.request(path + query) }
+        #expect(try await site.request("/api/chat" + query, #"{"message":"x"}"#).status == 403)
+        #expect(try await site.request("/api/auth/verify" + query).body == "other")
       }
       site.sluice.program.signal(SIGKILL)
       _ = await site.sluice.program.exitCode()
       for path in ["/chat/stream", "/healthz", "/metrics", "/openapi.yaml"] {
-        let output = try await site.ask(
+        let output = try await site.request(
           path + "?token=TOKEN1&message=x", nil, ["-H", "Referer: http://a/?token=TOKEN1"])
         #expect(output.status == 502, "\(path): \(output)")
       }
@@ -207,8 +209,8 @@ extension Integration {
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "200ms"])
       for dialect in ["events", "deltas", "chunks", "chat", "openai", "ui"] {
-        let curl = try servers.post("/api/chat?dialect=\(dialect)", #"{"message":"x"}"#)
-        let body = await servers.finished(curl).body
+        let curl = try servers.startPost("/api/chat?dialect=\(dialect)", #"{"message":"x"}"#)
+        let body = await servers.output(of: curl).body
         let beat = dialect == "events" ? "event: heartbeat\ndata: {}\n\n" : ":\n"
         let count = body.components(separatedBy: dialect == "events" ? beat : "\n:\n").count - 1
         let before = body.components(separatedBy: "\"a\"")[0]

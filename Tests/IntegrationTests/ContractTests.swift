@@ -56,16 +56,16 @@ extension Integration {
       let outer = try await Servers(["SLUICE_UPSTREAM_URL": inner.url + "/v1", "SLUICE_UPSTREAM_KEY_FILE": key])
       let body =
         #"{"model":"m","messages":[{"role":"user","content":"Hi"}],"temperature":0.25,"stop":["x"],"stream":true}"#
-      let output = await outer.finished(try outer.post("/v1/chat/completions", body))
+      let output = await outer.output(of: try outer.startPost("/v1/chat/completions", body))
       let deltas = output.events.dropLast().compactMap { $0.json["choices"]?[0]?["delta"]?["content"]?.string }
       #expect(deltas.joined() == "Hello 🎧" && output.events.last?.data == "[DONE]", "\(output)")
       let asked = try #require(upstream.requests.first?.body)
       #expect(asked.contains(#""temperature":0.25,"stop":["x"]"#) && asked.contains(#""model":"m""#), "\(asked)")
       // Errors keep their meaning: an invalid request gets 400, and an unreachable inner server becomes 502.
-      let refused = await outer.finished(try outer.post("/v1/chat/completions", #"{"messages":[{"role":"x"}]}"#))
+      let refused = await outer.output(of: try outer.startPost("/v1/chat/completions", #"{"messages":[{"role":"x"}]}"#))
       #expect(refused.hasPrefix("HTTP/1.1 400 ") && refused.contains(#""type":"invalid_request_error""#), "\(refused)")
       _ = await inner.stop()
-      let gone = await outer.finished(try outer.chat("Hi"))
+      let gone = await outer.output(of: try outer.chat("Hi"))
       #expect(gone.hasPrefix("HTTP/1.1 502 ") && gone.contains("upstream_error"), "\(gone)")
       _ = await outer.stop()
     }

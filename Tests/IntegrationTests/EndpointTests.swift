@@ -24,19 +24,19 @@ extension Integration {
         ),
       ]
       for (path, body, types) in own {
-        let output = try await body == nil ? servers.got(path) : servers.posted(path, body ?? "")
+        let output = try await body == nil ? servers.get(path) : servers.post(path, body ?? "")
         #expect(output.status == 200 && output.events.map(\.type) == types, "\(path): \(output)")
         #expect(output.field("Content-Type") == "text/event-stream; charset=utf-8", "\(path)")
         #expect(output.field("Sluice-Stream-Id")?.count == 36, "\(path)")
         let chosen = path + (path.contains("?") ? "&" : "?") + "dialect=ui"
-        let other = try await body == nil ? servers.got(chosen) : servers.posted(chosen, body ?? "")
+        let other = try await body == nil ? servers.get(chosen) : servers.post(chosen, body ?? "")
         #expect(other.field("x-vercel-ai-ui-message-stream") == "v1", "\(path)")
         let parts = other.events.dropLast().compactMap { $0.json["type"]?.string }
         #expect(parts.prefix(3) == ["start", "text-start", "text-delta"], "\(path): \(other)")
         #expect(parts.contains("text-end") && parts.last == "finish", "\(path): \(other)")
         #expect(other.events.last?.data == "[DONE]" && other.events.first?.json["type"] == "start", "\(path): \(other)")
       }
-      let unknown = try await servers.got("/chat/stream?message=a&dialect=morse")
+      let unknown = try await servers.get("/chat/stream?message=a&dialect=morse")
       #expect(unknown.status == 400 && unknown.contains("events, deltas, chunks, chat, openai, ui"), "\(unknown)")
       _ = await servers.stop()
     }
@@ -44,36 +44,36 @@ extension Integration {
     @Test("All conversation endpoints share one history, whatever their field names")
     func conversations() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
-      let first = try await servers.posted("/messages/", #"{"content":"one","chat_id":7}"#).json
+      let first = try await servers.post("/messages/", #"{"content":"one","chat_id":7}"#).json
       #expect(first["role"] == "assistant" && first["content"] == "one" && first["chat_id"] == "7", "\(first)")
-      let second = try await servers.posted("/chat/message", #"{"message":"two","session_id":"7"}"#).json
+      let second = try await servers.post("/chat/message", #"{"message":"two","session_id":"7"}"#).json
       #expect(second["message"] == "two" && second["session_id"] == "7", "\(second)")
-      let third = try await servers.posted("/api/chat", #"{"message":"three","sessionId":"7","stream":false}"#).json
-      let messages = try await servers.got("/messages/?chat_id=7").json["messages"] ?? .null
+      let third = try await servers.post("/api/chat", #"{"message":"three","sessionId":"7","stream":false}"#).json
+      let messages = try await servers.get("/messages/?chat_id=7").json["messages"] ?? .null
       #expect((0..<6).map { messages[$0]?["content"]?.string } == ["one", "one", "two", "two", "three", "three"])
       #expect(messages[5]?["id"] == third["messageId"] && messages[4]?["role"] == "user", "\(messages)")
 
-      let newest = try await servers.got("/api/sessions/7?limit=1").json["turns"] ?? .null
+      let newest = try await servers.get("/api/sessions/7?limit=1").json["turns"] ?? .null
       #expect(newest.count == 1 && newest[0]?["id"] == third["messageId"])
       let before = newest[0]?["id"]?.string ?? ""
-      let older = try await servers.got("/api/sessions/7?limit=1&before=\(before)").json["turns"] ?? .null
+      let older = try await servers.get("/api/sessions/7?limit=1&before=\(before)").json["turns"] ?? .null
       #expect(older.count == 1 && older[0]?["id"] == second["message_id"], "\(older)")
       #expect(older[0]?["user"]?["content"] == "two" && older[0]?["assistant"]?["content"] == "two")
-      let page = try await servers.got("/messages/?chat_id=7&before=\(before)-user").json["messages"] ?? .null
+      let page = try await servers.get("/messages/?chat_id=7&before=\(before)-user").json["messages"] ?? .null
       #expect(page.count == 4 && page[3]?["content"] == "two", "\(page)")
 
-      _ = try await servers.got("/chat/stream?message=hi&session_id=other")
-      let sessions = try await servers.got("/api/sessions").json["sessions"] ?? .null
+      _ = try await servers.get("/chat/stream?message=hi&session_id=other")
+      let sessions = try await servers.get("/api/sessions").json["sessions"] ?? .null
       #expect(
         sessions.count == 2 && sessions[0]?["id"] == "other" && sessions[1]?["turns"] == .integer(3), "\(sessions)")
-      let rest = try await servers.got("/api/sessions?before=other").json["sessions"] ?? .null
+      let rest = try await servers.get("/api/sessions?before=other").json["sessions"] ?? .null
       #expect(rest.count == 1 && rest[0]?["id"] == "7")
-      #expect(try await servers.got("/api/sessions/7", ["-X", "DELETE"]).status == 204)
-      #expect(try await servers.got("/api/sessions/7").errorCode == "not_found")
-      #expect(try await servers.got("/api/sessions/7", ["-X", "DELETE"]).status == 404)
-      #expect(try await servers.got("/messages/?chat_id=7").json == ["messages": []])
+      #expect(try await servers.get("/api/sessions/7", ["-X", "DELETE"]).status == 204)
+      #expect(try await servers.get("/api/sessions/7").errorCode == "not_found")
+      #expect(try await servers.get("/api/sessions/7", ["-X", "DELETE"]).status == 404)
+      #expect(try await servers.get("/messages/?chat_id=7").json == ["messages": []])
       for query in ["limit=0", "limit=201", "limit=x", "before=..", "before="] {
-        #expect(try await servers.got("/api/sessions?\(query)").status == 400, "\(query)")
+        #expect(try await servers.get("/api/sessions?\(query)").status == 400, "\(query)")
       }
       _ = await servers.stop()
     }
@@ -82,36 +82,38 @@ extension Integration {
     func reports() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
       let text = #"{\"b\":[1,2.50,1e400],\"a\":\"ü\"}"#
-      for said in [text, "\u{FEFF} \\n" + text, "```json\\n\(text)\\n```", "Here [1] it is: \(text) I hope {it} helps"]
-      {
-        let output = try await servers.posted("/api/ai/stream-report", "{\"input\":\"\(said)\"}")
+      for modelOutput in [
+        text, "\u{FEFF} \\n" + text, "```json\\n\(text)\\n```", "Here [1] it is: \(text) I hope {it} helps",
+      ] {
+        let output = try await servers.post("/api/ai/stream-report", "{\"input\":\"\(modelOutput)\"}")
         #expect(output.events.last?.type == "done", "\(output)")
         // Numbers and member order are exactly those of the model's output.
         #expect(output.events.last?.data.contains(#""report":{"b":[1,2.50,1e400],"a":"ü"}"#) == true, "\(output)")
       }
-      for said in ["", "no", #"[{\"a\":1}]"#, #"{\"a\":1,}"#, #"{\"a\":1"#, "{'a':1}", #"{\"a\":01}"#, #"{} {"#]
-      where said != "" {
-        let output = try await servers.posted("/api/ai/report", "{\"input\":\"\(said)\",\"save\":true}")
-        #expect(said == "{} {" ? output.status == 200 : output.errorCode == "parse_error", "\(said): \(output)")
+      for modelOutput in ["", "no", #"[{\"a\":1}]"#, #"{\"a\":1,}"#, #"{\"a\":1"#, "{'a':1}", #"{\"a\":01}"#, #"{} {"#]
+      where modelOutput != "" {
+        let output = try await servers.post("/api/ai/report", "{\"input\":\"\(modelOutput)\",\"save\":true}")
+        #expect(
+          modelOutput == "{} {" ? output.status == 200 : output.errorCode == "parse_error", "\(modelOutput): \(output)")
       }
-      let saved = try await servers.posted("/api/ai/report", "{\"input\":\"\(text)\",\"save\":true,\"title\":\"T\"}")
+      let saved = try await servers.post("/api/ai/report", "{\"input\":\"\(text)\",\"save\":true,\"title\":\"T\"}")
         .json
       let id = try #require(saved["reportId"]?.string)
-      let read = try await servers.got("/api/reports/\(id)")
+      let read = try await servers.get("/api/reports/\(id)")
       #expect(
         read.body.contains(#""title":"T","at":""#) && read.body.contains(#""report":{"b":[1,2.50,1e400],"a":"ü"}}"#))
-      let added = try await servers.posted("/api/reports", #"{"report":{"x":1}}"#)
+      let added = try await servers.post("/api/reports", #"{"report":{"x":1}}"#)
       #expect(added.status == 201)
-      let list = try await servers.got("/api/reports").json["reports"] ?? .null
+      let list = try await servers.get("/api/reports").json["reports"] ?? .null
       #expect(list.count == 3 && list[0]?["id"] == added.json["id"] && list[1]?["title"] == "T", "\(list)")
       #expect(list[0]?["title"] == .null && list[0]?["report"] == nil)
-      let page = try await servers.got("/api/reports?limit=1&before=\(id)").json["reports"] ?? .null
+      let page = try await servers.get("/api/reports?limit=1&before=\(id)").json["reports"] ?? .null
       #expect(page.count == 1 && page[0]?["title"] == .null)
       for body in ["{}", #"{"report":[]}"#, #"{"report":"{}"}"#, #"{"report":{},"title":5}"#] {
-        #expect(try await servers.posted("/api/reports", body).errorCode == "bad_request", "\(body)")
+        #expect(try await servers.post("/api/reports", body).errorCode == "bad_request", "\(body)")
       }
       for path in ["none", "..", "%2e%2e%2fonboarding"] {
-        #expect(try await servers.got("/api/reports/\(path)", ["--path-as-is"]).status != 200, "\(path)")
+        #expect(try await servers.get("/api/reports/\(path)", ["--path-as-is"]).status != 200, "\(path)")
       }
       _ = await servers.stop()
     }
@@ -124,9 +126,9 @@ extension Integration {
         exchange.sendDone()
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
-      let output = try await servers.posted("/api/ai/stream-report", #"{"input":"x","save":true}"#)
+      let output = try await servers.post("/api/ai/stream-report", #"{"input":"x","save":true}"#)
       #expect(output.events.last?.type == "error" && output.contains("parse_error"), "\(output)")
-      #expect(try await servers.got("/api/reports").json == ["reports": []])
+      #expect(try await servers.get("/api/reports").json == ["reports": []])
       #expect(await servers.outcomes(1) == ["parse_error"])
       // The model received the prompt for reports.
       #expect(upstream.requests.first?.body.contains("You write assessment reports.") == true)
@@ -136,17 +138,17 @@ extension Integration {
     @Test("HEAD works wherever GET does, OPTIONS works on every path, and Allow lists the methods")
     func methods() async throws {
       let servers = try await Servers()
-      let head = try await servers.got("/chat/stream?message=x", ["-I"])
+      let head = try await servers.get("/chat/stream?message=x", ["-I"])
       #expect(
         head.status == 200 && head.field("Content-Type")?.hasPrefix("text/event-stream") == true && head.body == "")
-      #expect(try await servers.got("/chat/stream", ["-I"]).status == 400)
-      #expect(try await servers.got("/healthz", ["-I"]).field("Content-Length") != nil)
-      #expect(try await servers.got("/api/chat", ["-X", "OPTIONS"]).field("Allow") == "POST, OPTIONS")
+      #expect(try await servers.get("/chat/stream", ["-I"]).status == 400)
+      #expect(try await servers.get("/healthz", ["-I"]).field("Content-Length") != nil)
+      #expect(try await servers.get("/api/chat", ["-X", "OPTIONS"]).field("Allow") == "POST, OPTIONS")
       #expect(
-        try await servers.got("/messages/", ["-X", "OPTIONS"], token: "none").field("Allow")
+        try await servers.get("/messages/", ["-X", "OPTIONS"], token: "none").field("Allow")
           == "POST, GET, HEAD, OPTIONS")
-      #expect(try await servers.got("/api/none", ["-X", "OPTIONS"]).status == 404)
-      let put = try await servers.got("/api/sessions/x", ["-X", "PUT"])
+      #expect(try await servers.get("/api/none", ["-X", "OPTIONS"]).status == 404)
+      let put = try await servers.get("/api/sessions/x", ["-X", "PUT"])
       #expect(
         put.status == 405 && put.field("Allow") == "GET, HEAD, DELETE, OPTIONS" && put.errorCode == "method_not_allowed"
       )
@@ -157,9 +159,9 @@ extension Integration {
     @Test("Metrics contain the counts and are readable only from localhost")
     func metrics() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
-      _ = try await servers.posted("/api/chat", #"{"message":"a b"}"#)
-      _ = try await servers.posted("/api/chat", #"{"message":""}"#)
-      let text = try await servers.got("/metrics", token: "none")
+      _ = try await servers.post("/api/chat", #"{"message":"a b"}"#)
+      _ = try await servers.post("/api/chat", #"{"message":""}"#)
+      let text = try await servers.get("/metrics", token: "none")
       for line in [
         #"sluice_streams_total{route="/api/chat",outcome="completed"} 1"#,
         #"sluice_refusals_total{code="bad_request"} 1"#,

@@ -19,18 +19,18 @@ extension Integration {
       ])
       let long = String(repeating: "a", count: 1001)
       let cases: [(String, String, Int)] = [
-        (try await servers.posted("/stream/", "{}"), "bad_request", 400),
-        (try await servers.posted("/stream/", #"{"content":"a"}"#), "bad_request", 400),
-        (try await servers.got("/chat/stream"), "bad_request", 400),
-        (try await servers.posted("/api/chat", "{}", token: "x"), "unauthorized", 401),
-        (try await servers.got("/chat/stream?message=a&token=x", token: ""), "unauthorized", 401),
-        (try await servers.got("/chat/stream?message=a", token: ""), "unauthorized", 401),
-        (try await servers.got("/api/none"), "not_found", 404),
-        (try await servers.got("/api/streams/none", ["-X", "DELETE"]), "not_found", 404),
-        (try await servers.got("/api/chat"), "method_not_allowed", 405),
-        (try await servers.posted("/messages/", "{\"content\":\"\(long)\",\"chat_id\":1}"), "payload_too_large", 413),
-        (try await servers.posted("/api/chat", "{\"x\":\"\(long)\(long)\"}"), "payload_too_large", 413),
-        (try await servers.got("/api/ai/report", form), "unsupported_media_type", 415),
+        (try await servers.post("/stream/", "{}"), "bad_request", 400),
+        (try await servers.post("/stream/", #"{"content":"a"}"#), "bad_request", 400),
+        (try await servers.get("/chat/stream"), "bad_request", 400),
+        (try await servers.post("/api/chat", "{}", token: "x"), "unauthorized", 401),
+        (try await servers.get("/chat/stream?message=a&token=x", token: ""), "unauthorized", 401),
+        (try await servers.get("/chat/stream?message=a", token: ""), "unauthorized", 401),
+        (try await servers.get("/api/none"), "not_found", 404),
+        (try await servers.get("/api/streams/none", ["-X", "DELETE"]), "not_found", 404),
+        (try await servers.get("/api/chat"), "method_not_allowed", 405),
+        (try await servers.post("/messages/", "{\"content\":\"\(long)\",\"chat_id\":1}"), "payload_too_large", 413),
+        (try await servers.post("/api/chat", "{\"x\":\"\(long)\(long)\"}"), "payload_too_large", 413),
+        (try await servers.get("/api/ai/report", form), "unsupported_media_type", 415),
       ]
       for (output, code, status) in cases {
         #expect(
@@ -38,21 +38,21 @@ extension Integration {
           "\(output)")
       }
       let openai = [
-        (try await servers.posted("/v1/chat/completions", "{}"), "invalid_request_error"),
-        (try await servers.got("/v1/models", token: "x"), "authentication_error"),
-        (try await servers.got("/v1/none"), "invalid_request_error"),
+        (try await servers.post("/v1/chat/completions", "{}"), "invalid_request_error"),
+        (try await servers.get("/v1/models", token: "x"), "authentication_error"),
+        (try await servers.get("/v1/none"), "invalid_request_error"),
         (
-          try await servers.posted(
+          try await servers.post(
             "/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"tools":[1]}"#),
           "invalid_request_error"
         ),
         (
-          try await servers.posted(
+          try await servers.post(
             "/v1/chat/completions", #"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#),
           "invalid_request_error"
         ),
         (
-          try await servers.posted("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"n":2}"#),
+          try await servers.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"n":2}"#),
           "invalid_request_error"
         ),
       ]
@@ -71,25 +71,25 @@ extension Integration {
       let words = String(repeating: "word ", count: 60)
       let running = try (0..<2).map { _ in try servers.chat(words) }
       for curl in running { #expect(await eventually { curl.output.contains("event: token") }) }
-      let third = try await servers.posted("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}]}"#)
+      let third = try await servers.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}]}"#)
       #expect(
         third.status == 429 && third.errorCode == "too_many_streams" && third.field("Retry-After") == "5", "\(third)")
       #expect(third.json["error"]?["type"] == "rate_limit_error")
-      for curl in running { #expect(await servers.finished(curl).contains("event: done")) }
+      for curl in running { #expect(await servers.output(of: curl).contains("event: done")) }
       // The refused request did not count as a message.
-      for _ in 0..<3 { #expect(try await servers.posted("/api/chat", #"{"message":"a"}"#).status == 200) }
-      let sixth = try await servers.posted("/api/chat", #"{"message":"a"}"#)
+      for _ in 0..<3 { #expect(try await servers.post("/api/chat", #"{"message":"a"}"#).status == 200) }
+      let sixth = try await servers.post("/api/chat", #"{"message":"a"}"#)
       #expect(sixth.status == 429 && sixth.errorCode == "rate_limited", "\(sixth)")
       let seconds = try #require(sixth.field("Retry-After").flatMap { Int($0) })
       #expect((3500...3600).contains(seconds))
       // Requests that call no model are not limited.
-      #expect(try await servers.got("/api/sessions").status == 200)
+      #expect(try await servers.get("/api/sessions").status == 200)
       _ = await servers.stop()
 
       let full = try await Servers(["SLUICE_ECHO_GAP": "30ms", "SLUICE_MAX_STREAMS": "1"])
       let only = try full.chat(words)
       #expect(await eventually { only.output.contains("event: token") })
-      let second = try await full.posted("/api/chat", #"{"message":"a"}"#)
+      let second = try await full.post("/api/chat", #"{"message":"a"}"#)
       #expect(
         second.status == 503 && second.errorCode == "overloaded" && second.field("Retry-After") == "5", "\(second)")
       _ = await full.stop()
@@ -110,13 +110,13 @@ extension Integration {
         }
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "100ms"])
-      let late = try await servers.posted("/api/chat", #"{"message":"slow"}"#)
+      let late = try await servers.post("/api/chat", #"{"message":"slow"}"#)
       #expect(
         late.status == 200 && late.events.map(\.type).last == "error" && late.contains("upstream_rate_limited"),
         "\(late)")
       #expect(late.events.contains { $0.type == "heartbeat" })
-      let whole = try await servers.posted("/api/chat", #"{"message":"cut","stream":false}"#)
-      #expect(whole.status == 502 && whole.errorCode == "upstream_truncated", "\(whole)")
+      let complete = try await servers.post("/api/chat", #"{"message":"cut","stream":false}"#)
+      #expect(complete.status == 502 && complete.errorCode == "upstream_truncated", "\(complete)")
       #expect(servers.storedLines.isEmpty)
       _ = await servers.stop()
     }
@@ -128,14 +128,14 @@ extension Integration {
       try FileManager.default.createDirectory(atPath: user, withIntermediateDirectories: true)
       // Nothing can be read or created through a dangling link.
       try FileManager.default.createSymbolicLink(atPath: user + "/sessions", withDestinationPath: "/nowhere/at/all")
-      let streamed = try await servers.posted("/api/chat", #"{"message":"a b"}"#)
+      let streamed = try await servers.post("/api/chat", #"{"message":"a b"}"#)
       #expect(
         streamed.events.map(\.type) == ["token", "token", "error"] && streamed.contains("store_failed"), "\(streamed)")
-      let whole = try await servers.posted("/chat/message", #"{"message":"a b"}"#)
-      #expect(whole.status == 500 && whole.errorCode == "store_failed", "\(whole)")
+      let complete = try await servers.post("/chat/message", #"{"message":"a b"}"#)
+      #expect(complete.status == 500 && complete.errorCode == "store_failed", "\(complete)")
       #expect(await servers.outcomes(2) == ["store_failed", "store_failed"])
       try FileManager.default.removeItem(atPath: user + "/sessions")
-      #expect(try await servers.posted("/api/chat", #"{"message":"a b"}"#).events.last?.type == "done")
+      #expect(try await servers.post("/api/chat", #"{"message":"a b"}"#).events.last?.type == "done")
       _ = await servers.stop()
     }
 
@@ -144,7 +144,7 @@ extension Integration {
       let servers = try await Servers(["SLUICE_HEARTBEAT": "50ms"])
       let sessions = servers.state + "/users/demo/sessions"
       try FileManager.default.createDirectory(atPath: sessions + "/directory.jsonl", withIntermediateDirectories: true)
-      let before = try await servers.posted("/api/chat", #"{"message":"a","sessionId":"directory"}"#)
+      let before = try await servers.post("/api/chat", #"{"message":"a","sessionId":"directory"}"#)
       #expect(before.status == 500 && before.errorCode == "internal", "\(before)")
       // A pipe replaces the onboarding state: opening it blocks until the test writes, and its content is invalid.
       let pipe = servers.state + "/users/demo/onboarding.json"
@@ -154,7 +154,7 @@ extension Integration {
       let writer = unsafe open(pipe, O_WRONLY)
       unsafe write(writer, "x", 1)
       close(writer)
-      let behind = await servers.finished(curl)
+      let behind = await servers.output(of: curl)
       #expect(behind.events.last?.type == "error" && behind.contains(#""code":"internal""#), "\(behind)")
       #expect(!behind.contains("onboarding.json"))
       _ = await servers.stop()
@@ -167,12 +167,12 @@ extension Integration {
       ])
       let words = String(repeating: "word ", count: 500)
       let streamed = try servers.chat(words)
-      let whole = try servers.post("/api/chat", "{\"message\":\"\(words)\",\"stream\":false}")
+      let complete = try servers.startPost("/api/chat", "{\"message\":\"\(words)\",\"stream\":false}")
       #expect(await eventually { servers.demo.log("stream started").count == 2 && streamed.output.contains("token") })
       kill(servers.pid, SIGTERM)
-      let record = await servers.finished(streamed)
+      let record = await servers.output(of: streamed)
       #expect(record.events.last?.type == "error" && record.contains("shutting_down"), "\(record.suffix(300))")
-      let status = await servers.finished(whole)
+      let status = await servers.output(of: complete)
       #expect(
         status.status == 503 && status.errorCode == "shutting_down" && status.field("Retry-After") != nil, "\(status)")
       #expect(servers.storedLines.isEmpty)

@@ -15,7 +15,7 @@ extension Integration {
       #expect(try sluice.chat("first").readResponse().text.contains("event: done"))
       let open = sluice.descriptors
       let body = Array(#"{"message":"a b"}"#.utf8)
-      let whole =
+      let complete =
         FastCGIClient.request(
           [
             ("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/api/chat?dialect=ui"), ("CONTENT_TYPE", "application/json"),
@@ -26,7 +26,7 @@ extension Integration {
       for seed in UInt64(0)..<1000 {
         var random = SeededGenerator(seed: seed)
         let client = try FastCGIClient(path: sluice.socket)
-        for piece in whole.mutated(&random).splitIntoChunks(&random) where !client.send(piece) { break }
+        for chunk in complete.mutated(&random).splitIntoChunks(&random) where !client.send(chunk) { break }
         if Bool.random(using: &random) { client.shutdownSending() }
         if seed % 10 == 0 { _ = client.readResponse(timeout: .milliseconds(50)) }
         if seed % 100 == 99 {
@@ -266,20 +266,20 @@ extension Integration {
       for path in [
         "/api/sessions/\(huge)", "/api/stream/ai-block/\(huge)?input=x", "/api/streams/\(huge)", "/api/\(huge)",
       ] {
-        let output = try await servers.got(path)
+        let output = try await servers.get(path)
         #expect([400, 404, 405].contains(output.status ?? 0), "\(path.prefix(30)): \(output.prefix(300))")
       }
       for id in ["../../../etc/passwd", "..", ".", "a/b", "a\\u0000b", "é", "a b", huge] {
-        let output = try await servers.posted("/api/chat", "{\"message\":\"x\",\"sessionId\":\"\(id)\"}")
+        let output = try await servers.post("/api/chat", "{\"message\":\"x\",\"sessionId\":\"\(id)\"}")
         #expect(output.status == 400 && output.contains("sessionId"), "\(id.prefix(20)): \(output)")
       }
       // A value that is copied into the response head cannot contain a line break.
-      let output = try await servers.got(
+      let output = try await servers.get(
         "/chat/stream?message=x&session_id=a%0d%0aSet-Cookie:%20x&dialect=b%0d%0aX:%20y")
       #expect(
         output.status == 400 && !output.lowercased().contains("set-cookie: x\r\n") && !output.contains("\nX: y"),
         "\(output)")
-      let split = try await servers.got("/api/sessions", ["-H", "Origin: https://a\u{1}b"])
+      let split = try await servers.get("/api/sessions", ["-H", "Origin: https://a\u{1}b"])
       #expect(split.status == 400 || split.status == 200)
       _ = await servers.stop()
     }

@@ -40,7 +40,7 @@ private final class DiskControl: Sendable {
     static int controlled(const char *call, int file) {
       if (matches("kill", call, file)) kill(getpid(), SIGKILL);
       if (matches("hold", call, file)) {
-        close(open("\(directory)/held", O_CREAT | O_WRONLY, 0600));
+        close(open("\(directory)/blocked", O_CREAT | O_WRONLY, 0600));
         while (matches("hold", call, file)) usleep(1000);
       }
       if (matches("break", call, file)) { errno = EIO; return -1; }
@@ -64,7 +64,9 @@ private final class DiskControl: Sendable {
   func clear(_ what: String) { unsafe unlink(directory + "/" + what) }
 
   /// Waits until a call blocks, and returns whether one did.
-  func isHeld() async -> Bool { await eventually { FileManager.default.fileExists(atPath: self.directory + "/held") } }
+  func waitUntilBlocked() async -> Bool {
+    await eventually { FileManager.default.fileExists(atPath: self.directory + "/blocked") }
+  }
 
   deinit { try? FileManager.default.removeItem(atPath: directory) }
 }
@@ -122,7 +124,7 @@ extension Integration {
       try disk.set("hold", "sync", what.part)
       do {
         let client = try post(sluice, what.path, what.body)
-        #expect(await disk.isHeld())
+        #expect(await disk.waitUntilBlocked())
         if stops {
           let id = sluice.program.log("stream started").first?["stream"] as? String ?? ""
           #expect(try get(sluice, "/api/streams/\(id)", "DELETE").hasPrefix("Status: 204"))
@@ -240,7 +242,7 @@ extension Integration {
       #expect(try post(sluice, Self.chat.0, Self.chat.1).readResponse().text.contains("event: done"))
       try disk.set("hold", "lock", "sessions")
       let again = try post(sluice, Self.chat.0, Self.chat.1)
-      #expect(await disk.isHeld())
+      #expect(await disk.waitUntilBlocked())
       let delete = try FastCGIClient(path: sluice.socket)
       delete.send(FastCGIClient.request([("REQUEST_METHOD", "DELETE"), ("REQUEST_URI", "/api/sessions/s")]))
       disk.clear("hold")
@@ -311,7 +313,7 @@ extension Integration {
 
   @Suite("Deleted session")
   struct DeletedSessionTests {
-    private func ask(_ sluice: Sluice, _ method: String) throws -> FastCGIClient {
+    private func send(_ sluice: Sluice, _ method: String) throws -> FastCGIClient {
       let client = try FastCGIClient(path: sluice.socket)
       client.send(FastCGIClient.request([("REQUEST_METHOD", method), ("REQUEST_URI", "/api/sessions/s")]))
       return client
@@ -323,13 +325,13 @@ extension Integration {
       if !isNew { #expect(try sluice.chat("before", session: "s").readResponse().text.contains("event: done")) }
       let client = try sluice.chat(String(repeating: "word ", count: 500), session: "s")
       #expect(client.waitUntilReadable())
-      #expect(try ask(sluice, "DELETE").readResponse().text.hasPrefix("Status: 204"))
+      #expect(try send(sluice, "DELETE").readResponse().text.hasPrefix("Status: 204"))
       #expect(client.readResponse().text.contains("event: cancelled"))
-      #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
-      #expect(try ask(sluice, "DELETE").readResponse().text.hasPrefix("Status: 404"))
+      #expect(try send(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
+      #expect(try send(sluice, "DELETE").readResponse().text.hasPrefix("Status: 404"))
       // The id can be used for a new session.
       #expect(try sluice.chat("after", session: "s").readResponse().text.contains("event: done"))
-      #expect(try ask(sluice, "GET").readResponse().text.contains("after"))
+      #expect(try send(sluice, "GET").readResponse().text.contains("after"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -340,12 +342,12 @@ extension Integration {
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "0"])
       try disk.set("hold", "sync", "sessions")
       let client = try sluice.chat("x", session: "s")
-      #expect(await disk.isHeld())
-      let delete = try ask(sluice, "DELETE")
+      #expect(await disk.waitUntilBlocked())
+      let delete = try send(sluice, "DELETE")
       disk.clear("hold")
       #expect(delete.readResponse().text.hasPrefix("Status: 204"))
       #expect(client.readResponse().text.contains("event: "))
-      #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
+      #expect(try send(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -360,11 +362,11 @@ extension Integration {
       // Blocks the retry while it stores the turn.
       try disk.set("hold", "lock", "sessions")
       disk.clear("break")
-      #expect(await disk.isHeld())
-      let delete = try ask(sluice, "DELETE")
+      #expect(await disk.waitUntilBlocked())
+      let delete = try send(sluice, "DELETE")
       disk.clear("hold")
       #expect(delete.readResponse().text.hasPrefix("Status: 204"))
-      #expect(try ask(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
+      #expect(try send(sluice, "GET").readResponse().text.hasPrefix("Status: 404"))
       sluice.program.signal(SIGTERM)
       #expect(await sluice.program.exitCode() == 0)
     }
@@ -378,7 +380,7 @@ extension Integration {
       let sluice = try await Sluice(["LD_PRELOAD": disk.library, "SLUICE_ECHO_GAP": "10ms"])
       try disk.set("hold", "lock", "messages")
       let client = try sluice.chat(String(repeating: "word ", count: 150))
-      #expect(await disk.isHeld())
+      #expect(await disk.waitUntilBlocked())
       sluice.program.signal(SIGTERM)
       #expect(await eventually { !sluice.program.log("draining").isEmpty })
       disk.clear("hold")

@@ -13,23 +13,23 @@ extension Integration {
         "SLUICE_STREAM_CHAT", "SLUICE_STREAM_REPORT", "FEATURE_STREAMING", "AI_STREAMING_ENABLED", "ENABLE_STREAMING",
       ].map { "    fastcgi_param \($0) off;" }.joined(separator: "\n")
       let site = try await Site(location: off)
-      let features = try await site.ask("/api/features").json["features"] ?? .null
+      let features = try await site.request("/api/features").json["features"] ?? .null
       #expect(
         features["SLUICE_STREAM_CHAT"] == .bool(false) && features["ENABLE_STREAMING"] == .bool(false), "\(features)")
-      #expect(try await site.ask("/api/chat", #"{"message":"a"}"#).json["message"] == "a")
+      #expect(try await site.request("/api/chat", #"{"message":"a"}"#).json["message"] == "a")
       let refused: [(String, String?, String?)] = [
         ("/stream/", #"{"content":"a","chat_id":1}"#, "/messages/"), ("/chat/stream?message=a", nil, "/chat/message"),
         ("/chat/onboarding-stream?message=a", nil, nil), ("/api/stream/ai-block/quiz?input=a", nil, nil),
         ("/api/ai/stream-report", #"{"input":"{}"}"#, "/api/ai/report"),
       ]
       for (path, body, twin) in refused {
-        let output = try await site.ask(path, body)
+        let output = try await site.request(path, body)
         #expect(output.status == 404 && output.errorCode == "streaming_disabled", "\(path): \(output)")
         #expect(output.field("Link") == twin.map { "<\($0)>; rel=\"alternate\"" }, "\(path): \(output)")
       }
-      #expect(try await site.ask("/messages/", #"{"content":"a","chat_id":1}"#).json["content"] == "a")
-      #expect(try await site.ask("/chat/message", #"{"message":"a"}"#).json["message"] == "a")
-      #expect(try await site.ask("/api/ai/report", #"{"input":"{}"}"#).json == ["report": [:]])
+      #expect(try await site.request("/messages/", #"{"content":"a","chat_id":1}"#).json["content"] == "a")
+      #expect(try await site.request("/chat/message", #"{"message":"a"}"#).json["message"] == "a")
+      #expect(try await site.request("/api/ai/report", #"{"input":"{}"}"#).json == ["report": [:]])
       await site.stop()
     }
 
@@ -39,8 +39,8 @@ extension Integration {
       let site = try await Site(
         ["SLUICE_UPSTREAM_URL": upstream.baseURL],
         location: "    fastcgi_param SLUICE_SYSTEM_PROMPT_FILE DIRECTORY/system;", files: ["system": "Be brief.\n"])
-      _ = try await site.ask("/api/chat", #"{"message":"Hi"}"#)
-      _ = try await site.ask(
+      _ = try await site.request("/api/chat", #"{"message":"Hi"}"#)
+      _ = try await site.request(
         "/v1/chat/completions", #"{"messages":[{"role":"system","content":"Be kind."},{"role":"user","content":"Hi"}]}"#
       )
       #expect(upstream.requests.count == 2)
@@ -59,7 +59,7 @@ extension Integration {
     @Test("An invalid setting of a location, such as STREAMING_BACKEND=websocket, causes a 500 and is logged")
     func issue() async throws {
       let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND websocket;")
-      let output = try await site.ask("/api/chat", #"{"message":"a"}"#)
+      let output = try await site.request("/api/chat", #"{"message":"a"}"#)
       #expect(output.status == 500 && output.errorCode == "internal" && !output.contains("websocket"), "\(output)")
       #expect(await eventually { site.sluice.program.errors.contains("STREAMING_BACKEND must be sse") })
       await site.stop()
@@ -81,20 +81,22 @@ extension Integration {
               auth_basic "who"; auth_basic_user_file DIRECTORY/users;
               fastcgi_param REMOTE_USER $remote_user;
           """, files: ["users": "ada:{PLAIN}a\n\(long):{PLAIN}b\n"])
-      #expect(try await site.ask("/api/sessions").status == 401)
+      #expect(try await site.request("/api/sessions").status == 401)
       #expect(
-        try await site.ask("/api/chat", #"{"message":"hi"}"#, ["-u", "ada:a", "-H", "Remote-User: eve"]).status == 200)
+        try await site.request("/api/chat", #"{"message":"hi"}"#, ["-u", "ada:a", "-H", "Remote-User: eve"]).status
+          == 200)
       // A browser adds the web server's credentials automatically; pages of other origins must not benefit from them.
       for from in ["cross-site", "same-site"] {
         let image = ["-u", "ada:a", "-H", "Sec-Fetch-Site: \(from)"]
-        let output = try await site.ask("/chat/onboarding-stream?message=x", nil, image)
+        let output = try await site.request("/chat/onboarding-stream?message=x", nil, image)
         #expect(output.errorCode == "forbidden", "\(output)")
       }
       #expect(
-        try await site.ask("/api/sessions", nil, ["-u", "ada:a", "-H", "Sec-Fetch-Site: same-origin"]).status == 200)
+        try await site.request("/api/sessions", nil, ["-u", "ada:a", "-H", "Sec-Fetch-Site: same-origin"]).status == 200
+      )
       #expect(FileManager.default.fileExists(atPath: site.sluice.directory + "/state/users/ada/sessions"))
       #expect(!FileManager.default.fileExists(atPath: site.sluice.directory + "/state/users/eve"))
-      let forbidden = try await site.ask("/api/sessions", nil, ["-u", "\(long):b"])
+      let forbidden = try await site.request("/api/sessions", nil, ["-u", "\(long):b"])
       #expect(forbidden.status == 403 && forbidden.errorCode == "forbidden", "\(forbidden)")
       await site.stop()
     }
@@ -102,23 +104,23 @@ extension Integration {
     @Test("Pages of the configured origins are allowed, including their preflights, and no others")
     func cors() async throws {
       let site = try await Site(["SLUICE_CORS_ORIGINS": "https://a.example http://b.example:8000"])
-      func ask(_ origin: String, _ more: [String] = [], _ json: String? = #"{"message":"a"}"#) async throws -> String {
-        try await site.ask("/api/chat", json, ["-H", "Origin: \(origin)"] + more)
+      func send(_ origin: String, _ more: [String] = [], _ json: String? = #"{"message":"a"}"#) async throws -> String {
+        try await site.request("/api/chat", json, ["-H", "Origin: \(origin)"] + more)
       }
       for origin in ["https://a.example", "http://b.example:8000"] {
-        let output = try await ask(origin)
+        let output = try await send(origin)
         #expect(output.field("Access-Control-Allow-Origin") == origin && output.field("Vary") == "Origin", "\(output)")
         #expect(output.field("Access-Control-Expose-Headers")?.contains("Sluice-Stream-Id") == true)
         // The page can read a refusal too.
-        #expect(try await ask(origin, [], "{}").field("Access-Control-Allow-Origin") == origin)
-        let preflight = try await ask(
+        #expect(try await send(origin, [], "{}").field("Access-Control-Allow-Origin") == origin)
+        let preflight = try await send(
           origin, ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: POST"], nil)
         #expect(
           preflight.status == 204 && preflight.field("Access-Control-Allow-Methods") == "POST, OPTIONS", "\(preflight)")
         #expect(preflight.field("Access-Control-Allow-Headers")?.contains("Idempotency-Key") == true)
       }
       for origin in ["https://c.example", "https://a.example.evil", "http://a.example", "null", "https://A.example"] {
-        for output in [try await ask(origin), try await ask(origin, ["-X", "OPTIONS"], nil)] {
+        for output in [try await send(origin), try await send(origin, ["-X", "OPTIONS"], nil)] {
           #expect(!output.contains("Access-Control-"), "\(origin): \(output)")
         }
       }

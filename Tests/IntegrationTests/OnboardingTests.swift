@@ -23,27 +23,27 @@ extension Integration {
         exchange.stream(["So", "?"])
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_PROMPTS": directory])
-      func say(_ message: String) async throws -> JSON {
-        try await servers.got("/chat/onboarding-stream?message=\(message)").events.last?.json ?? .null
+      func send(_ message: String) async throws -> JSON {
+        try await servers.get("/chat/onboarding-stream?message=\(message)").events.last?.json ?? .null
       }
       func progress(_ end: JSON) -> [JSON?] { [end["step"], end["steps"], end["finished"]] }
 
-      #expect(progress(try await say("Ada")) == [.integer(1), .integer(2), .bool(false)])
+      #expect(progress(try await send("Ada")) == [.integer(1), .integer(2), .bool(false)])
       #expect(upstream.requests[0].body.contains("step 1 of 2, \\\"name\\\":\\nAsk the name."))
       // A failed stream does not advance onboarding.
-      #expect(try await say("cut")["code"] == "upstream_truncated")
-      let end = try await say("Learn")
+      #expect(try await send("cut")["code"] == "upstream_truncated")
+      let end = try await send("Learn")
       #expect(progress(end) == [.integer(2), .integer(2), .bool(true)] && end["session_id"] == "onboarding", "\(end)")
       let asked = upstream.requests[2].body
       #expect(asked.contains("- name: Ada") && asked.contains("step 2 of 2") && !asked.contains("cut"), "\(asked)")
       // After the last step, the conversation continues without advancing.
-      #expect(progress(try await say("More")) == [.integer(2), .integer(2), .bool(true)])
-      #expect(try await servers.got("/api/sessions/onboarding").json["turns"]?.count == 3)
+      #expect(progress(try await send("More")) == [.integer(2), .integer(2), .bool(true)])
+      #expect(try await servers.get("/api/sessions/onboarding").json["turns"]?.count == 3)
 
       // The administrator's own block type works, and the error for an unknown type lists it.
-      #expect(try await servers.got("/api/stream/ai-block/song?input=rain").events.last?.type == "complete")
+      #expect(try await servers.get("/api/stream/ai-block/song?input=rain").events.last?.type == "complete")
       #expect(upstream.requests.last?.body.contains("Sing about it.") == true)
-      let unknown = try await servers.got("/api/stream/ai-block/dance?input=rain")
+      let unknown = try await servers.get("/api/stream/ai-block/dance?input=rain")
       #expect(unknown.status == 404 && unknown.contains("diagram, explain-like-i-am-10, quiz, song"), "\(unknown)")
       _ = await servers.stop()
     }
@@ -56,7 +56,7 @@ extension Integration {
       #expect(await eventually { curl.output.contains("chunk") })
       curl.signal(SIGKILL)
       #expect(await servers.outcomes(1) == ["disconnected"])
-      let end = try await servers.got("/chat/onboarding-stream?message=Ada").events.last?.json ?? .null
+      let end = try await servers.get("/chat/onboarding-stream?message=Ada").events.last?.json ?? .null
       #expect(end["step"] == .integer(1), "\(end)")
       _ = await servers.stop()
     }

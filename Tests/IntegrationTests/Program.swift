@@ -17,13 +17,13 @@ enum Integration {}
 
 /// A child process of a test. Its output is recorded with the time of each read.
 final class Program: Sendable {
-  struct Piece: Sendable {
+  struct Chunk: Sendable {
     let at: ContinuousClock.Instant
     let bytes: Data
   }
 
   private struct State {
-    var output: [Piece] = []
+    var output: [Chunk] = []
     var errors = Data()
     var openPipes = 2
     var exitCode: Int32?
@@ -75,7 +75,7 @@ final class Program: Sendable {
     self.pid = pid
     self.input = Mutex(pipes[0][1])
     let child = pid
-    try collect(pipes[1][0]) { state, bytes in state.output.append(Piece(at: .now, bytes: bytes)) }
+    try collect(pipes[1][0]) { state, bytes in state.output.append(Chunk(at: .now, bytes: bytes)) }
     try collect(pipes[2][0]) { state, bytes in state.errors.append(bytes) }
     try JoinableThread(name: "wait") { [weak self] in
       var status: Int32 = 0
@@ -108,8 +108,8 @@ final class Program: Sendable {
     }.detach()
   }
 
-  var pieces: [Piece] { state.withLock { $0.output } }
-  var output: String { String(decoding: pieces.reduce(Data()) { $0 + $1.bytes }, as: UTF8.self) }
+  var chunks: [Chunk] { state.withLock { $0.output } }
+  var output: String { String(decoding: chunks.reduce(Data()) { $0 + $1.bytes }, as: UTF8.self) }
   var errors: String { state.withLock { String(decoding: $0.errors, as: UTF8.self) } }
   var isRunning: Bool { state.withLock { $0.exitCode == nil } }
 
@@ -185,7 +185,7 @@ final class Servers: Sendable {
   }
 
   /// Waits for curl to exit and returns its complete output.
-  func finished(_ curl: Program) async -> String {
+  func output(of curl: Program) async -> String {
     _ = await curl.exitCode(within: .seconds(60))
     return curl.output
   }

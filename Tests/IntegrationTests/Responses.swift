@@ -51,18 +51,18 @@ extension JSON {
 
 extension Servers {
   /// Starts a POST request with a JSON body.
-  func post(_ path: String, _ json: String, _ more: [String] = [], token: String? = nil) throws -> Program {
+  func startPost(_ path: String, _ json: String, _ more: [String] = [], token: String? = nil) throws -> Program {
     try curl(path, ["-H", "Content-Type: application/json", "-d", json] + more, token: token)
   }
 
   /// Returns the response to a POST request with a JSON body.
-  func posted(_ path: String, _ json: String, _ more: [String] = [], token: String? = nil) async throws -> String {
-    await finished(try post(path, json, more, token: token))
+  func post(_ path: String, _ json: String, _ more: [String] = [], token: String? = nil) async throws -> String {
+    await output(of: try startPost(path, json, more, token: token))
   }
 
   /// Returns the response to a request without a body.
-  func got(_ path: String, _ more: [String] = [], token: String? = nil) async throws -> String {
-    await finished(try curl(path, more, token: token))
+  func get(_ path: String, _ more: [String] = [], token: String? = nil) async throws -> String {
+    await output(of: try curl(path, more, token: token))
   }
 }
 

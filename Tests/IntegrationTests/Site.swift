@@ -107,7 +107,7 @@ final class Site: Sendable {
   }
 
   /// Returns the response to a request, which is a POST of JSON if there is a body.
-  func ask(_ path: String, _ json: String? = nil, _ more: [String] = []) async throws -> String {
+  func request(_ path: String, _ json: String? = nil, _ more: [String] = []) async throws -> String {
     let body = json.map { ["-H", "Content-Type: application/json", "-d", $0] } ?? []
     let curl = try Program("/usr/bin/curl", ["-sSN", "-i", "--max-time", "60"] + body + more + [url + path])
     _ = await curl.exitCode(within: .seconds(60))

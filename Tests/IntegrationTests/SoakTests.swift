@@ -23,7 +23,7 @@ extension Integration {
         exchange.sendDelta("Hel")
         if body.contains("cut") { return }
         if body.contains("reset") { return exchange.reset() }
-        if body.contains("junk") { exchange.send("data: {\n\n") }
+        if body.contains("malformed") { exchange.send("data: {\n\n") }
         if body.contains("hang") { exchange.waitUntilClosed() }
         exchange.sendDelta("lo", finishReason: "stop")
         exchange.sendDone()
@@ -38,16 +38,16 @@ extension Integration {
         return client.readResponse().text
       }
       let expected = [
-        "whole": "event: done", "refuse": "upstream_error", "close": "upstream_error", "junk": "upstream_error",
+        "complete": "event: done", "refuse": "upstream_error", "close": "upstream_error", "malformed": "upstream_error",
       ]
-      let ways = ["whole", "whole", "whole", "refuse", "close", "silent", "cut", "reset", "junk", "hang"]
+      let ways = ["complete", "complete", "complete", "refuse", "close", "silent", "cut", "reset", "malformed", "hang"]
       let seed = UInt64(Date().timeIntervalSince1970)
       var random = SeededGenerator(seed: seed)
       func round(_ count: Int) throws {
         for _ in 0..<(count / 20) {
           var clients: [(way: String, client: FastCGIClient)] = []
           for _ in 0..<20 {
-            let way = ways.randomElement(using: &random) ?? "whole"
+            let way = ways.randomElement(using: &random) ?? "complete"
             // The streams share 50 sessions, because a directory of 100,000 files is not the subject of this test.
             clients.append((way, try sluice.chat(way, session: "s\(Int.random(in: 0..<50, using: &random))")))
           }

@@ -20,7 +20,7 @@ extension Integration {
         exchange.pause(.milliseconds(50))
         switch word {
         case "reset": exchange.reset()
-        case "junk": exchange.send("data: <html>\n\n")
+        case "malformed": exchange.send("data: <html>\n\n")
         case "error": exchange.send("data: {\"error\":{\"message\":\"boom\"}}\n\ndata: [DONE]\n\n")
         case "hang": exchange.waitUntilClosed()
         default: break
@@ -39,17 +39,17 @@ extension Integration {
         ("close", "502", "upstream_error"), ("silent", "504", "upstream_timeout"),
       ]
       for (word, status, code) in before {
-        let output = await servers.finished(try servers.chat(word))
+        let output = await servers.output(of: try servers.chat(word))
         #expect(
           output.hasPrefix("HTTP/1.1 \(status) ") && output.contains("\"code\":\"\(code)\""), "\(word): \(output)")
         if word == "429" { #expect(output.contains("Retry-After: 9\r\n")) }
       }
       let after: [(String, String)] = [
-        ("reset", "upstream_truncated"), ("cut", "upstream_truncated"), ("junk", "upstream_error"),
+        ("reset", "upstream_truncated"), ("cut", "upstream_truncated"), ("malformed", "upstream_error"),
         ("error", "upstream_error"), ("hang", "upstream_timeout"),
       ]
       for (word, code) in after {
-        let output = await servers.finished(try servers.chat(word))
+        let output = await servers.output(of: try servers.chat(word))
         let records = output.components(separatedBy: "event: ").dropFirst().map { $0.prefix { $0 != "\n" } }
         #expect(output.hasPrefix("HTTP/1.1 200 ") && records == ["token", "error"], "\(word): \(output)")
         #expect(output.contains("\"code\":\"\(code)\""), "\(word): \(output)")
@@ -75,14 +75,14 @@ extension Integration {
       var curls: [Program] = []
       for _ in 0..<20 { curls.append(try trusting.chat("Hi")) }
       for curl in curls {
-        let output = await trusting.finished(curl)
+        let output = await trusting.output(of: curl)
         #expect(output.contains("event: done"), "\(output)")
       }
       let protocols = try String(contentsOfFile: front.directory + "/protocol", encoding: .utf8)
       #expect(protocols.split(separator: "\n").allSatisfy { $0 == "HTTP/2.0" }, "\(protocols)")
       _ = await trusting.stop()
       let wary = try await Servers(["SLUICE_UPSTREAM_URL": front.url])
-      let output = await wary.finished(try wary.chat("Hi"))
+      let output = await wary.output(of: try wary.chat("Hi"))
       #expect(output.hasPrefix("HTTP/1.1 502 ") && output.contains("upstream_error"), "\(output)")
       _ = await wary.stop()
     }
@@ -126,7 +126,7 @@ extension Integration {
             _ = await stop.exitCode()
           default:
             #expect(await eventually { first.output.contains("upstream_timeout") })
-            start = first.pieces.last?.at ?? .now
+            start = first.chunks.last?.at ?? .now
           }
           #expect(await eventually { upstream.closeTimes.count > count })
           let time = (upstream.closeTimes.dropFirst(count).first ?? .now) - start

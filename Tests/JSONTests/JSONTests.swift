@@ -43,7 +43,7 @@ struct JSONTests {
       "[]]",
       "{}{}", "[1]// c", "[1\u{0}]", "{\"a\":1\u{0}}", "/**/[1]", "[1;2]", "{\"a\":1 \"b\":2}", "{\"a\\x\":1}",
     ])
-  func junk(text: String) {
+  func malformed(text: String) {
     #expect(throws: JSONError.self) { try JSON(parsing: Array(text.utf8)) }
   }
 

@@ -166,16 +166,16 @@ struct TokensTests {
       // Measures the longest pause between ticks: the loop must stay responsive while the file is parsed.
       var longest = Duration.zero
       var last = ContinuousClock.now
-      var isOver = false
+      var isComplete = false
       let ticks = reactor.spawn {
-        while !isOver {
+        while !isComplete {
           try? await reactor.sleep(for: .milliseconds(1))
           longest = max(longest, ContinuousClock.now - last)
           last = .now
         }
       }
       var found = try await file.content(on: pool).user(of: "a")?.name == "alice" ? 1 : 0
-      isOver = true
+      isComplete = true
       await ticks.value
       let tokens = try await file.content(on: pool)
       for _ in 0..<1000 where tokens.user(of: "b") == nil { found += 1 }
@@ -191,7 +191,7 @@ struct TokensTests {
       "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_CORS_ORIGINS": "https://app.example.com",
     ])
     let authenticator = BuiltInAuthenticator(configuration, log: Log(level: .error), pool: BlockingPool())
-    func isLetIn(_ method: String, callsModel: Bool, _ fields: [(String, String)]) async -> Bool {
+    func isAccepted(_ method: String, callsModel: Bool, _ fields: [(String, String)]) async -> Bool {
       var parameters: Parameters = [
         "REMOTE_USER": "ada", "REQUEST_METHOD": method, "HTTP_HOST": "chat.example.com:8080",
       ]
@@ -218,20 +218,20 @@ struct TokensTests {
     ]
     for method in ["GET", "POST"] {
       for fields in good {
-        #expect(await isLetIn(method, callsModel: true, fields), "\(method) \(fields)")
-        #expect(await isLetIn(method, callsModel: false, fields), "\(method) \(fields)")
+        #expect(await isAccepted(method, callsModel: true, fields), "\(method) \(fields)")
+        #expect(await isAccepted(method, callsModel: false, fields), "\(method) \(fields)")
       }
       for fields in bad {
-        #expect(await !isLetIn(method, callsModel: true, fields), "\(method) \(fields)")
-        #expect(await !isLetIn(method, callsModel: false, fields), "\(method) \(fields)")
+        #expect(await !isAccepted(method, callsModel: true, fields), "\(method) \(fields)")
+        #expect(await !isAccepted(method, callsModel: false, fields), "\(method) \(fields)")
       }
     }
     // A program sends none of these fields, and neither does an image with a no-referrer policy. A GET or HEAD without
     // them must therefore not call a model.
-    #expect(await !isLetIn("GET", callsModel: true, []))
-    #expect(await !isLetIn("HEAD", callsModel: true, []))
-    #expect(await isLetIn("GET", callsModel: false, []))
-    #expect(await isLetIn("POST", callsModel: true, []))
+    #expect(await !isAccepted("GET", callsModel: true, []))
+    #expect(await !isAccepted("HEAD", callsModel: true, []))
+    #expect(await isAccepted("GET", callsModel: false, []))
+    #expect(await isAccepted("POST", callsModel: true, []))
   }
 
   @Test("A token is read from the header, else from the query, and REMOTE_USER only if the web server is trusted")

@@ -21,7 +21,7 @@ struct DeliveryStateTests {
   }
 
   @Test("A failure is sent with its own status while the head is deferred")
-  func held() {
+  func pending() {
     let expected: [DeliveryState.CloseAction] = [.sendHeadAndRecord, .refuse(Self.failure), .sendHeadAndRecord, .abort]
     for (termination, expected) in zip(Self.terminations, expected) {
       var state = DeliveryState()

@@ -2,29 +2,33 @@ import Foundation
 import Testing
 
 /// The dependencies between the directories of Sources/Sluice, read from the sources.
-private struct Rooms {
+private struct DirectoryDependencies {
   /// The directories that each directory depends on, each with an example: a name and the file that uses it.
-  private(set) var needs: [String: [String: String]] = [:]
+  private(set) var dependencies: [String: [String: String]] = [:]
 
   init(_ sources: String) throws {
-    var files: [(room: String, name: String, code: String)] = []
-    for room in try FileManager.default.contentsOfDirectory(atPath: sources) where !room.contains(".") {
-      for name in try FileManager.default.contentsOfDirectory(atPath: sources + "/" + room)
+    var files: [(directory: String, name: String, code: String)] = []
+    for directory in try FileManager.default.contentsOfDirectory(atPath: sources) where !directory.contains(".") {
+      for name in try FileManager.default.contentsOfDirectory(atPath: sources + "/" + directory)
       where name.hasSuffix(".swift") {
-        let text = try String(contentsOfFile: "\(sources)/\(room)/\(name)", encoding: .utf8)
-        files.append((room, name, Self.code(text)))
+        let text = try String(contentsOfFile: "\(sources)/\(directory)/\(name)", encoding: .utf8)
+        files.append((directory, name, Self.code(text)))
       }
     }
     // Maps the name of each top-level declaration that is not private to the directories that declare it.
     let declaration = /(?m)^(?:@\w+ )*(?:public |package |final |indirect )*(?:struct|class|enum|protocol|func) (\w+)/
-    var homes: [String: Set<String>] = [:]
+    var declaringDirectories: [String: Set<String>] = [:]
     for file in files {
-      for match in file.code.matches(of: declaration) { homes[String(match.1), default: []].insert(file.room) }
+      for match in file.code.matches(of: declaration) {
+        declaringDirectories[String(match.1), default: []].insert(file.directory)
+      }
     }
     for file in files {
       for word in Set(file.code.matches(of: /\b[A-Za-z]\w+\b/).map { String($0.0) }) {
-        guard let rooms = homes[word], rooms.count == 1, let room = rooms.first, room != file.room else { continue }
-        needs[file.room, default: [:]][room] = "\(word) in \(file.name)"
+        guard let directories = declaringDirectories[word], directories.count == 1, let directory = directories.first,
+          directory != file.directory
+        else { continue }
+        dependencies[file.directory, default: [:]][directory] = "\(word) in \(file.name)"
       }
     }
   }
@@ -35,26 +39,31 @@ private struct Rooms {
   }
 
   /// Returns the direct and indirect dependencies of a directory.
-  func reach(_ room: String) -> Set<String> {
+  func transitiveDependencies(_ directory: String) -> Set<String> {
     var found: Set<String> = []
-    var next = [room]
-    while let room = next.popLast() {
-      for need in needs[room, default: [:]].keys where found.insert(need).inserted { next.append(need) }
+    var next = [directory]
+    while let directory = next.popLast() {
+      for dependency in dependencies[directory, default: [:]].keys where found.insert(dependency).inserted {
+        next.append(dependency)
+      }
     }
     return found
   }
 }
 
 @Suite("Library directories")
-struct RoomsTests {
+struct DirectoryDependencyTests {
   @Test("The directories have no circular dependencies")
   func oneWay() throws {
     let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent().path
-    let rooms = try Rooms(root + "/Sources/Sluice")
-    #expect(rooms.needs["Server"]?["Dispatch"] != nil && rooms.needs.count > 15, "\(rooms.needs.keys)")
-    for room in rooms.needs.keys.sorted() where rooms.reach(room).contains(room) {
-      Issue.record("\(room) needs itself by way of \(rooms.needs[room, default: [:]])")
+    let directories = try DirectoryDependencies(root + "/Sources/Sluice")
+    #expect(
+      directories.dependencies["Server"]?["Dispatch"] != nil && directories.dependencies.count > 15,
+      "\(directories.dependencies.keys)")
+    for directory in directories.dependencies.keys.sorted()
+    where directories.transitiveDependencies(directory).contains(directory) {
+      Issue.record("\(directory) dependencies itself by way of \(directories.dependencies[directory, default: [:]])")
     }
   }
 }

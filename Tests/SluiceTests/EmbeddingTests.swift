@@ -255,8 +255,8 @@ struct EmbeddingTests {
     for path in ["/json", "/stream"] { #expect(try await fixture.client.send("POST", path, body: long).status == 413) }
     #expect(try await fixture.client.send("POST", "/json", body: ["a": 7]).json?["n"] == 7)
     #expect(try await fixture.client.send("POST", "/json").status == 415)
-    let junk = try await fixture.client.send("POST", "/json", headers: ["Content-Type": "application/json"])
-    #expect(junk.status == 400, "\(junk)")
+    let malformed = try await fixture.client.send("POST", "/json", headers: ["Content-Type": "application/json"])
+    #expect(malformed.status == 400, "\(malformed)")
   }
 
   @Test("Cancelling a test client's task disconnects its stream", .timeLimit(.minutes(1)))
@@ -264,10 +264,10 @@ struct EmbeddingTests {
     let generator = Endless()
     let fixture = try InMemory(generator: generator, ["SLUICE_MAX_ANSWER": "1G"])
     let client = fixture.client
-    let asking = Task { try await client.send("POST", "/api/chat", body: ["message": "a"]) }
+    let sending = Task { try await client.send("POST", "/api/chat", body: ["message": "a"]) }
     #expect(await eventually { generator.yielded.load(ordering: .relaxed) > 10 })
-    asking.cancel()
-    let response = try await asking.value
+    sending.cancel()
+    let response = try await sending.value
     #expect(!response.isComplete && response.events.allSatisfy { $0.type == "token" })
     #expect(await eventually { generator.cancelled.load(ordering: .relaxed) == 1 })
   }
@@ -312,7 +312,7 @@ struct EmbeddingTests {
     let head = try await onLoop { reactor in
       let transport = MemoryTransport(on: reactor)
       application.respond(
-        InMemory.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
+        InMemory.chatRequest, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
       _ = await eventually { !transport.text.isEmpty }
       let head = transport.text
       gate.open()
@@ -331,7 +331,7 @@ struct EmbeddingTests {
       let transport = MemoryTransport(on: reactor)
       transport.isBlocked = true
       application.respond(
-        InMemory.question, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
+        InMemory.chatRequest, ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)), on: reactor)
       _ = await eventually { yielded.yielded.load(ordering: .relaxed) > 0 }
       for _ in 0..<50 { await reactor.nextTurn() }
       let early = yielded.yielded.load(ordering: .relaxed)
@@ -360,16 +360,16 @@ struct EmbeddingTests {
     let store = MemoryTurns()
     let fixture = try InMemory(generator: Script(parts: ["yes"]), turnStore: store)
     let client = fixture.client
-    func ask(_ message: String) async throws -> TestResponse {
+    func send(_ message: String) async throws -> TestResponse {
       try await client.send("POST", "/api/chat", body: ["message": .string(message), "sessionId": "s"])
     }
-    #expect(try await ask("one").events.last?.type == "done")
+    #expect(try await send("one").events.last?.type == "done")
     #expect(try await client.send("GET", "/api/sessions").json?["sessions"] != .array([]))
     let session = try await client.send("GET", "/api/sessions/s")
     #expect(session.body.contains("\"content\":\"one\"") && session.body.contains("\"content\":\"yes\""), "\(session)")
     #expect(!FileManager.default.fileExists(atPath: fixture.directory.path + "/state/users/anonymous/sessions"))
     store.failures.store(1, ordering: .relaxed)
-    let failed = try await ask("two")
+    let failed = try await send("two")
     #expect(failed.events.last?.json?["code"] == "store_failed", "\(failed)")
     #expect(store.all.withLock { $0["anonymous/s"]?.count } == 1)
     // Retries as a server does every second. The time limit is generous because other tests can occupy Swift's thread

@@ -16,11 +16,11 @@ struct FuzzTests {
     let stream = Array(
       "id: 1\nevent: a\r\ndata: x\rdata:y\n\n: c\n\u{FEFF}data\nretry: 5\nid: \0\n\ndata: 🎧\r\n\r\n".utf8)
     let bytes = stream.mutated(&random)
-    var whole = EventStreamParser(maximumEventBytes: 1000)
-    let expected = try? whole.events(in: bytes.span)
+    var complete = EventStreamParser(maximumEventBytes: 1000)
+    let expected = try? complete.events(in: bytes.span)
     var parser = EventStreamParser(maximumEventBytes: 1000)
     var events: [ServerSentEvent] = []
-    for piece in bytes.splitIntoChunks(&random) { events += (try? parser.events(in: piece.span)) ?? [] }
+    for chunk in bytes.splitIntoChunks(&random) { events += (try? parser.events(in: chunk.span)) ?? [] }
     #expect(events == expected, "seed \(seed)")
   }
 
@@ -73,7 +73,7 @@ struct FuzzTests {
     let rules = RedactionRules(parsing: String(decoding: file, as: UTF8.self)).rules
     let redactor = Redactor(rules)
     let text = Array("abc 12345 xé aaB ccc\n\u{0}🎧 abcabcabcabc1".utf8).mutated(&random)
-    for piece in text.splitIntoChunks(&random) { _ = try? redactor.feed(String(decoding: piece, as: UTF8.self)) }
+    for chunk in text.splitIntoChunks(&random) { _ = try? redactor.feed(String(decoding: chunk, as: UTF8.self)) }
     _ = try? redactor.finish()
   }
 

@@ -96,7 +96,7 @@ private func test<Success: Sendable>(
 struct GenerationTests {
   @Test("Deltas are sent as they arrive, with one write per loop turn and one terminal record")
   func usual() async throws {
-    let (pieces, types, outcome) = try await test { fixture in
+    let (writes, types, outcome) = try await test { fixture in
       fixture.output.accept()
       await fixture.reactor.nextTurn()
       fixture.output.yield("a")
@@ -109,13 +109,13 @@ struct GenerationTests {
       return (fixture.transport.writes.count, fixture.types, outcome)
     }
     // There is one write each for the head, "a", "b" with "c", and the terminal record.
-    #expect(pieces == 4)
+    #expect(writes == 4)
     #expect(types == ["token", "token", "token", "done"])
     #expect(outcome == .completed)
   }
 
   @Test("The head is deferred until the upstream accepts, so that a refusal has its own status")
-  func heldHead() async throws {
+  func deferredHead() async throws {
     let (early, status, outcome) = try await test { fixture in
       await fixture.pass(.seconds(1))
       let early = fixture.transport.text
@@ -236,8 +236,8 @@ struct GenerationTests {
     // The secret begins at the end of a large delta.
     let large = String(repeating: "1", count: 66_000) + "sk-a"
     let (text, outcome) = try await test(rules: rules) { fixture in
-      var held = ["bcd 2", " 3"]
-      fixture.output.onDrain = { for text in exchange(&held, with: []) { fixture.output.yield(text) } }
+      var pending = ["bcd 2", " 3"]
+      fixture.output.onDrain = { for text in exchange(&pending, with: []) { fixture.output.yield(text) } }
       fixture.output.accept()
       await fixture.reactor.nextTurn()
       if cut == 0 {
@@ -251,7 +251,7 @@ struct GenerationTests {
       await fixture.reactor.nextTurn()
       fixture.transport.isBlocked = false
       for _ in 0..<5 { await fixture.reactor.nextTurn() }
-      #expect(held.isEmpty)
+      #expect(pending.isEmpty)
       fixture.output.finish(Completion())
       let outcome = await fixture.end()
       let texts = fixture.events.filter { $0.type == "token" }.compactMap {
@@ -371,7 +371,7 @@ struct GenerationTests {
   }
 
   @Test("A JSON response contains the complete text, or has the failure's status")
-  func whole() async throws {
+  func jsonResponse() async throws {
     let text = try await test(isJSON: true) { fixture in
       fixture.output.yield("a")
       fixture.output.yield("b")

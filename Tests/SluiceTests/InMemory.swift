@@ -23,7 +23,7 @@ struct InMemory {
   }
 
   /// A request with a chat message.
-  static var question: Request {
+  static var chatRequest: Request {
     Request(
       parameters: ["REQUEST_METHOD": "POST", "REQUEST_URI": "/api/chat", "CONTENT_TYPE": "application/json"],
       body: JSON.object(["message": "a"]).encoded)

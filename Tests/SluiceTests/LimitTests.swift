@@ -28,11 +28,11 @@ private final class Fixture {
       exchange.sendDelta("lo", finishReason: "stop")
       exchange.sendDone()
     }
-    services = Services(asking: upstream.baseURL, in: directory)
+    services = Services(upstream: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 
-  func ask(_ message: String, _ transport: MemoryTransport, type: String = "application/json") {
+  func send(_ message: String, _ transport: MemoryTransport, type: String = "application/json") {
     let body = JSON.object(["input": .string(message)]).encoded
     let parameters: Parameters = [
       "REQUEST_METHOD": "POST", "REQUEST_URI": "/api/stream/ai-block/quiz", "CONTENT_TYPE": type,
@@ -62,7 +62,7 @@ struct LimitTests {
           let transport = MemoryTransport(on: reactor)
           transports.append(transport)
           transport.isBlocked = way.hasSuffix("stuck")
-          fixture.ask(way, transport, type: way == "bad type" ? "text/plain" : "application/json")
+          fixture.send(way, transport, type: way == "bad type" ? "text/plain" : "application/json")
         }
         if way.hasPrefix("silent") || way.hasPrefix("hang") {
           let isRunning = try await fixture.eventually {
@@ -81,15 +81,15 @@ struct LimitTests {
             }
           }
         }
-        let isOver = try await fixture.eventually {
+        let isComplete = try await fixture.eventually {
           transports.allSatisfy { $0.isFinished || $0.isAborted } && fixture.services.streamLimiter.streams == 0
         }
-        try #require(isOver, "round \(round): \(fixture.services.streamLimiter.streams) slots are taken")
+        try #require(isComplete, "round \(round): \(fixture.services.streamLimiter.streams) slots are taken")
         #expect(!transports.contains { $0.text.hasPrefix("Status: 429") }, "round \(round)")
       }
       // All ten slots must be free again: of eleven streams, ten run and one is refused.
       let full = (0..<11).map { _ in MemoryTransport(on: reactor) }
-      for transport in full { fixture.ask("hang", transport) }
+      for transport in full { fixture.send("hang", transport) }
       #expect(try await fixture.eventually { full.count { $0.text.contains("Hel") } == 10 })
       #expect(try await fixture.eventually { full.count { $0.text.hasPrefix("Status: 429") } == 1 })
       for transport in full { transport.disconnect() }
@@ -129,7 +129,7 @@ struct LimitTests {
   }
 
   @Test("Shared slots are acquired and released one by one, and each has at most one holder", arguments: [1, 3, 50])
-  func lockedSlots(limit: Int) async throws {
+  func sharedSlots(limit: Int) async throws {
     let directory = TemporaryDirectory()
     let user = try #require(User("ada"))
     let store = Store(root: directory.path, pool: BlockingPool())
@@ -154,16 +154,16 @@ struct LimitTests {
     func acquire() async throws -> IdempotencyState {
       try await store.acquireIdempotencyKey(of: "k", request: "r", by: "s1", user)
     }
-    var held: IdempotencyLock?
-    if case .acquired(let lock) = try await acquire() { held = lock }
-    #expect(held != nil)
+    var lock: IdempotencyLock?
+    if case .acquired(let acquired) = try await acquire() { lock = acquired }
+    #expect(lock != nil)
     guard case .inProgress(stream: "s1") = try await acquire() else {
       Issue.record("not running")
       return
     }
     // Closing the descriptor releases the lock, as the end of a killed process does. A process that another test is
     // starting inherits the descriptor for a moment.
-    held = nil
+    lock = nil
     var taken: IdempotencyLock?
     _ = try await eventually {
       if case .acquired(let lock) = try await acquire() { taken = lock }

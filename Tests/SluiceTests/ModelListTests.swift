@@ -56,8 +56,8 @@ struct ModelListTests {
       #expect(response.status == 502 && response.json?["error"]?["code"] == "upstream_error", "\(response)")
     }
     #expect(upstream.requests.count == 2)
-    let gone = try await list("http://127.0.0.1:1/v1")[0]
-    #expect(gone.status == 502, "\(gone)")
+    let unreachable = try await list("http://127.0.0.1:1/v1")[0]
+    #expect(unreachable.status == 502, "\(unreachable)")
   }
 }
 
@@ -82,8 +82,8 @@ struct LongEventTests {
       ("\\ud83d\\ude00", 4, 64 << 10),
     ])
   func length(escape: String, bytes: Int, limit: Int) async throws {
-    let whole = try await chat(limit / bytes, escape: escape, limit: "\(limit)")
-    #expect(whole.json?["message"]?.string?.utf8.count == limit, "\(whole.status) \(whole.body.prefix(200))")
+    let complete = try await chat(limit / bytes, escape: escape, limit: "\(limit)")
+    #expect(complete.json?["message"]?.string?.utf8.count == limit, "\(complete.status) \(complete.body.prefix(200))")
     let long = try await chat(limit / bytes + 1, escape: escape, limit: "\(limit)")
     #expect(long.status == 502 && long.json?["error"]?["code"] == "upstream_error", "\(long.body.prefix(200))")
   }

@@ -16,13 +16,13 @@ struct RedactionTests {
       """)
 
   /// Returns the output for each delta, and the output at the end of the text.
-  private func pieces(_ rules: [RedactionRules.Rule], _ pieces: [String]) throws -> [String] {
+  private func redactByDelta(_ rules: [RedactionRules.Rule], _ deltas: [String]) throws -> [String] {
     let redactor = Redactor(rules)
-    return try pieces.map { try redactor.feed($0) } + [try redactor.finish()]
+    return try deltas.map { try redactor.feed($0) } + [try redactor.finish()]
   }
 
   /// Returns the complete text redacted in one pass, as the reference for redaction of deltas.
-  private func whole(_ rules: [RedactionRules.Rule], _ text: String) throws -> String {
+  private func redactComplete(_ rules: [RedactionRules.Rule], _ text: String) throws -> String {
     let bytes = Array(text.utf8)
     let limits = MatchContext()
     var output: [UInt8] = []
@@ -46,12 +46,12 @@ struct RedactionTests {
     #expect(Self.usual.issues.isEmpty && rules.map(\.replacement) == ["[redacted]", "[key]", "[card number]"])
     let text = "Write to ada@example.org, key sk-abcdefghijklmnopqrstuvwx, card 4111 1111 1111 1111."
     let expected = "Write to [redacted], key [key], card [card number]."
-    #expect(try whole(rules, text) == expected)
-    #expect(try pieces(rules, text.map(String.init)).joined() == expected)
+    #expect(try redactComplete(rules, text) == expected)
+    #expect(try redactByDelta(rules, text.map(String.init)).joined() == expected)
     // A word can be the beginning of an address until a character that cannot be part of one follows.
-    #expect(try pieces(rules, ["ada", "@", "x", ".org", " and"]) == ["", "", "", "", "[redacted] ", "and"])
-    #expect(try pieces(rules, ["word", " next"]) == ["", "word ", "next"])
-    #expect(try pieces(rules, ["!?!?", " ..."])[0] == "!?!?")
+    #expect(try redactByDelta(rules, ["ada", "@", "x", ".org", " and"]) == ["", "", "", "", "[redacted] ", "and"])
+    #expect(try redactByDelta(rules, ["word", " next"]) == ["", "word ", "next"])
+    #expect(try redactByDelta(rules, ["!?!?", " ..."])[0] == "!?!?")
   }
 
   @Test("Redacted text does not depend on how it is split, for random texts and patterns", arguments: 0..<300)
@@ -70,7 +70,7 @@ struct RedactionTests {
     }
     let alphabet = ["a", "b", "c", "x", "A", "B", "é", "🎧", " ", "\n", "1", "d"]
     let text = (0..<Int.random(in: 0...60, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? "a" }
-    let expected = try whole(rules, text.joined())
+    let expected = try redactComplete(rules, text.joined())
     for _ in 0..<5 {
       var cut: [String] = []
       var rest = text[...]
@@ -79,7 +79,7 @@ struct RedactionTests {
         cut.append(rest.prefix(count).joined())
         rest = rest.dropFirst(count)
       }
-      let found = try pieces(rules, cut).joined()
+      let found = try redactByDelta(rules, cut).joined()
       #expect(found == expected, "seed \(seed), \(rules.map(\.name)), \(cut)")
     }
   }
@@ -126,7 +126,7 @@ struct RedactionTests {
   @Test("Nested lookbehind assertions see all the text that they need")
   func nested() throws {
     let rules = RedactionRules(parsing: "n  (?<=(?<=(?<=(?<=(?<=a)b)c)d)[ ])secret").rules
-    #expect(try pieces(rules, ["abcd ", "secret", "."]).joined() == "abcd [redacted].")
+    #expect(try redactByDelta(rules, ["abcd ", "secret", "."]).joined() == "abcd [redacted].")
   }
 
   @Test("A rules file can have a byte order mark and escaped characters, but must be UTF-8 and contain a rule")

@@ -86,10 +86,10 @@ struct SessionFileTests {
   func tornTail() throws {
     try file.append(turn(0))
     try file.append(turn(1))
-    let whole = Array(text.utf8)
+    let complete = Array(text.utf8)
     let firstEnd = turn(0).line(number: 1).count
-    for cut in firstEnd..<whole.count {
-      try Data(whole[..<cut]).write(to: URL(fileURLWithPath: file.path))
+    for cut in firstEnd..<complete.count {
+      try Data(complete[..<cut]).write(to: URL(fileURLWithPath: file.path))
       #expect(try file.turns(newest: 5).map(\.id) == ["id-0"], "cut at \(cut)")
       try file.append(turn(2))
       #expect(try file.turns(newest: 5).map(\.id) == ["id-0", "id-2"], "cut at \(cut)")
@@ -112,8 +112,9 @@ struct SessionFileTests {
     #expect(try file.turns(newest: 100).count == 20 && file.count() == 20)
     #expect(text.hasSuffix(",\"turn\":20}\n"))
     // Message text that looks like the number is not mistaken for it, and lines without a number are counted.
-    let said = Turn(id: "x", at: "t", user: "u", assistant: ",\"turn\":7}", completion: .init(), model: ",\"turn\":9")
-    try Data(said.line() + said.line()).write(to: URL(fileURLWithPath: file.path))
+    let misleading = Turn(
+      id: "x", at: "t", user: "u", assistant: ",\"turn\":7}", completion: .init(), model: ",\"turn\":9")
+    try Data(misleading.line() + misleading.line()).write(to: URL(fileURLWithPath: file.path))
     #expect(try file.count() == 2)
     try file.append(turn(3))
     #expect(try file.count() == 3)

@@ -11,19 +11,19 @@ import Upstream
 
 /// The deltas that a model produces for a seed, each as the content of a JSON string and as the text that it encodes.
 private struct Speech {
-  var pieces: [(json: String, text: String)] = []
-  var text: String { pieces.map(\.text).joined() }
+  var deltas: [(json: String, text: String)] = []
+  var text: String { deltas.map(\.text).joined() }
 
   init(seed: UInt64) {
     var random = SeededGenerator(seed: seed)
     for _ in 0..<Int.random(in: 1...12, using: &random) {
-      var piece = (json: "", text: "")
+      var delta = (json: "", text: "")
       for _ in 0..<Int.random(in: 1...8, using: &random) {
         let (json, text) = Self.character(&random)
-        piece.json += json
-        piece.text += text
+        delta.json += json
+        delta.text += text
       }
-      pieces.append(piece)
+      deltas.append(delta)
     }
   }
 
@@ -68,10 +68,10 @@ private final class Fixture {
       let seed = body.components(separatedBy: "seed ").last.flatMap { UInt64($0.prefix { $0.isNumber }) } ?? 0
       var random = SeededGenerator(seed: seed &+ 1)
       var bytes: [UInt8] = []
-      for piece in Speech(seed: seed).pieces {
+      for delta in Speech(seed: seed).deltas {
         let end = ["\n\n", "\r\n\r\n", "\r\r"].randomElement(using: &random) ?? "\n\n"
         bytes += Array(
-          "data:\(Bool.random(using: &random) ? " " : ""){\"choices\":[{\"delta\":{\"content\":\"\(piece.json)\"}}]}\(end)"
+          "data:\(Bool.random(using: &random) ? " " : ""){\"choices\":[{\"delta\":{\"content\":\"\(delta.json)\"}}]}\(end)"
             .utf8)
         if Bool.random(using: &random) { bytes += Array(": comment\n".utf8) }
       }
@@ -83,7 +83,7 @@ private final class Fixture {
         bytes.removeFirst(count)
       }
     }
-    services = Services(asking: upstream.baseURL, in: directory)
+    services = Services(upstream: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 

@@ -5,7 +5,7 @@ import SluiceTesting
 
 extension Services {
   /// Creates services with the upstream at `url`, the store in `directory`, no message limit and no authentication.
-  convenience init(asking url: String, in directory: TemporaryDirectory) {
+  convenience init(upstream url: String, in directory: TemporaryDirectory) {
     var configuration = Configuration(state: directory.path + "/state")
     configuration.isAuthenticationDisabled = true
     configuration[UpstreamSettings.self].url = url

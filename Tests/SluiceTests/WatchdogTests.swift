@@ -16,20 +16,20 @@ struct WatchdogTests {
     let watchdog = Watchdog([one.loop, two.loop])
     /// Returns whether a beat finds all loops alive, after every loop that is not blocked has had a turn.
     func isAlive() async -> Bool {
-      for loop in [one.loop, two.loop] where loop !== held { await turn(loop) }
+      for loop in [one.loop, two.loop] where loop !== blockedLoop { await turn(loop) }
       return watchdog.beat()
     }
-    var held: EventLoop?
+    var blockedLoop: EventLoop?
     #expect(watchdog.beat())
     #expect(await isAlive())
     let gate = Gate()
     two.loop.execute { _ in gate.pass() }
-    held = two.loop
+    blockedLoop = two.loop
     _ = await isAlive()
     #expect(await !isAlive())
     #expect(await !isAlive())
     gate.open()
-    held = nil
+    blockedLoop = nil
     await turn(two.loop)
     #expect(await isAlive())
   }

@@ -220,7 +220,7 @@ struct CompletionReaderTests {
   }
 
   @Test("A mutated body is parsed identically however it is split, and never traps", arguments: 0..<300)
-  func junk(seed: Int) {
+  func malformed(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
     let body = bodies[seed % bodies.count]
     let bytes = Array(body.bytes.utf8).mutated(&random)

@@ -6,7 +6,7 @@ import Testing
 @testable import Upstream
 
 /// Sends a prompt to `upstream` `times` times, and returns the last complete output, or the first error.
-private func ask(
+private func generate(
   _ upstream: ScriptedUpstream, key: String? = nil, times: Int = 1
 ) async throws -> (text: String, completion: Completion?, error: GeneratorError?) {
   let generator = OpenAIGenerator(baseURL: upstream.baseURL, key: { key })
@@ -39,7 +39,7 @@ struct OpenAITests {
   @Test("A request contains the API key and requests a stream with usage, and its output arrives completely")
   func usual() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["Hel", "lo", " 🎧"]) }
-    let result = try await ask(upstream, key: "sk-1")
+    let result = try await generate(upstream, key: "sk-1")
     #expect(result.text == "Hello 🎧")
     #expect(result.completion == Completion(.stop))
     let request = try #require(upstream.requests.first)
@@ -57,7 +57,7 @@ struct OpenAITests {
     let upstream = try ScriptedUpstream {
       $0.respond(status, #"{"error":{"message":"bad key sk-1","type":"auth_error"}}"#)
     }
-    let error = try #require(try await ask(upstream, key: "sk-1").error)
+    let error = try #require(try await generate(upstream, key: "sk-1").error)
     #expect(error.code == .failed)
     #expect(!error.message.contains("sk-1") && error.message.contains(status.prefix(3)))
     #expect(error.detail == "status \(status.prefix(3)), auth_error")
@@ -81,7 +81,7 @@ struct OpenAITests {
   @Test("A rate limit is reported with its Retry-After delay")
   func rateLimited() async throws {
     let upstream = try ScriptedUpstream { $0.respond("429 Slow", "{}", more: "Retry-After: 7\r\n") }
-    let error = try #require(try await ask(upstream).error)
+    let error = try #require(try await generate(upstream).error)
     #expect(error.code == .rateLimited && error.retryAfter == .seconds(7))
   }
 
@@ -94,13 +94,13 @@ struct OpenAITests {
     for (status, code) in [("429 Slow", GeneratorError.Code.rateLimited), ("503 Full", .failed)] {
       for (value, range) in [("7", 7...7), (date, 500...601), ("Thu, 01 Jan 1970 00:00:10 GMT", 0...0)] {
         let upstream = try ScriptedUpstream { $0.respond(status, "{}", more: "Retry-After: \(value)\r\n") }
-        let error = try #require(try await ask(upstream).error)
+        let error = try #require(try await generate(upstream).error)
         let seconds = error.retryAfter.map { Int($0.components.seconds) } ?? -1
         #expect(error.code == code && range.contains(seconds), "\(status), \(value): \(error)")
       }
     }
     let upstream = try ScriptedUpstream { $0.respond("503 Full", "{}", more: "Retry-After: soon\r\n") }
-    #expect(try await ask(upstream).error?.retryAfter == nil)
+    #expect(try await generate(upstream).error?.retryAfter == nil)
   }
 
   @Test("An informational response is ignored in favor of the final one")
@@ -111,7 +111,7 @@ struct OpenAITests {
       exchange.sendDelta("Hi", finishReason: "stop")
       exchange.sendDone()
     }
-    let result = try await ask(upstream)
+    let result = try await generate(upstream)
     #expect(result.text == "Hi" && result.error == nil, "\(result)")
   }
 
@@ -125,7 +125,7 @@ struct OpenAITests {
       exchange.send([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3])
       exchange.waitUntilClosed()
     }
-    let error = try #require(try await ask(upstream).error)
+    let error = try #require(try await generate(upstream).error)
     #expect(error.code == .failed && error.message.contains("encoding"), "\(error)")
     #expect(await eventually { !upstream.closeTimes.isEmpty })
   }
@@ -170,7 +170,7 @@ struct OpenAITests {
   @Test("A response that is not an event stream is a failure, even with status 200")
   func notStreamed() async throws {
     let upstream = try ScriptedUpstream { $0.respond("200 OK", #"{"error":{"message":"x","type":"overloaded"}}"#) }
-    let error = try #require(try await ask(upstream).error)
+    let error = try #require(try await generate(upstream).error)
     #expect(error.code == .failed && error.detail?.contains("overloaded") == true, "\(error)")
   }
 
@@ -182,7 +182,7 @@ struct OpenAITests {
       exchange.pause(.milliseconds(50))
       if resets { exchange.reset() }
     }
-    let result = try await ask(upstream)
+    let result = try await generate(upstream)
     #expect(result.text == "Hel" && result.error?.code == .truncated, "\(result)")
   }
 
@@ -192,13 +192,13 @@ struct OpenAITests {
       exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
       exchange.send("100\r\ndata: {\"choices\"")
     }
-    #expect(try await ask(upstream).error?.code == .truncated)
+    #expect(try await generate(upstream).error?.code == .truncated)
   }
 
   @Test("A connection closed before a complete head is a failure", arguments: ["", "HTTP/1.1 200 OK\r\nContent-"])
   func noHead(sent: String) async throws {
     let upstream = try ScriptedUpstream { $0.send(sent) }
-    #expect(try await ask(upstream).error?.code == .failed)
+    #expect(try await generate(upstream).error?.code == .failed)
   }
 
   @Test("A reused connection that closes without a response is a failure after one retry on a new connection")
@@ -239,7 +239,7 @@ struct OpenAITests {
       exchange.sendDelta("Hi", finishReason: "stop")
       exchange.waitUntilClosed()
     }
-    let result = try await ask(upstream)
+    let result = try await generate(upstream)
     #expect(result.text == "Hi" && result.completion == Completion(.stop))
   }
 
@@ -249,7 +249,7 @@ struct OpenAITests {
       let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
       exchange.respond("200 OK", body, more: "X: y\r\n", type: "text/event-stream")
     }
-    let result = try await ask(upstream, times: 5)
+    let result = try await generate(upstream, times: 5)
     #expect(result.text == "a" && result.error == nil)
     #expect(upstream.requests.count == 5)
     #expect(upstream.connections == 1)
