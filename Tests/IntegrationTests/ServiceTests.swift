@@ -122,7 +122,12 @@ extension Integration {
       let sluice = try await Sluice(["RUNTIME_DIRECTORY": runtime.path])
       sluice.program.signal(SIGTERM)
       #expect(sluice.program.log("ready").isEmpty && sluice.program.isRunning)
-      unsafe close(open(runtime.path + "/unsaved/a.json", O_WRONLY))
+      // Opened without waiting, which succeeds as soon as the program waits for the content.
+      let isReleased = await eventually {
+        let number = unsafe open(runtime.path + "/unsaved/a.json", O_WRONLY | O_NONBLOCK)
+        return number >= 0 && close(number) == 0
+      }
+      #expect(isReleased)
       #expect(await sluice.program.exitCode() == 0, "\(sluice.program.errors)")
       #expect(sluice.program.log("stopped").count == 1)
     }
