@@ -20,8 +20,8 @@ extension Sequence<UInt8> {
   package var hex: String {
     var digits: [UInt8] = []
     for byte in self {
-      digits.append(UInt8(hexDigit: byte >> 4))
-      digits.append(UInt8(hexDigit: byte & 0xF))
+      digits.append(UInt8(hexDigitOf: byte >> 4))
+      digits.append(UInt8(hexDigitOf: byte & 0xF))
     }
     return String(decoding: digits, as: UTF8.self)
   }
@@ -29,21 +29,26 @@ extension Sequence<UInt8> {
 
 extension UInt8 {
   /// The lowercase hexadecimal digit of a value from 0 to 15.
-  package init(hexDigit value: UInt8) {
+  package init(hexDigitOf value: UInt8) {
     self = value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
+  }
+
+  /// The value of a hexadecimal digit in either case. Returns nil for any other character.
+  @inlinable package init?(hexDigit digit: UInt8) {
+    switch digit {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): self = digit - UInt8(ascii: "0")
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): self = digit - UInt8(ascii: "a") + 10
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): self = digit - UInt8(ascii: "A") + 10
+    default: return nil
+    }
   }
 
   /// Parses hexadecimal digits in either case. Returns nil if an element is not a digit, or if the value exceeds 255.
   package init?(hex digits: some Sequence<UInt8>) {
     var value: UInt8 = 0
     for digit in digits {
-      guard value < 0x10 else { return nil }
-      switch digit {
-      case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value << 4 | (digit - UInt8(ascii: "0"))
-      case UInt8(ascii: "a")...UInt8(ascii: "f"): value = value << 4 | (digit - UInt8(ascii: "a") + 10)
-      case UInt8(ascii: "A")...UInt8(ascii: "F"): value = value << 4 | (digit - UInt8(ascii: "A") + 10)
-      default: return nil
-      }
+      guard value < 0x10, let digit = UInt8(hexDigit: digit) else { return nil }
+      value = value << 4 | digit
     }
     self = value
   }

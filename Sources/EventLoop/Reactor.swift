@@ -78,6 +78,9 @@ package final class Reactor {
   /// The loop that runs this reactor. It can be passed to other threads.
   package let loop: EventLoop
 
+  /// The buffer of every recv(2) on this loop.
+  package let receiveBuffer = ReceiveBuffer()
+
   private let epoll: Descriptor
   private let clock: LoopClock
   private var cachedNow: LoopClock.Instant

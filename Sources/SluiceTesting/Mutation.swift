@@ -1,6 +1,6 @@
 /// Random mutations of valid input, reproducible from a printed seed.
 extension [UInt8] {
-  /// Returns the bytes after up to four random changes: bytes replaced, removed, inserted, duplicated or splitIntoChunks off.
+  /// Returns the bytes after up to four random changes: bytes replaced, removed, inserted, duplicated or cut off.
   package func mutated(_ random: inout SeededGenerator) -> [UInt8] {
     var bytes = self
     for _ in 0..<Int.random(in: 1...4, using: &random) {

@@ -45,4 +45,5 @@ public struct GeneratorError: Error, Sendable, Equatable {
   }
 
   static let cancelled = GeneratorError(.cancelled, "The generation was cancelled.")
+  static let invalidURL = GeneratorError(.failed, "The model server's URL is not valid.")
 }

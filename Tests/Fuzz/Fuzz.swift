@@ -34,7 +34,7 @@ private func runLibFuzzer(
 ) -> CInt
 
 private let parsers: [@Sendable ([UInt8]) -> Void] = [
-  json, eventStream, completion, records, query, token, redaction, files,
+  json, eventStream, completion, records, query, token, redaction, files, response,
 ]
 
 private func json(_ bytes: [UInt8]) {
@@ -62,6 +62,30 @@ private func completion(_ bytes: [UInt8]) {
   var reader = CompletionReader(chunks: ChunkParser())
   try? reader.feed(bytes.span) { _ in }
   _ = try? reader.completion()
+}
+
+private func response(_ bytes: [UInt8]) {
+  let whole = body(of: [bytes])
+  precondition(whole == body(of: bytes.map { [$0] }), "the result differs when fed byte by byte")
+}
+
+/// Returns the body of an HTTP response and whether it is complete, or nil if it is malformed.
+private func body(of parts: [[UInt8]]) -> [UInt8]? {
+  var parser = HTTPResponseParser()
+  var body: [UInt8] = []
+  do {
+    for part in parts {
+      var offset = 0
+      part: while true {
+        switch try parser.next(part.span, at: &offset) {
+        case .head: break
+        case .body(let range): body += part[range]
+        case .incomplete, .end: break part
+        }
+      }
+    }
+  } catch { return nil }
+  return body + [parser.isReusable ? 1 : 0, parser.finish() ? 1 : 0]
 }
 
 private func records(_ bytes: [UInt8]) {

@@ -13,7 +13,7 @@ enum Identifier {
       for shift in stride(from: 60, through: 0, by: -4) {
         // The digits are grouped 8-4-4-4-12.
         if [8, 13, 18, 23].contains(text.count) { text.append(UInt8(ascii: "-")) }
-        text.append(UInt8(hexDigit: UInt8(truncatingIfNeeded: half >> UInt64(shift)) & 0xF))
+        text.append(UInt8(hexDigitOf: UInt8(truncatingIfNeeded: half >> UInt64(shift)) & 0xF))
       }
     }
     return String(decoding: text, as: UTF8.self)

@@ -1,13 +1,14 @@
 import CCurl
 import EventLoop
 
-/// The multi-socket interface of libcurl (libcurl-multi(3)) on an event loop. Runs any number of transfers without
-/// threads of their own, and reuses connections. One per loop, with the lifetime of the loop.
+/// A client that uses the multi-socket interface of libcurl (libcurl-multi(3)) on an event loop, for TLS, HTTP/2 and
+/// proxies. Runs any number of transfers without threads of their own. Confined to its loop, with the loop's lifetime.
 @safe
-final class CurlMulti {
+final class CurlMulti: HTTPClient {
   private let multi: UnsafeMutableRawPointer
   private let reactor: Reactor
-  private let isPlain: Bool
+  private let baseURL: String
+  private let certificateFile: String?
   private var watches: [CInt: Watch] = [:]
   private var timer: Timer?
   /// The transfers that libcurl runs. This dictionary retains them.
@@ -24,13 +25,15 @@ final class CurlMulti {
   private static let addressLifetime: Duration = .seconds(50)
 
   /// - Parameters:
-  ///   - isPlain: whether all transfers use HTTP/1.1 without TLS.
+  ///   - baseURL: the URL to which the paths of requests are appended.
+  ///   - certificateFile: a file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
   ///   - maximumIdleConnections: the maximum number of connections that stay open without a transfer.
-  init(on reactor: Reactor, isPlain: Bool, maximumIdleConnections: Int) {
+  init(_ baseURL: String, certificateFile: String?, on reactor: Reactor, maximumIdleConnections: Int) {
     guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
     unsafe self.multi = multi
     self.reactor = reactor
-    self.isPlain = isPlain
+    self.baseURL = baseURL
+    self.certificateFile = certificateFile
     // Safe: only functions of this class make libcurl call the callbacks, and the handle is freed with this object.
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     unsafe ccurl_multi_set_socket_callback(
@@ -66,8 +69,16 @@ final class CurlMulti {
     unsafe curl_multi_cleanup(multi)
   }
 
-  /// Starts a transfer. Its delegate is called in a later turn of the loop.
-  func add(_ transfer: CurlTransfer) {
+  func start(_ request: consuming HTTPRequest, delegate: any HTTPExchangeDelegate) -> (any HTTPExchange)? {
+    guard let transfer = CurlTransfer(request, baseURL: baseURL, certificateFile: certificateFile, self) else {
+      return nil
+    }
+    transfer.delegate = delegate
+    add(transfer)
+    return transfer
+  }
+
+  private func add(_ transfer: CurlTransfer) {
     if addressExpiry.map({ $0 > reactor.now }) ?? false { return start(transfer) }
     if resolving != nil { return waiting.append(transfer) }
     resolving = transfer
@@ -108,7 +119,7 @@ final class CurlMulti {
     transfer.forbidReuse()
     unsafe curl_multi_remove_handle(multi, transfer.easy)
     transfers[ObjectIdentifier(transfer)] = nil
-    if !isPlain, port > 0 { transfers.values.first { $0.localPort == port }?.flushConnection() }
+    if transfer.isMultiplexed, port > 0 { transfers.values.first { $0.localPort == port }?.flushConnection() }
   }
 
   private func watch(_ socket: CInt, for action: CInt) {
@@ -116,12 +127,9 @@ final class CurlMulti {
       watches.removeValue(forKey: socket)?.cancel()
       return
     }
+    // Level-triggered: libcurl does not drain a socket under TLS or HTTP/2.
     var interest: Readiness = action & CURL_POLL_IN != 0 ? .readable : .none
     if action & CURL_POLL_OUT != 0 { interest = interest | .writable }
-    // Over plain HTTP/1.1, libcurl reads until the socket is drained, so edge-triggered events suffice and spare the
-    // kernel a second check of every socket. libcurl does not write until the socket is full, and does not drain it
-    // under TLS or HTTP/2.
-    if isPlain, action == CURL_POLL_IN { interest = .readable | .edgeTriggered }
     do {
       if let watch = watches[socket] {
         try watch.change(to: interest)

@@ -2,40 +2,22 @@ import CCurl
 import EventLoop
 import Glibc
 
-/// An HTTP request for ``CurlMulti``.
-struct CurlRequest: Sendable {
-  var url: String
-  /// Complete header lines, `"Name: value"`.
-  var headers: [String]
-  /// The body of a POST. Nil makes the request a GET.
-  var body: [UInt8]?
-  /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
-  var certificateFile: String?
-}
-
-/// The receiver of a transfer's response. All methods are called on the loop.
-protocol CurlTransferDelegate: AnyObject {
-  /// Called with the complete head of the final response. Returning false terminates the transfer before its body is
-  /// read.
-  func didReceiveHead(_ head: CurlResponseHead) -> Bool
-  /// Called with a chunk of the body, which is valid only during the call. Returning false pauses the transfer; the
-  /// chunk is delivered again after `resume()`.
-  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool
-  /// Called once, as the last method. `CURLE_OK` means that the response is complete.
-  func didComplete(_ result: CURLcode, _ message: String)
-}
-
 /// A libcurl easy handle for one HTTP exchange. The ``CurlMulti`` that runs it owns it until the transfer ends.
 @safe
-final class CurlTransfer {
+final class CurlTransfer: HTTPExchange {
   let easy: UnsafeMutableRawPointer
   /// The delegate, retained until the transfer ends, which also breaks the reference cycle between the two.
-  var delegate: (any CurlTransferDelegate)?
+  var delegate: (any HTTPExchangeDelegate)?
+  private weak var multi: CurlMulti?
   private var headers: UnsafeMutablePointer<curl_slist>?
   private var errorBuffer: UnsafeMutablePointer<CChar>
-  private var head = CurlResponseHead()
+  private var head = HTTPResponseHead()
   private var hasHead = false
   private var headerLines = 0
+  /// Whether the delegate has paused the response.
+  private var isPaused = false
+  /// Whether libcurl has received more and withholds it.
+  private var isWithheld = false
   /// A large request body, retained until it has been sent.
   private var upload: [UInt8] = []
   private var uploaded = 0
@@ -45,8 +27,9 @@ final class CurlTransfer {
   private static let maximumCopiedBytes = 16 * 1024
 
   /// Creates a transfer. Returns nil if memory is exhausted or libcurl rejects the URL.
-  init?(_ request: CurlRequest) {
+  init?(_ request: borrowing HTTPRequest, baseURL: String, certificateFile: String?, _ multi: CurlMulti) {
     guard let easy = unsafe curl_easy_init() else { return nil }
+    self.multi = multi
     unsafe self.easy = easy
     unsafe errorBuffer = .allocate(capacity: Int(CURL_ERROR_SIZE))
     unsafe errorBuffer.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
@@ -56,14 +39,14 @@ final class CurlTransfer {
       guard let longer = unsafe curl_slist_append(headers, header) else { return nil }
       unsafe headers = longer
     }
-    guard unsafe ccurl_set_string(easy, CURLOPT_URL, request.url) == CURLE_OK else { return nil }
+    guard unsafe ccurl_set_string(easy, CURLOPT_URL, baseURL + request.path) == CURLE_OK else { return nil }
     unsafe set(CURLOPT_ERRORBUFFER, errorBuffer)
     unsafe set(CURLOPT_HTTPHEADER, headers)
     unsafe set(CURLOPT_PRIVATE, Unmanaged.passUnretained(self).toOpaque())
     if let body = request.body { setBody(body) }
     unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
     unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
-    if let file = request.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
+    if let file = certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
     // HTTP/2 if TLS negotiates it, with many transfers per connection; otherwise HTTP/1.1. CURLOPT_PIPEWAIT stays
     // unset, because it makes transfers to a new HTTP/1.1 host wait until the first one ends. A libcurl without HTTP/2
     // rejects this option and uses HTTP/1.1.
@@ -146,14 +129,12 @@ final class CurlTransfer {
     unsafe errorBuffer.deallocate()
   }
 
-  /// Whether the connection can carry other transfers at the same time (HTTP/2).
   var isMultiplexed: Bool {
     var version = 0
     unsafe ccurl_get_long(easy, CURLINFO_HTTP_VERSION, &version)
     return version == CURL_HTTP_VERSION_2_0
   }
 
-  /// Whether the connection is ready for the request, including its TLS handshake if it uses TLS.
   var isConnected: Bool {
     var time: curl_off_t = 0
     unsafe ccurl_get_offset(easy, CURLINFO_PRETRANSFER_TIME_T, &time)
@@ -175,7 +156,12 @@ final class CurlTransfer {
   }
 
   /// Resumes a paused transfer (curl_easy_pause(3)). Withheld data is delivered during this call.
-  func resume() { unsafe curl_easy_pause(easy, CURLPAUSE_CONT) }
+  func resume() {
+    isPaused = false
+    if exchange(&isWithheld, with: false) { unsafe curl_easy_pause(easy, CURLPAUSE_CONT) }
+  }
+
+  func cancel() { multi?.remove(self) }
 
   /// Makes libcurl close the connection with this transfer, unless others use it (CURLOPT_FORBID_REUSE(3)).
   func forbidReuse() { set(CURLOPT_FORBID_REUSE, 1) }
@@ -188,12 +174,24 @@ final class CurlTransfer {
   }
 
   func didComplete(_ result: CURLcode) {
+    if result == CURLE_OK {
+      delegate.take()?.didComplete(nil)
+      return
+    }
     var message = unsafe String(cString: errorBuffer)
     if message.isEmpty { message = unsafe String(cString: curl_easy_strerror(result)) }
-    delegate.take()?.didComplete(result, message)
+    delegate.take()?.didComplete(message)
   }
 
-  private func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool { delegate?.didReceiveBody(body) ?? true }
+  /// Returns false to have libcurl withhold the bytes until the transfer is resumed.
+  private func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
+    if isPaused {
+      isWithheld = true
+      return false
+    }
+    if delegate?.didReceiveBody(body) == false { isPaused = true }
+    return true
+  }
 
   /// The maximum number of header lines, including trailers: more than any server sends.
   private static let maximumHeaderLines = 1000
@@ -205,7 +203,7 @@ final class CurlTransfer {
     let line = line.trimmingNewline
     if line.hasPrefix("HTTP/") {
       // Each response starts a new head: the fields of a 1xx response do not apply to the final one.
-      head = CurlResponseHead()
+      head = HTTPResponseHead()
     } else if line.isEmpty {
       unsafe ccurl_get_long(easy, CURLINFO_RESPONSE_CODE, &head.status)
       guard head.status >= 200, !hasHead else { return true }
@@ -213,8 +211,9 @@ final class CurlTransfer {
       releaseUpload()
       return delegate?.didReceiveHead(head) ?? true
     } else if let colon = line.firstIndex(of: ":") {
-      let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
-      head.readField(name: line[..<colon].lowercased(), value: value)
+      let name = Array(line[..<colon].lowercased().utf8)
+      let value = Array(line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }.utf8)
+      head.readField(name: name.span, value: value.span)
     }
     return true
   }

@@ -1,19 +1,19 @@
-import CCurl
 import EventLoop
 
-/// One request to an OpenAI-compatible API, which connects a transfer with an output. Belongs to its loop.
+/// One request to an OpenAI-compatible API, which connects an HTTP exchange with an output. Belongs to its loop.
 ///
-/// The transfer retains this object, and the multi retains the transfer until it ends.
-final class ChatCompletion: CurlTransferDelegate {
+/// The client retains this object until the exchange ends.
+final class ChatCompletion: HTTPExchangeDelegate {
   private enum Phase {
     case waitingForHead
     case streaming
     /// The status is not 2xx or the body is not an event stream. The start of the body is buffered for the log.
-    case errorResponse(CurlResponseHead)
+    case errorResponse(HTTPResponseHead)
     case finished
   }
 
-  private let transfer: CurlTransfer
+  /// The exchange, from ``begin(_:)`` on.
+  private var exchange: (any HTTPExchange)?
   private let output: ModelOutput
   private let connections: OpenAIGenerator.Connections
   private let reactor: Reactor
@@ -32,38 +32,38 @@ final class ChatCompletion: CurlTransferDelegate {
   private static let maximumErrorBodyBytes = 4096
   private static let maximumUnpausedBytes = 4 << 20
 
-  init(
-    _ transfer: CurlTransfer, _ output: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor
-  ) {
-    self.transfer = transfer
+  init(_ output: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor) {
     self.output = output
     self.connections = connections
     self.reactor = reactor
     self.reader = CompletionReader(chunks: connections.chunks, maximumTextBytes: connections.maximumTextBytes)
   }
 
-  func begin() {
+  func begin(_ request: consuming HTTPRequest) {
     output.onCancel = { [unowned self] in stop() }
     output.onDrain = { [unowned self] in
       if isPaused {
         isPaused = false
-        transfer.resume()
+        exchange?.resume()
       }
     }
-    transfer.delegate = self
-    connections.multi.add(transfer)
+    exchange = connections.client.start(request, delegate: self)
+    guard let exchange else {
+      output.fail(.invalidURL)
+      return releaseCallbacks()
+    }
     // A loop timer, not CURLOPT_CONNECTTIMEOUT: libcurl rebalances its timer tree on every event of every transfer
     // while one is pending.
     deadline = reactor.schedule(after: Self.connectTimeout) { [unowned self] in
-      if case .waitingForHead = phase, !transfer.isConnected {
+      if case .waitingForHead = phase, !exchange.isConnected {
         fail(GeneratorError(.timedOut, "Connecting to the model server timed out."))
       }
     }
   }
 
-  // MARK: CurlTransferDelegate
+  // MARK: HTTPExchangeDelegate
 
-  func didReceiveHead(_ head: CurlResponseHead) -> Bool {
+  func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
     guard case .waitingForHead = phase else { return true }
     let isSuccess = (200..<300).contains(head.status)
     let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
@@ -77,7 +77,7 @@ final class ChatCompletion: CurlTransferDelegate {
     }
     if isSuccess, isStream {
       phase = .streaming
-      isMultiplexed = transfer.isMultiplexed
+      isMultiplexed = exchange?.isMultiplexed ?? false
       output.accept()
     } else {
       phase = .errorResponse(head)
@@ -95,18 +95,6 @@ final class ChatCompletion: CurlTransferDelegate {
       if errorBody.count == Self.maximumErrorBodyBytes { startGracePeriod(.zero) }
       return true
     case .streaming:
-      if output.isFull {
-        // Never paused on an HTTP/2 connection: libcurl 7.88 stops reading for all of its transfers, and buffers tens
-        // of megabytes for this one. The size of the queue is limited instead.
-        guard isMultiplexed else {
-          isPaused = true
-          return false
-        }
-        if output.queuedBytes > Self.maximumUnpausedBytes {
-          fail(GeneratorError(.failed, "The client reads too slowly."))
-          return true
-        }
-      }
       do throws(GeneratorError) {
         try reader.feed(body, emit: { output.yield($0) }, onActivity: { output.noteActivity() })
         if reader.isComplete { try finish() }
@@ -114,20 +102,35 @@ final class ChatCompletion: CurlTransferDelegate {
         fail(error)
       }
       if reader.hasFinishReason, !isInGracePeriod { startGracePeriod(Self.gracePeriod) }
-      return true
+      return canReceiveMore()
     }
   }
 
-  func didComplete(_ result: CURLcode, _ message: String) {
+  /// Returns false to pause the response while the reader is slow.
+  private func canReceiveMore() -> Bool {
+    guard output.isFull else { return true }
+    // Never paused on an HTTP/2 connection: libcurl 7.88 stops reading for all of its transfers, and buffers tens of
+    // megabytes for this one. The size of the queue is limited instead.
+    guard isMultiplexed else {
+      isPaused = true
+      return false
+    }
+    if output.queuedBytes > Self.maximumUnpausedBytes {
+      fail(GeneratorError(.failed, "The client reads too slowly."))
+    }
+    return true
+  }
+
+  func didComplete(_ failure: String?) {
     switch phase {
     case .finished: break
     case .errorResponse(let head): fail(responseError(head))
-    case .streaming where result == CURLE_OK || reader.hasFinishReason:
+    case .streaming where failure == nil || reader.hasFinishReason:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
     case .streaming:
-      fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: message))
+      fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: failure))
     case .waitingForHead:
-      fail(GeneratorError(.failed, "The model server could not be reached.", detail: message))
+      fail(GeneratorError(.failed, "The model server could not be reached.", detail: failure))
     }
     releaseCallbacks()
   }
@@ -148,11 +151,11 @@ final class ChatCompletion: CurlTransferDelegate {
   private func fail(_ error: GeneratorError) {
     phase = .finished
     output.fail(error)
-    // Deferred, because libcurl may be on the call stack.
+    // Deferred, because the exchange is on the call stack.
     startGracePeriod(.zero)
   }
 
-  /// Waits up to `time` for the end of the body, then removes the transfer.
+  /// Waits up to `time` for the end of the body, then cancels the exchange.
   private func startGracePeriod(_ time: Duration) {
     isInGracePeriod = true
     deadline?.cancel()
@@ -168,10 +171,10 @@ final class ChatCompletion: CurlTransferDelegate {
     }
   }
 
-  /// Removes the transfer at once.
+  /// Cancels the exchange at once.
   private func stop() {
     phase = .finished
-    connections.multi.remove(transfer)
+    exchange?.cancel()
     releaseCallbacks()
   }
 
@@ -181,7 +184,7 @@ final class ChatCompletion: CurlTransferDelegate {
     output.onDrain = nil
   }
 
-  private func responseError(_ head: CurlResponseHead) -> GeneratorError {
+  private func responseError(_ head: HTTPResponseHead) -> GeneratorError {
     let (bytes, status) = (errorBody, head.status)
     // Only the error's kind is logged, because its message can contain the user's text.
     let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""

@@ -1,26 +1,25 @@
 import Bytes
-import CCurl
 import EventLoop
 import JSON
 
 /// One request for the models of an OpenAI-compatible API: `GET …/models`. Belongs to its loop.
 ///
-/// The transfer retains this object, and the multi retains the transfer until it ends.
-final class ModelList: CurlTransferDelegate {
-  private let transfer: CurlTransfer
-  private let multi: CurlMulti
+/// The client retains this object until the exchange ends.
+final class ModelList: HTTPExchangeDelegate {
+  private let request: HTTPRequest
+  private let client: any HTTPClient
   private let reactor: Reactor
   private let completed = Waiter()
-  private var head: CurlResponseHead?
+  private var head: HTTPResponseHead?
   private var body: [UInt8] = []
   private var result: Result<[JSON], GeneratorError>?
 
   private static let timeout: Duration = .seconds(10)
   private static let maximumBytes = 4 << 20
 
-  init(_ transfer: CurlTransfer, _ multi: CurlMulti, on reactor: Reactor) {
-    self.transfer = transfer
-    self.multi = multi
+  init(_ request: HTTPRequest, _ client: any HTTPClient, on reactor: Reactor) {
+    self.request = request
+    self.client = client
     self.reactor = reactor
   }
 
@@ -30,16 +29,15 @@ final class ModelList: CurlTransferDelegate {
   /// - Throws: ``GeneratorError/Code/failed`` if the server cannot be reached or fails,
   ///   ``GeneratorError/Code/timedOut``, or ``GeneratorError/Code/cancelled``.
   func models() async throws(GeneratorError) -> [JSON] {
-    transfer.delegate = self
-    multi.add(transfer)
+    guard let exchange = client.start(request, delegate: self) else { throw .invalidURL }
     let cancel = { self.complete(.failure(.cancelled)) }
     let timer = reactor.schedule(after: Self.timeout) {
       self.complete(.failure(GeneratorError(.timedOut, "Listing the models of the model server timed out.")))
     }
     defer {
       timer.cancel()
-      // Has no effect on a transfer that has ended.
-      multi.remove(transfer)
+      // Has no effect on an exchange that has ended.
+      exchange.cancel()
     }
     return try await reactor.onCancel(cancel) { () throws(GeneratorError) in
       while true {
@@ -49,7 +47,7 @@ final class ModelList: CurlTransferDelegate {
     }
   }
 
-  func didReceiveHead(_ head: CurlResponseHead) -> Bool {
+  func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
     self.head = head
     return !head.isEncoded
   }
@@ -63,10 +61,9 @@ final class ModelList: CurlTransferDelegate {
     return true
   }
 
-  func didComplete(_ result: CURLcode, _ message: String) {
-    guard result == CURLE_OK, let head else {
-      return complete(
-        .failure(GeneratorError(.failed, "The model server could not be reached.", detail: message)))
+  func didComplete(_ failure: String?) {
+    guard failure == nil, let head else {
+      return complete(.failure(GeneratorError(.failed, "The model server could not be reached.", detail: failure)))
     }
     switch head.status {
     case 200..<300: complete(.success(Self.models(in: body)))

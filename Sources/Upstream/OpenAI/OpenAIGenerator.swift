@@ -1,4 +1,3 @@
-import CCurl
 import EventLoop
 import Glibc
 import JSON
@@ -16,6 +15,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
   private let maximumTextBytes: Int
+  private let usesLibcurl: Bool
   /// The most recent list of models, and when it was received.
   private let modelList = Locked<(models: [JSON], at: LoopClock.Instant)?>(nil)
 
@@ -28,12 +28,13 @@ package final class OpenAIGenerator: CallbackGenerator {
   ///     `CURL_CA_BUNDLE` or `SSL_CERT_FILE` names, as curl(1) does.
   ///   - maximumIdleConnections: the maximum number of idle connections per loop.
   ///   - maximumTextBytes: the maximum length of a response. One event of the API can contain all of it.
+  ///   - usesLibcurl: whether libcurl is used for `http://` URLs too. Only tests need it.
   ///   - isShortOfDescriptors: whether connections should be closed instead of reused. Called on a loop's thread.
   ///   - key: returns the API key for each request; nil sends none. Called on a loop's thread. An error that it throws
   ///     fails the request as ``GeneratorError/Code/misconfigured`` and is logged.
   package init(
     baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
-    maximumTextBytes: Int = 4 << 20,
+    maximumTextBytes: Int = 4 << 20, usesLibcurl: Bool = false,
     isShortOfDescriptors: @escaping @Sendable () -> Bool = { false },
     key: @escaping @Sendable () throws -> String? = { nil }
   ) {
@@ -41,6 +42,7 @@ package final class OpenAIGenerator: CallbackGenerator {
     self.certificateFile = certificateFile
     self.maximumIdleConnections = maximumIdleConnections
     self.maximumTextBytes = maximumTextBytes
+    self.usesLibcurl = usesLibcurl
     self.isShortOfDescriptors = isShortOfDescriptors
     self.key = key
   }
@@ -48,7 +50,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   package func start(_ prompt: Prompt, on reactor: Reactor) -> ModelOutput {
     let output = ModelOutput()
     let connections = connections(on: reactor)
-    var request: CurlRequest
+    var request: HTTPRequest
     do throws(GeneratorError) {
       request = try self.request(
         "/chat/completions", headers: ["Content-Type: application/json", "Accept: text/event-stream"])
@@ -71,10 +73,8 @@ package final class OpenAIGenerator: CallbackGenerator {
   package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? {
     let recent = modelList.withLock { $0 }
     if let recent, reactor.now - recent.at < Self.modelListAge { return recent.models }
-    guard let transfer = CurlTransfer(try request("/models", headers: ["Accept: application/json"])) else {
-      throw GeneratorError(.failed, "The model server's URL is not valid.")
-    }
-    let models = try await ModelList(transfer, connections(on: reactor).multi, on: reactor).models()
+    let request = try request("/models", headers: ["Accept: application/json"])
+    let models = try await ModelList(request, connections(on: reactor).client, on: reactor).models()
     modelList.withLock { $0 = (models, reactor.now) }
     return models
   }
@@ -82,16 +82,24 @@ package final class OpenAIGenerator: CallbackGenerator {
   private func connections(on reactor: Reactor) -> Connections {
     reactor.attachment(for: self) {
       Connections(
-        multi: CurlMulti(
-          on: reactor, isPlain: baseURL.hasPrefix("http://") && !Self.hasProxy,
-          maximumIdleConnections: maximumIdleConnections),
-        chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors, maximumTextBytes: maximumTextBytes)
+        client: client(on: reactor), chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors,
+        maximumTextBytes: maximumTextBytes)
     }
   }
 
+  /// Returns the client for the base URL: libcurl for TLS, HTTP/2, proxies and unusual URLs.
+  private func client(on reactor: Reactor) -> any HTTPClient {
+    if !usesLibcurl, !Self.hasProxy, let origin = HTTPOrigin(baseURL) {
+      return PlainHTTPClient(
+        origin, on: reactor, maximumIdleConnections: maximumIdleConnections, isShortOfDescriptors: isShortOfDescriptors)
+    }
+    return CurlMulti(
+      baseURL, certificateFile: certificateFile, on: reactor, maximumIdleConnections: maximumIdleConnections)
+  }
+
   /// Returns a request to `path` below the base URL, with the API key.
-  private func request(_ path: String, headers: [String]) throws(GeneratorError) -> CurlRequest {
-    var request = CurlRequest(url: baseURL + path, headers: headers, certificateFile: certificateFile)
+  private func request(_ path: String, headers: [String]) throws(GeneratorError) -> HTTPRequest {
+    var request = HTTPRequest(path: path, headers: headers)
     do {
       if let key = try key() { request.headers.append("Authorization: Bearer \(key)") }
     } catch let error as GeneratorError {
@@ -102,34 +110,33 @@ package final class OpenAIGenerator: CallbackGenerator {
     return request
   }
 
-  private func begin(_ request: CurlRequest, _ output: ModelOutput, _ connections: Connections, _ reactor: Reactor) {
+  private func begin(
+    _ request: consuming HTTPRequest, _ output: ModelOutput, _ connections: Connections, _ reactor: Reactor
+  ) {
     // The output may have been cancelled while the request was encoded.
     guard !output.isFinished else { return }
-    if let transfer = CurlTransfer(request) {
-      ChatCompletion(transfer, output, connections, reactor: reactor).begin()
-    } else {
-      output.fail(GeneratorError(.failed, "The model server's URL is not valid."))
-    }
+    ChatCompletion(output, connections, reactor: reactor).begin(request)
   }
 
-  /// Whether libcurl may use a proxy for a plain URL, possibly over TLS (libcurl-env(3)).
+  /// Whether the environment names a proxy for a plain URL, possibly over TLS (libcurl-env(3)).
   private static let hasProxy = ["http_proxy", "all_proxy", "ALL_PROXY"].contains { (name: String) in
     unsafe getenv(name) != nil
   }
 
   /// The state of this generator on one loop.
   final class Connections {
-    let multi: CurlMulti
+    let client: any HTTPClient
     let chunks: ChunkParser
     let isShortOfDescriptors: @Sendable () -> Bool
     /// The maximum length of a response.
     let maximumTextBytes: Int
 
     init(
-      multi: CurlMulti, chunks: ChunkParser, isShortOfDescriptors: @escaping @Sendable () -> Bool, maximumTextBytes: Int
+      client: any HTTPClient, chunks: ChunkParser, isShortOfDescriptors: @escaping @Sendable () -> Bool,
+      maximumTextBytes: Int
     ) {
       self.maximumTextBytes = maximumTextBytes
-      self.multi = multi
+      self.client = client
       self.chunks = chunks
       self.isShortOfDescriptors = isShortOfDescriptors
     }

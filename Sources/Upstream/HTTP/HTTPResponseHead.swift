@@ -1,8 +1,10 @@
+import Bytes
 import CCurl
+import EventStream
 import Glibc
 
 /// The relevant parts of a response head.
-struct CurlResponseHead: Sendable {
+struct HTTPResponseHead: Sendable, Equatable {
   var status = 0
   /// The value of `Content-Type`, in lower case.
   var contentType = ""
@@ -11,14 +13,19 @@ struct CurlResponseHead: Sendable {
   /// Whether the body has a coding other than `chunked`, although none was requested.
   var isEncoded = false
 
-  mutating func readField(name: String, value: Substring) {
-    switch name {
-    case "content-type": contentType = value.lowercased()
-    case "retry-after": retryAfter = Self.delay(String(value))
-    case "transfer-encoding", "content-encoding":
-      let codings = value.lowercased().split { $0 == "," || $0 == " " || $0 == "\t" }
+  /// Reads one field.
+  ///
+  /// - Parameters:
+  ///   - name: the name, in lower case.
+  ///   - value: the value, without the whitespace around it.
+  mutating func readField(name: borrowing Span<UInt8>, value: borrowing Span<UInt8>) {
+    if name.equals("content-type") {
+      contentType = String(decodingUTF8: value).lowercased()
+    } else if name.equals("retry-after") {
+      retryAfter = Self.delay(String(decodingUTF8: value))
+    } else if name.equals("transfer-encoding") || name.equals("content-encoding") {
+      let codings = String(decodingUTF8: value).lowercased().split { $0 == "," || $0 == " " || $0 == "\t" }
       if !codings.allSatisfy({ $0 == "chunked" || $0 == "identity" }) { isEncoded = true }
-    default: break
     }
   }
 
