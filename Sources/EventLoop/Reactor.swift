@@ -32,35 +32,60 @@ package struct Readiness: Sendable {
   @inlinable package func contains(anyOf others: Readiness) -> Bool { events & others.events != 0 }
 }
 
+/// An object that handles the events of a descriptor, on the loop's thread.
+package protocol ReadinessHandler: AnyObject {
+  /// Called whenever the descriptor is ready.
+  func handleReadiness(_ ready: Readiness)
+}
+
 /// The registration of one descriptor with a ``Reactor``. It does not own the descriptor: cancel it before closing.
 package final class Watch {
   let number: CInt
   let generation: UInt32
-  fileprivate var handler: ((Readiness) -> Void)?
-  fileprivate weak var reactor: Reactor?
+  private var isActive = true
+  /// The handler of a registration with a closure.
+  private let closureHandler: ClosureHandler?
+  private weak var reactor: Reactor?
 
-  fileprivate init(
-    number: CInt, generation: UInt32, reactor: Reactor, handler: @escaping (Readiness) -> Void
-  ) {
+  fileprivate init(number: CInt, generation: UInt32, reactor: Reactor, closureHandler: ClosureHandler?) {
     self.number = number
     self.generation = generation
     self.reactor = reactor
-    self.handler = handler
+    self.closureHandler = closureHandler
   }
 
   /// Changes the events that the descriptor is watched for.
   package func change(to interest: Readiness) throws(SystemError) {
-    guard handler != nil, let reactor else { return }
+    guard isActive, let reactor else { return }
     try reactor.control(EPOLL_CTL_MOD, self, interest)
   }
+
+  /// Gives up a registration that the kernel refused.
+  fileprivate func discard() { isActive = false }
 
   /// Cancels the registration. The handler is not called again, not even for an event that the kernel has already
   /// reported.
   package func cancel() {
-    guard handler != nil else { return }
-    handler = nil
+    guard isActive else { return }
+    isActive = false
     reactor?.removeWatch(self)
   }
+
+  /// Cancels the registration like ``cancel()``, without a system call. The descriptor must be closed next, which removes
+  /// it from the epoll instance.
+  package func cancelBeforeClose() {
+    guard isActive else { return }
+    isActive = false
+    reactor?.removeRegistration(of: self)
+  }
+
+  deinit { cancel() }
+}
+
+private final class ClosureHandler: ReadinessHandler {
+  let closure: (Readiness) -> Void
+  init(_ closure: @escaping (Readiness) -> Void) { self.closure = closure }
+  func handleReadiness(_ ready: Readiness) { closure(ready) }
 }
 
 /// An object that buffers output and sends it after the current event: see ``Reactor/scheduleFlush(_:)``.
@@ -85,10 +110,20 @@ package final class Reactor {
   private let clock: LoopClock
   private var cachedNow: LoopClock.Instant
   private let timers = Timers()
+  /// A registration. The handler is unowned, because it owns its watch.
+  private struct Registration {
+    var generation: UInt32 = 0
+    unowned(unsafe) var handler: (any ReadinessHandler)?
+  }
+
   /// The registrations by descriptor number. A generation distinguishes a stale event from a new registration with the
   /// same number.
-  private var watches: [Watch?] = []
+  private var registrations: [Registration] = []
   private var nextGeneration: UInt32 = 0
+  /// The number of registrations.
+  private var openDescriptors = 0
+  /// Nil if the loop does not coalesce events.
+  private var coalescing: Coalescing?
   /// The output to flush after the current event; there is rarely more than one. Separate from the others because every
   /// access to an array in a class is checked for exclusivity at run time, and this one occurs for every token.
   private var unflushed: (any Flushable)?
@@ -97,10 +132,11 @@ package final class Reactor {
   /// receive the attachment of its predecessor.
   private var attachments: [ObjectIdentifier: (owner: AnyObject, attachment: AnyObject)] = [:]
 
-  init(loop: EventLoop, clock: LoopClock) throws(SystemError) {
+  init(loop: EventLoop, clock: LoopClock, coalescesEvents: Bool) throws(SystemError) {
     self.loop = loop
     self.clock = clock
     self.cachedNow = clock.now
+    self.coalescing = coalescesEvents ? Coalescing(at: clock.now) : nil
     self.epoll = try Descriptor(epoll_create1(CInt(EPOLL_CLOEXEC)), from: "epoll_create1")
   }
 
@@ -118,7 +154,7 @@ package final class Reactor {
   package var pendingTimers: Int { timers.count }
 
   /// The number of watched descriptors, for leak checks in tests.
-  package var watchedDescriptors: Int { watches.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
+  package var watchedDescriptors: Int { openDescriptors }
 
   // MARK: Descriptors
 
@@ -128,14 +164,34 @@ package final class Reactor {
   package func watch(
     _ number: CInt, for interest: Readiness, _ handler: @escaping (Readiness) -> Void
   ) throws(SystemError) -> Watch {
+    let handler = ClosureHandler(handler)
+    return try watch(number, for: interest, handler, retained: handler)
+  }
+
+  /// Watches an open descriptor like ``watch(_:for:_:)``, with an object as the handler.
+  ///
+  /// - Parameter handler: not retained: it must own the registration, which ends with it.
+  package func watch(
+    _ number: CInt, for interest: Readiness, handler: any ReadinessHandler
+  ) throws(SystemError) -> Watch {
+    try watch(number, for: interest, handler, retained: nil)
+  }
+
+  private func watch(
+    _ number: CInt, for interest: Readiness, _ handler: any ReadinessHandler, retained: ClosureHandler?
+  ) throws(SystemError) -> Watch {
     nextGeneration &+= 1
-    let watch = Watch(number: number, generation: nextGeneration, reactor: self, handler: handler)
-    try control(EPOLL_CTL_ADD, watch, interest)
-    let index = Int(number)
-    if index >= watches.count {
-      watches.append(contentsOf: repeatElement(nil, count: index + 1 - watches.count))
+    let watch = Watch(number: number, generation: nextGeneration, reactor: self, closureHandler: retained)
+    do throws(SystemError) { try control(EPOLL_CTL_ADD, watch, interest) } catch {
+      watch.discard()
+      throw error
     }
-    watches[index] = watch
+    let index = Int(number)
+    // One by one: Swift 6.3 cannot represent an optional of this struct, which iterators return.
+    while index >= registrations.count { registrations.append(Registration()) }
+    // Safe: the handler owns the watch, or the watch owns the handler. The registration is removed with the watch.
+    openDescriptors += 1
+    registrations[index] = Registration(generation: nextGeneration, handler: handler)
     return watch
   }
 
@@ -149,8 +205,15 @@ package final class Reactor {
   }
 
   fileprivate func removeWatch(_ watch: Watch) {
-    watches[Int(watch.number)] = nil
+    removeRegistration(of: watch)
     epoll_ctl(epoll.number, EPOLL_CTL_DEL, watch.number, nil)
+  }
+
+  fileprivate func removeRegistration(of watch: Watch) {
+    openDescriptors -= 1
+    // The number can already belong to another registration if the descriptor was closed first.
+    let index = Int(watch.number)
+    if registrations[index].generation == watch.generation { registrations[index] = Registration() }
   }
 
   // MARK: Output
@@ -166,6 +229,20 @@ package final class Reactor {
       unflushed = moreUnflushed.isEmpty ? nil : moreUnflushed.removeLast()
       output.flushPending()
     }
+  }
+
+  /// The storage that ``takeBuffer()`` returns next.
+  private var spareBuffer: [UInt8] = []
+  private static let maximumSpareCapacity = 16 * 1024
+
+  /// Returns an empty buffer, with the storage that was last kept.
+  package func takeBuffer() -> [UInt8] { exchange(&spareBuffer, with: []) }
+
+  /// Keeps the storage of a buffer, whose content is discarded, for the next ``takeBuffer()``.
+  package func keepBuffer(_ buffer: consuming [UInt8]) {
+    guard buffer.capacity <= Self.maximumSpareCapacity else { return }
+    buffer.removeAll(keepingCapacity: true)
+    spareBuffer = buffer
   }
 
   // MARK: Tasks
@@ -207,17 +284,22 @@ package final class Reactor {
     if canBlock, let next = timers.next {
       timeout = CInt(clamping: max(0, (next - clock.now).roundedUpMilliseconds))
     }
+    if canBlock, timeout != 0, coalescing?.isActive == true {
+      var time = timespec(tv_sec: 0, tv_nsec: Coalescing.sleepNanoseconds)
+      unsafe nanosleep(&time, nil)
+    }
     let count = unsafe epoll_wait(epoll.number, &events, CInt(events.count), timeout)
     cachedNow = clock.now
+    if canBlock { coalescing?.record(events: Int(count), descriptors: openDescriptors, at: cachedNow) }
     // EINTR is the only possible error; it results in a turn without events.
     for index in 0..<max(0, Int(count)) {
       let event = unsafe events[index]
       let key = unsafe event.data.u64
       let number = Int(UInt32(truncatingIfNeeded: key))
-      guard number < watches.count, let watch = watches[number], watch.generation == UInt32(key >> 32) else {
-        continue
-      }
-      watch.handler?(Readiness(events: unsafe event.events))
+      guard number < registrations.count, registrations[number].generation == UInt32(key >> 32) else { continue }
+      // A registration that has been removed has no handler. This reference keeps it alive while it handles the event.
+      guard let handler = unsafe registrations[number].handler else { continue }
+      handler.handleReadiness(Readiness(events: unsafe event.events))
       if unflushed != nil { flushAll() }
     }
     timers.fire(at: cachedNow)

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 
 // Returns the event loop that the calling thread runs, or NULL. It uses a C thread-local because glibc declares

@@ -170,7 +170,7 @@ public final class Application: Sendable {
     var server: Server?
     var failure: StartError?
     do throws(SystemError) {
-      let loop = try EventLoop(name: "loop 0")
+      let loop = try EventLoop(name: "loop 0", coalescesEvents: services.configuration.coalescesEvents)
       try loop.run { reactor in
         let started = Server(services, routes: routes.withLock { $0 }, on: reactor)
         server = started

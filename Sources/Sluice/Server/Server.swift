@@ -57,7 +57,8 @@ final class Server {
     services.unsaved.restore()
     addWorker(reactor.loop, thread: nil)
     for index in 1..<max(services.configuration.loops, 1) {
-      let loop = try EventLoop(name: "loop \(index)")
+      let loop = try EventLoop(
+        name: "loop \(index)", coalescesEvents: services.configuration.coalescesEvents)
       addWorker(loop, thread: try LoopThread(loop))
     }
     let log = services.log
@@ -101,8 +102,13 @@ final class Server {
   private func distribute(_ descriptor: consuming Descriptor) {
     let worker = workers[nextWorker % workers.count]
     nextWorker += 1
-    let number = descriptor.release()
     let holder = worker.connections
+    if worker.thread == nil {
+      // Safe: this is the loop of the worker.
+      unsafe holder.server?.serve(descriptor)
+      return
+    }
+    let number = descriptor.release()
     worker.loop.execute { _ in
       let descriptor = Descriptor(owning: number)
       unsafe holder.server?.serve(descriptor)

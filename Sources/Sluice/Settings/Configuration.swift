@@ -49,6 +49,8 @@ struct Configuration: Sendable {
   var state: String
   var listen: ListenAddress?
   var loops = 1
+  /// Whether a busy loop sleeps to handle several events per wake-up.
+  var coalescesEvents = true
   var logLevel = Log.Level.info
 
   func isEnabled(_ feature: Feature) -> Bool { !disabledFeatures.contains(feature) }
