@@ -21,15 +21,15 @@ let package = Package(
   targets: [
     // Debian's libraries: a module map and a thin shim header each.
     .systemLibrary(name: "CFastCGI", pkgConfig: "fcgi", providers: [.apt(["libfcgi-dev"])]),
-    .systemLibrary(
-      name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-    .systemLibrary(name: "CJOSE", pkgConfig: "cjose", providers: [.apt(["libcjose-dev", "libjansson-dev"])]),
-    .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
-    .systemLibrary(
-      name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+    // Those that few configurations need: CLazyLibraries loads them on demand, so they are not linked.
+    .systemLibrary(name: "CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+    .systemLibrary(name: "CJOSE", providers: [.apt(["libcjose-dev", "libjansson-dev"])]),
+    .systemLibrary(name: "CPCRE2", providers: [.apt(["libpcre2-dev"])]),
+    .systemLibrary(name: "CSystemd", providers: [.apt(["libsystemd-dev"])]),
     // Ours, in C and C++.
     .target(name: "CLinux"),
+    .target(name: "CLazyLibraries"),
     .target(
       name: "CSimdJSON", cxxSettings: [.define("SIMDJSON_EXCEPTIONS", to: "0")],
       linkerSettings: [.linkedLibrary("simdjson")]),
@@ -41,12 +41,15 @@ let package = Package(
     .target(name: "JSON", dependencies: ["Bytes", "CSimdJSON"], swiftSettings: strict),
     .target(name: "FastCGI", dependencies: ["Bytes", "CFastCGI", "EventLoop"], swiftSettings: strict),
     .target(
-      name: "Upstream", dependencies: ["Bytes", "CCurl", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
+      name: "Upstream",
+      dependencies: ["Bytes", "CCurl", "CLazyLibraries", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
       swiftSettings: strict),
     .target(
       name: "Sluice",
       dependencies: [
-        "Bytes", "CCrypto", "CJOSE", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream",
+        "Bytes", "CCrypto", "CJOSE", "CLazyLibraries", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI",
+        "JSON",
+        "Upstream",
       ],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],

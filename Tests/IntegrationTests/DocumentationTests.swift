@@ -11,7 +11,7 @@ extension Integration {
     /// The compiler flags for importing Sluice from the build that contains these tests.
     private static let importing: [String] =
       ["-I", modules + "/Modules"]
-      + (["CLinux", "CSimdJSON"].map { modules + "/\($0).build/module.modulemap" }
+      + (["CLazyLibraries", "CLinux", "CSimdJSON"].map { modules + "/\($0).build/module.modulemap" }
       + ["CCurl", "CPCRE2", "CJOSE", "CCrypto", "CSystemd", "CFastCGI"].map {
         packageRoot + "/Sources/\($0)/module.modulemap"
       }).flatMap { ["-Xcc", "-fmodule-map-file=" + $0] }

@@ -29,8 +29,12 @@ extension GeneratorKind {
     },
     listsModels: true,
     requirements: { configuration in
-      guard configuration[UpstreamSettings.self].url == nil else { return [] }
-      return [.init(variable: "SLUICE_GENERATOR", reason: "is upstream, but SLUICE_UPSTREAM_URL is not set")]
+      guard let url = configuration[UpstreamSettings.self].url else {
+        return [.init(variable: "SLUICE_GENERATOR", reason: "is upstream, but SLUICE_UPSTREAM_URL is not set")]
+      }
+      return OpenAIGenerator.missingLibrary(for: url).map {
+        [.init(variable: "SLUICE_UPSTREAM_URL", reason: "needs libcurl, which cannot be loaded: \($0)")]
+      } ?? []
     },
     check: { configuration in
       guard let path = configuration[UpstreamSettings.self].keyFile else { return [] }

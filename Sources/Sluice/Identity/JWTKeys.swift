@@ -1,4 +1,5 @@
 import CJOSE
+import CLazyLibraries
 import EventLoop
 import JSON
 
@@ -17,6 +18,10 @@ struct JWTKeys: Sendable {
   private(set) var warnings: [String] = []
 
   init(parsing file: [UInt8]) {
+    if let reason = unsafe clazy_load_jose() {
+      issues = ["libcjose cannot be loaded: \(unsafe String(cString: reason))"]
+      return
+    }
     // A secret is bytes, not text, so only one trailing line ending is removed.
     let secret = file.last == 0x0A ? file.dropLast(file.dropLast().last == 0x0D ? 2 : 1) : file[...]
     guard file.first(where: { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }) == UInt8(ascii: "{") else {

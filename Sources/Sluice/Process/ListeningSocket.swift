@@ -1,3 +1,4 @@
+import CLazyLibraries
 import CSystemd
 import EventLoop
 import FastCGI
@@ -10,8 +11,13 @@ enum ListeningSocket {
   ///
   /// - Throws: ``StartError`` when there is no socket, or the configured one cannot be opened.
   static func all(_ configuration: Configuration) throws(StartError) -> [CInt] {
-    let passed = sd_listen_fds(1)
-    if passed > 0 { return (0..<passed).map { 3 + $0 } }
+    if unsafe getenv("LISTEN_FDS") != nil {
+      if let reason = unsafe clazy_load_systemd() {
+        throw StartError(message: "libsystemd cannot be loaded: \(unsafe String(cString: reason))")
+      }
+      let passed = sd_listen_fds(1)
+      if passed > 0 { return (0..<passed).map { 3 + $0 } }
+    }
     if let address = configuration.listen {
       do throws(SystemError) { return [try bind(address).release()] } catch {
         throw StartError(message: "cannot listen: \(error)")

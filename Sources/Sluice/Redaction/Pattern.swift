@@ -1,3 +1,4 @@
+import CLazyLibraries
 import CPCRE2
 import EventLoop
 
@@ -28,6 +29,9 @@ final class Pattern: Sendable {
     // with the split of the text into deltas.
     if let part = Self.unsupportedConstruct(text) {
       throw PatternError(reason: "\(part) cannot match across deltas")
+    }
+    if let reason = unsafe clazy_load_pcre2() {
+      throw PatternError(reason: "libpcre2 cannot be loaded: \(unsafe String(cString: reason))")
     }
     var number: CInt = 0
     var offset = 0

@@ -1,3 +1,4 @@
+import CLazyLibraries
 import EventLoop
 import Glibc
 import JSON
@@ -87,9 +88,19 @@ package final class OpenAIGenerator: CallbackGenerator {
     }
   }
 
-  /// Returns the client for the base URL: libcurl for TLS, HTTP/2, proxies and unusual URLs.
+  /// Loads libcurl if it is used for a base URL: for TLS, HTTP/2, proxies and unusual URLs.
+  ///
+  /// - Returns: nil, or the reason why libcurl is needed and cannot be loaded.
+  package static func missingLibrary(for baseURL: String) -> String? {
+    guard plainOrigin(of: baseURL) == nil, let reason = unsafe clazy_load_curl() else { return nil }
+    return unsafe String(cString: reason)
+  }
+
+  /// Returns the origin of a base URL that needs no libcurl.
+  private static func plainOrigin(of baseURL: String) -> HTTPOrigin? { hasProxy ? nil : HTTPOrigin(baseURL) }
+
   private func client(on reactor: Reactor) -> any HTTPClient {
-    if !usesLibcurl, !Self.hasProxy, let origin = HTTPOrigin(baseURL) {
+    if !usesLibcurl, let origin = Self.plainOrigin(of: baseURL) {
       return PlainHTTPClient(
         origin, on: reactor, maximumIdleConnections: maximumIdleConnections, isShortOfDescriptors: isShortOfDescriptors)
     }

@@ -1,0 +1,29 @@
+#include "Library.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+const char *library_load(struct library *library) {
+  static char reason[512];
+  if (atomic_load(&library->handle)) return 0;
+  pthread_mutex_lock(&lock);
+  const char *failure = 0;
+  if (!atomic_load(&library->handle)) {
+    void *handle = dlopen(library->file, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+      const char *message = dlerror();
+      strncpy(reason, message ? message : library->file, sizeof reason - 1);
+      failure = reason;
+    }
+    atomic_store(&library->handle, handle);
+  }
+  pthread_mutex_unlock(&lock);
+  return failure;
+}
+
+void *library_function(struct library *library, const char *name) {
+  return library_load(library) ? 0 : dlsym(atomic_load(&library->handle), name);
+}
