@@ -64,9 +64,20 @@ package struct EventStreamParser: Sendable {
       isAfterCR = false
     }
     var ends = LineEnds(from: index)
+    // The only line of an event's data, which is dispatched from here if the event ends in these bytes. This is the
+    // usual case, without a copy.
+    var ownData: Range<Int>?
     while let end = ends.next(in: bytes) {
       if line.isEmpty {
-        try processLine(bytes.extracting(index..<end), onOtherField, dispatch)
+        if index == end, let value = ownData.take() {
+          dispatch(type.span, bytes.extracting(value), lastEventID.span)
+          if !type.isEmpty { type.removeAll(keepingCapacity: true) }
+        } else if !hasData, ownData == nil, let value = dataValue(of: bytes, index..<end) {
+          ownData = value
+        } else {
+          if let value = ownData.take() { try bufferData(bytes.extracting(value)) }
+          try processLine(bytes.extracting(index..<end), onOtherField, dispatch)
+        }
       } else {
         try bufferLine(bytes.extracting(index..<end))
         let completeLine = line
@@ -80,7 +91,23 @@ package struct EventStreamParser: Sendable {
       index = ends.position
       isAfterCR = end == bytes.count - 1 && bytes[end] == 0x0D
     }
+    if let ownData { try bufferData(bytes.extracting(ownData)) }
     try bufferLine(bytes.extracting(index..<bytes.count))
+  }
+
+  /// Returns the range of the value if a line is a `data` field within the size limit.
+  private func dataValue(of bytes: borrowing Span<UInt8>, _ line: Range<Int>) -> Range<Int>? {
+    guard line.count >= 5, bytes.extracting(line.lowerBound..<(line.lowerBound + 5)).equals("data:") else { return nil }
+    var start = line.lowerBound + 5
+    if start < line.upperBound, bytes[start] == UInt8(ascii: " ") { start += 1 }
+    return line.upperBound - start < maximumEventBytes ? start..<line.upperBound : nil
+  }
+
+  private mutating func bufferData(_ value: borrowing Span<UInt8>) throws(TooLong) {
+    guard data.count + value.count < maximumEventBytes else { throw TooLong(limit: maximumEventBytes) }
+    data.append(value)
+    data.append(0x0A)
+    hasData = true
   }
 
   /// Parses `bytes` like ``feed(_:onOtherField:_:)`` and returns the completed events as values.
@@ -120,10 +147,7 @@ package struct EventStreamParser: Sendable {
     let value = line.extracting(valueStart..<line.count)
     let name = line.extracting(0..<colon)
     if name.equals("data") {
-      guard data.count + value.count < maximumEventBytes else { throw TooLong(limit: maximumEventBytes) }
-      data.append(value)
-      data.append(0x0A)
-      hasData = true
+      try bufferData(value)
     } else if name.equals("event") {
       guard value.count <= Self.maximumRetainedCapacity else { throw TooLong(limit: Self.maximumRetainedCapacity) }
       type.removeAll(keepingCapacity: true)

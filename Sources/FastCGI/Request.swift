@@ -123,6 +123,11 @@ public struct Parameters: Sendable, ExpressibleByDictionaryLiteral, Sequence {
     }.map { String(decoding: bytes[$0.value], as: UTF8.self) }
   }
 
+  mutating func reserveCapacity(bytes byteCount: Int, count: Int) {
+    bytes.reserveCapacity(byteCount)
+    entries.reserveCapacity(count)
+  }
+
   /// Appends one `NAME=value` assignment, as in an environment. Ignores an assignment without `=`.
   mutating func add(_ assignment: borrowing Span<UInt8>) {
     let start = bytes.count

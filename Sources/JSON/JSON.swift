@@ -196,10 +196,12 @@ extension [UInt8] {
   }
 
   /// Appends `text` as a JSON string, including quotes. Escapes only the characters that JSON requires, which include
-  /// line ends. Runs for every token.
-  package mutating func append(jsonString text: String) {
+  /// line ends.
+  package mutating func append(jsonString text: String) { append(jsonString: text.utf8Span.span) }
+
+  /// Appends text in UTF-8 as a JSON string, like ``append(jsonString:)-(String)``. Runs for every token.
+  package mutating func append(jsonString span: borrowing Span<UInt8>) {
     append(UInt8(ascii: "\""))
-    let span = text.utf8Span.span
     var plainStart = 0
     for index in span.indices {
       let byte = span[index]

@@ -41,13 +41,16 @@ package final class MemoryTransport: ResponseTransport {
     await reactor.wait(on: writable, for: limit) { !isPeerClosed && isBlocked }
   }
 
-  package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
+  package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) -> Bool {
     if isPeerClosed { throw .peerClosed }
+    if isBlocked { return false }
     writes.append(String(decodingUTF8: bytes))
     output.append(bytes)
+    return true
   }
 
-  package func finish() {
+  package func finish(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
+    if bytes.count > 0 { _ = try write(bytes) }
     isFinished = true
     onClose.take()?()
   }

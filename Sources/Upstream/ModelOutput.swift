@@ -1,10 +1,13 @@
+import Bytes
 import EventLoop
 
 /// Receives deltas synchronously, without waking a task.
 package protocol DeltaReceiver: AnyObject {
   /// Handles a delta. Returns false if the delta must wait: it and all later ones are then delivered through
   /// ``ModelOutput/next()`` until the reader has caught up.
-  func receive(_ delta: String) -> Bool
+  ///
+  /// - Parameter delta: text in UTF-8, never empty. Valid only during the call.
+  func receive(_ delta: borrowing Span<UInt8>) -> Bool
 
   /// Called when the source is active without producing text.
   func didReceiveActivity()
@@ -26,6 +29,8 @@ package final class ModelOutput {
   private let acceptance = Waiter()
   private var isAccepted = false
   package private(set) var isFinished = false
+  /// The number of events in ``events``. Read for every delta, so it is stored here.
+  private var queuedEvents = 0
   private(set) var queuedBytes = 0
   private var shouldCallDrain = false
 
@@ -57,10 +62,16 @@ package final class ModelOutput {
 
   /// Emits a delta: directly to the ``receiver`` if it can handle it, otherwise through the queue.
   package func yield(_ text: String) {
-    guard !isFinished, !text.isEmpty else { return }
-    if let receiver, events.count == 0, receiver.receive(text) { return }
-    queuedBytes += text.utf8.count
-    post(.success(.delta(text)))
+    let text = text
+    yield(text.utf8Span.span)
+  }
+
+  /// Emits a delta in UTF-8. No string is created if the ``receiver`` handles it.
+  package func yield(_ text: borrowing Span<UInt8>) {
+    guard !isFinished, text.count > 0 else { return }
+    if queuedEvents == 0, let receiver, receiver.receive(text) { return }
+    queuedBytes += text.count
+    post(.success(.delta(String(decodingUTF8: text))))
   }
 
   /// Reports that the source is active although it has no text, such as a model that reasons. Counts as output for the
@@ -81,6 +92,7 @@ package final class ModelOutput {
   }
 
   private func post(_ event: Result<Event, GeneratorError>) {
+    queuedEvents += 1
     events.post(event)
     if !isAccepted { accept() }
   }
@@ -93,8 +105,8 @@ package final class ModelOutput {
 
   /// Wakes the reader with an empty delta, to flush the output that ``receiver`` could not send at once.
   package func wakeReader() {
-    guard !isFinished, events.count == 0 else { return }
-    events.post(.success(.delta("")))
+    guard !isFinished, queuedEvents == 0 else { return }
+    post(.success(.delta("")))
   }
 
   /// Waits until the source has accepted the request.
@@ -105,6 +117,9 @@ package final class ModelOutput {
     // A refusal is the first event in the queue.
     if let refusal { throw refusal }
   }
+
+  /// Whether ``next()`` returns without waiting.
+  package var hasQueuedEvents: Bool { queuedEvents > 0 }
 
   /// Waits for the next event and returns it.
   ///
@@ -135,6 +150,7 @@ package final class ModelOutput {
   }
 
   private func dequeued(_ event: Result<Event, GeneratorError>) throws(GeneratorError) -> Event {
+    queuedEvents -= 1
     if case .success(.delta(let text)) = event {
       queuedBytes -= text.utf8.count
     }

@@ -1,3 +1,4 @@
+import Bytes
 import SluiceTesting
 import Testing
 
@@ -233,7 +234,7 @@ struct CompletionReaderTests {
     var reader = CompletionReader(chunks: ChunkParser())
     var text = ""
     do throws(GeneratorError) {
-      for piece in pieces { try reader.feed(piece.span) { text += $0 } }
+      for piece in pieces { try reader.feed(piece.span) { text += String(decodingUTF8: $0) } }
       let completion = try reader.completion()
       return (text, .complete(completion.finishReason.rawValue, completion.usage))
     } catch { return (text, .fails(error.code)) }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Upstream
 
-/// What a parser returned for a response: a transcript that does not depend on how the input was split.
+/// The results of a parser for one response, which do not depend on how the input was split.
 private struct Transcript: Equatable {
   var heads: [HTTPResponseHead] = []
   var body: [UInt8] = []

@@ -1,3 +1,4 @@
+import Bytes
 import EventLoop
 import Foundation
 import SluiceTesting
@@ -444,8 +445,8 @@ struct ModelOutputTests {
     let texts = try await onLoop { reactor -> [String] in
       final class Receiver: DeltaReceiver {
         var taken: [String] = []
-        func receive(_ delta: String) -> Bool {
-          taken.append(delta)
+        func receive(_ delta: borrowing Span<UInt8>) -> Bool {
+          taken.append(String(decodingUTF8: delta))
           return true
         }
         func didReceiveActivity() {}

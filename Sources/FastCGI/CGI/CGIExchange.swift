@@ -5,7 +5,7 @@ import Glibc
 /// request. Variables come from the environment, the body from standard input; the response goes to standard output.
 package final class CGIExchange: ResponseTransport {
   private let reactor: Reactor
-  private let gate = OutputGate(STDOUT_FILENO, budget: 0)
+  private var gate = OutputGate(STDOUT_FILENO, budget: 0)
   private let writable = Waiter()
   private let onEnd: () -> Void
   private var watch: Watch?
@@ -62,11 +62,13 @@ package final class CGIExchange: ResponseTransport {
 
   package func waitUntilWritable(for limit: Duration) async {
     try? watch?.change(to: .writable | .edgeTriggered)
-    await reactor.wait(on: writable, for: limit) { !isPeerClosed && !gate.permits(maximumWriteBytes) }
+    await reactor.wait(on: writable, for: limit) { !isPeerClosed && !isWritable(maximumWriteBytes) }
     try? watch?.change(to: .edgeTriggered)
   }
 
-  package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
+  package func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) -> Bool {
+    if isPeerClosed { throw .peerClosed }
+    guard gate.permits(bytes.count) else { return false }
     var sent = 0
     while sent < bytes.count {
       let count = unsafe bytes.extracting(sent..<bytes.count).withUnsafeBytes { bytes in
@@ -77,11 +79,15 @@ package final class CGIExchange: ResponseTransport {
       sent += count
     }
     gate.deduct(bytes.count)
+    return true
   }
 
-  package func finish() { end() }
+  package func finish(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
+    defer { end() }
+    if bytes.count > 0, try !write(bytes) { throw .peerClosed }
+  }
 
-  /// Ends the exchange like ``finish()``: CGI has no other way to mark a response as aborted.
+  /// Ends the exchange like ``finish(_:)``: CGI has no other way to mark a response as aborted.
   package func abort() { end() }
 
   private func end() {

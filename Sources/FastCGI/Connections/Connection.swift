@@ -9,7 +9,7 @@ package typealias Responder = (Request, consuming ResponseWriter) -> Void
 /// An accepted connection from the web server: reads a request, passes it to the responder, and waits for the next one.
 ///
 /// An idle connection uses its descriptor and this object, but no thread. Belongs to its loop.
-final class Connection: ResponseTransport {
+final class Connection: ResponseTransport, ReadinessHandler {
   private enum State {
     /// No byte of a request has been received.
     case waiting
@@ -27,7 +27,7 @@ final class Connection: ResponseTransport {
   private let descriptor: Descriptor
   private unowned let server: ConnectionServer
   private let reactor: Reactor
-  private let gate: OutputGate
+  private var gate: OutputGate
   private let writable = Waiter()
   private var watch: Watch?
   private var deadline: Timer?
@@ -68,7 +68,7 @@ final class Connection: ResponseTransport {
   func open() {
     startDeadline()
     do {
-      watch = try reactor.watch(descriptor.number, for: Self.quiet) { [unowned self] in self.handleReadiness($0) }
+      watch = try reactor.watch(descriptor.number, for: Self.quiet, handler: self)
     } catch {
       server.limits.onError(error)
       close()
@@ -77,7 +77,7 @@ final class Connection: ResponseTransport {
 
   // MARK: Receiving
 
-  private func handleReadiness(_ ready: Readiness) {
+  func handleReadiness(_ ready: Readiness) {
     if ready.contains(anyOf: .peerClosed | .hangup | .error) { return handlePeerClosed() }
     switch state {
     case .waiting, .receiving: receive()
@@ -97,7 +97,7 @@ final class Connection: ResponseTransport {
     }
     for _ in 0..<Self.maximumReads {
       guard state == .waiting || state == .receiving else { return }
-      let count = server.receive(from: descriptor.number) { feed($0) }
+      let count = reactor.receiveBuffer.receive(from: descriptor.number) { feed($0) }
       if count < 0 { return errno == EAGAIN ? () : close() }
       if count == 0 { return close() }
     }
@@ -179,18 +179,25 @@ final class Connection: ResponseTransport {
 
   func waitUntilWritable(for limit: Duration) async {
     try? watch?.change(to: .readable | .peerClosed | .writable | .edgeTriggered)
-    await reactor.wait(on: writable, for: limit) { !isPeerClosed && !gate.permits(maximumWriteBytes) }
+    await reactor.wait(on: writable, for: limit) { !isPeerClosed && !isWritable(maximumWriteBytes) }
     if state != .closed { try? watch?.change(to: Self.quiet) }
   }
 
-  func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
-    guard !isPeerClosed, request.write(bytes) else { throw .peerClosed }
+  func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) -> Bool {
+    if isPeerClosed { throw .peerClosed }
+    guard gate.permits(bytes.count) else { return false }
+    guard request.write(bytes) else { throw .peerClosed }
     gate.deduct(bytes.count)
+    return true
   }
 
-  func finish() {
+  func finish(_ bytes: borrowing Span<UInt8>) throws(WriteError) {
     onPeerClosed = nil
-    let isComplete = request.finish()
+    let isComplete = request.finish(bytes)
+    if !isComplete, bytes.count > 0 {
+      close()
+      throw .peerClosed
+    }
     isReused = true
     if isComplete, request.hasUnreadBody, !isPeerClosed { return linger() }
     guard isComplete, request.keepsConnection, !isPeerClosed, !server.isDraining else { return close() }
@@ -210,7 +217,7 @@ final class Connection: ResponseTransport {
 
   private func discard() {
     for _ in 0..<Self.maximumReads {
-      let count = server.receive(from: descriptor.number) { _ in }
+      let count = reactor.receiveBuffer.receive(from: descriptor.number) { _ in }
       if count < 0, errno == EAGAIN { return }
       if count <= 0 { return close() }
     }
@@ -254,7 +261,7 @@ final class Connection: ResponseTransport {
     guard state != .closed else { return }
     state = .closed
     deadline?.cancel()
-    watch?.cancel()
+    watch?.cancelBeforeClose()
     request.release()
     releaseDescriptors(keeping: 0)
     // The descriptor closes with the last reference, which the server or a running task holds.

@@ -36,8 +36,6 @@ package final class RequestActivity: Sendable {
 package final class ConnectionServer {
   let reactor: Reactor
   let limits: ServerLimits
-  /// The receive buffer. Shared by all connections, because its content is never used in a later turn of the loop.
-  private var received = [UInt8](repeating: 0, count: 64 * 1024)
   /// The file that libfcgi reads requests from. Shared by all connections, which use it one after the other.
   private var memory: MemoryFile?
 
@@ -63,7 +61,7 @@ package final class ConnectionServer {
   /// The number of open connections.
   package var openConnections: Int { connections.count }
 
-  /// Serves an accepted connection until it closes.
+  /// Serves a connection that a ``Listener`` accepted, until it closes.
   ///
   /// The caller must have acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
   package func serve(_ descriptor: consuming Descriptor) {
@@ -71,13 +69,6 @@ package final class ConnectionServer {
     var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(
       descriptor.number, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-    // Room for OutputGate's budget, regardless of the system's defaults. The kernel doubles this value.
-    var size: CInt = 128 * 1024
-    unsafe setsockopt(descriptor.number, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
-    // Disables Nagle's algorithm; fails harmlessly on a socket that is not TCP.
-    var yes: CInt = 1
-    unsafe setsockopt(
-      descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
     let connection = Connection(descriptor, server: self)
     connections[ObjectIdentifier(connection)] = connection
     connection.open()
@@ -90,18 +81,6 @@ package final class ConnectionServer {
   }
 
   func remove(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
-
-  /// Reads up to 64 KiB from a socket without blocking (recv(2)), and calls `body` with the bytes.
-  ///
-  /// - Returns: the result of recv(2).
-  func receive(from number: CInt, _ body: (borrowing Span<UInt8>) -> Void) -> Int {
-    let count = unsafe recv(number, &received, received.count, CInt(MSG_DONTWAIT))
-    if count > 0 {
-      let bytes = received
-      body(bytes.span.extracting(0..<count))
-    }
-    return count
-  }
 
   /// Returns whether the next record on a socket, of which `start` has already been read, is ABORT_REQUEST. Consumes no
   /// bytes.

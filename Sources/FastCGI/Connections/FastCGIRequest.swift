@@ -7,7 +7,7 @@ import Glibc
 /// Belongs to its loop. libfcgi reads from memory, so it never waits for a peer. It never owns the connection's
 /// descriptor: it writes to a borrowed number, which is reset before libfcgi frees anything.
 @safe
-final class FastCGIRequest {
+struct FastCGIRequest: ~Copyable {
   /// The maximum payload of one record: libfcgi's output buffer has 8,192 bytes, including the record header.
   static let maximumWriteBytes = 8184
 
@@ -15,6 +15,8 @@ final class FastCGIRequest {
   private static let responderRole = 1
 
   private let raw: UnsafeMutablePointer<FCGX_Request>
+  /// The output stream of ``raw`` while the request is open.
+  private var output: UnsafeMutablePointer<FCGX_Stream>?
   /// The system error that prevented reading the request. Nil if the peer's request is invalid.
   private(set) var failure: SystemError?
   /// Whether libfcgi holds buffers and streams for this request.
@@ -31,6 +33,7 @@ final class FastCGIRequest {
 
   init() {
     unsafe raw = .allocate(capacity: 1)
+    unsafe output = nil
     unsafe FCGX_InitRequest(raw, -1, 0)
   }
 
@@ -41,12 +44,12 @@ final class FastCGIRequest {
   ///
   /// - Returns: nil if the request is invalid or ``failure`` is set. Nothing has been written to `connection` in that
   ///   case.
-  func read(
+  mutating func read(
     _ records: RequestRecords, through server: ConnectionServer, respondingTo connection: CInt
   ) -> Request? {
     let parameters: Parameters?
     do throws(SystemError) {
-      parameters = try server.reading(records.head) { readHead(from: $0) }
+      parameters = try server.reading(records.head) { readHead(from: $0, byteCount: records.parameters.count) }
     } catch {
       failure = error
       return nil
@@ -69,7 +72,7 @@ final class FastCGIRequest {
   }
 
   /// Parses BEGIN_REQUEST and PARAMS, and closes `descriptor`.
-  private func readHead(from descriptor: CInt) -> Parameters? {
+  private mutating func readHead(from descriptor: CInt, byteCount: Int) -> Parameters? {
     unsafe raw.pointee.ipcFd = descriptor
     // Makes FCGX_Accept_r read from `ipcFd` instead of accepting a connection.
     unsafe raw.pointee.keepConnection = 1
@@ -78,6 +81,7 @@ final class FastCGIRequest {
     // FCGX_Accept_r closes the descriptor if it fails.
     guard unsafe FCGX_Accept_r(raw) == 0 else { return nil }
     isOpen = true
+    unsafe output = raw.pointee.out
     defer {
       close(descriptor)
       unsafe FCGX_FreeStream(&raw.pointee.in)
@@ -86,11 +90,13 @@ final class FastCGIRequest {
     guard unsafe FCGX_GetError(raw.pointee.in) == 0, unsafe raw.pointee.role == CInt(Self.responderRole) else {
       return nil
     }
-    return parameters()
+    return parameters(byteCount: byteCount)
   }
 
-  private func parameters() -> Parameters {
+  /// - Parameter byteCount: an upper bound for the size of all parameters.
+  private func parameters(byteCount: Int) -> Parameters {
     var parameters = Parameters()
+    parameters.reserveCapacity(bytes: byteCount, count: 32)
     var next = unsafe raw.pointee.envp
     while let entry = unsafe next?.pointee {
       // Safe: `envp` is a NULL-terminated array of NUL-terminated strings, and only this function uses it.
@@ -108,29 +114,38 @@ final class FastCGIRequest {
     guard isOpen, bytes.count > 0 else { return isOpen }
     return unsafe bytes.withUnsafeBytes { bytes in
       let chars = unsafe bytes.bindMemory(to: CChar.self)
-      return unsafe FCGX_PutStr(chars.baseAddress, CInt(chars.count), raw.pointee.out) == CInt(chars.count)
-        && FCGX_FFlush(raw.pointee.out) == 0
+      return unsafe FCGX_PutStr(chars.baseAddress, CInt(chars.count), output) == CInt(chars.count)
+        && FCGX_FFlush(output) == 0
     }
   }
 
-  /// Sends the end of the output and END_REQUEST, 24 bytes. Returns false if the peer has closed the connection.
-  func finish() -> Bool {
+  /// Sends the last bytes of the output, its end and END_REQUEST. Blocks unless the descriptor is writable. Returns false
+  /// if the peer has closed the connection.
+  mutating func finish(_ bytes: borrowing Span<UInt8>) -> Bool {
     guard isOpen else { return false }
-    let isComplete = unsafe FCGX_FClose(raw.pointee.err) == 0 && FCGX_FClose(raw.pointee.out) == 0
+    let count = CInt(bytes.count)
+    let isBuffered = unsafe bytes.withUnsafeBytes { bytes in
+      unsafe count == 0 || FCGX_PutStr(bytes.bindMemory(to: CChar.self).baseAddress, count, output) == count
+    }
+    let isComplete = unsafe isBuffered && FCGX_FClose(raw.pointee.err) == 0 && FCGX_FClose(raw.pointee.out) == 0
     release()
     return isComplete
   }
 
   /// Frees libfcgi's buffers and streams. The descriptor stays open, because libfcgi does not own it.
-  func release() {
+  mutating func release() {
     guard isOpen else { return }
     isOpen = false
+    unsafe output = nil
     unsafe raw.pointee.ipcFd = -1
     unsafe FCGX_Free(raw, 0)
   }
 
   deinit {
-    release()
+    if isOpen {
+      unsafe raw.pointee.ipcFd = -1
+      unsafe FCGX_Free(raw, 0)
+    }
     unsafe raw.deallocate()
   }
 }

@@ -9,10 +9,17 @@ package final class Listener {
   private let onError: @Sendable (SystemError) -> Void
   private let onShortage: () -> Void
   private let onAccept: (consuming Descriptor) -> Void
+  /// Whether the send buffer of each connection must be enlarged.
+  private let setsSendBuffer: Bool
   private var watch: Watch?
   private var pauseTimer: Timer?
   /// Whether the current shortage of descriptors has been reported.
   private var hasReportedShortage = false
+  /// The number of connections to accept in the next turn.
+  private var batch = 1
+  private var lastAccept: LoopClock.Instant
+
+  private static let maximumBatch = 64
 
   /// - Parameters:
   ///   - budget: the budget from which ``ConnectionServer/descriptorsPerConnection`` units are acquired for each
@@ -28,14 +35,41 @@ package final class Listener {
   ) throws(SystemError) {
     // Other processes may share the socket, so accept must not block when one of them is faster.
     _ = fcntl(descriptor.number, F_SETFL, fcntl(descriptor.number, F_GETFL) | O_NONBLOCK)
+    setsSendBuffer = !Self.setOptions(of: descriptor.number)
     self.descriptor = descriptor
     self.reactor = reactor
+    lastAccept = reactor.now
     self.budget = budget
     self.onShortage = onShortage
     self.onError = onError
     self.onAccept = onAccept
     try listen()
   }
+
+  /// Sets the options that accepted TCP connections inherit. AF_UNIX connections inherit none.
+  ///
+  /// - Returns: whether accepted connections have a send buffer with room for ``OutputGate``'s budget.
+  private static func setOptions(of number: CInt) -> Bool {
+    var value: CInt = 0
+    var length = socklen_t(MemoryLayout<CInt>.size)
+    unsafe getsockopt(number, SOL_SOCKET, SO_SNDBUF, &value, &length)
+    // A writable AF_UNIX socket has three quarters of its buffer free, so a smaller one suffices.
+    let isDefaultLarge = value >= minimumSendBuffer / 2
+    value = 1
+    // Disables Nagle's algorithm. Fails on a socket that is not TCP.
+    let isTCP = unsafe setsockopt(number, CInt(IPPROTO_TCP), TCP_NODELAY, &value, length) == 0
+    setSendBuffer(of: number)
+    return isTCP || isDefaultLarge
+  }
+
+  private static func setSendBuffer(of number: CInt) {
+    // The kernel doubles this value.
+    var size = minimumSendBuffer / 2
+    unsafe setsockopt(number, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
+  }
+
+  /// The minimum size of a connection's send buffer, by the kernel's accounting.
+  private static let minimumSendBuffer: CInt = 256 * 1024
 
   /// Stops accepting. The socket stays open until the listener is deallocated, so that queued connections remain
   /// available to other processes that share it.
@@ -51,21 +85,23 @@ package final class Listener {
   }
 
   private func acceptReady() {
-    // Bounded, so that a flood of connections does not starve the loop's streams.
-    for _ in 0..<64 {
+    // More at once while connections arrive in quick succession. A single one is not followed by an attempt to accept
+    // another, which would fail. Bounded, so that a flood of connections does not starve the loop's streams.
+    batch = reactor.now - lastAccept < .milliseconds(1) ? min(2 * batch, Self.maximumBatch) : 1
+    lastAccept = reactor.now
+    for _ in 0..<batch {
       guard budget.acquire(ConnectionServer.descriptorsPerConnection) else { return waitForDescriptors() }
       let number = descriptor.accept()
       if number >= 0 {
+        hasReportedShortage = false
+        if setsSendBuffer { Self.setSendBuffer(of: number) }
         onAccept(Descriptor(owning: number))
         continue
       }
       let code = errno
       budget.release(ConnectionServer.descriptorsPerConnection)
       switch code {
-      case EAGAIN:
-        // The queue is empty, so the shortage has ended.
-        hasReportedShortage = false
-        return
+      case EAGAIN: return
       case EINTR, ECONNABORTED: continue
       default:
         onError(SystemError("accept", code: code))

@@ -7,7 +7,7 @@ import Glibc
 ///
 /// A socket that polls writable has a large part of its buffer free: three quarters of an AF_UNIX stream's, a third of
 /// a TCP connection's. So after one poll(2), a full budget of bytes can be written without polling again.
-final class OutputGate {
+struct OutputGate {
   /// The number of bytes, by the kernel's accounting, that can be written after the descriptor polled writable. Less
   /// than a third of the smallest send buffer used here (256 KiB).
   private let budget: Int
@@ -18,10 +18,12 @@ final class OutputGate {
   init(_ number: CInt, budget: Int = 64 * 1024) {
     self.number = number
     self.budget = budget
+    // The buffer of a new connection is empty.
+    remaining = budget
   }
 
   /// Returns whether a write of up to `bytes` would not block now.
-  func permits(_ bytes: Int) -> Bool {
+  mutating func permits(_ bytes: Int) -> Bool {
     if remaining >= Self.cost(bytes) { return true }
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
     guard unsafe poll(&request, 1, 0) == 1, request.revents & Int16(POLLOUT) != 0 else { return false }
@@ -30,7 +32,7 @@ final class OutputGate {
   }
 
   /// Deducts a write from the budget.
-  func deduct(_ bytes: Int) { remaining = budget == 0 ? 0 : remaining - Self.cost(bytes) }
+  mutating func deduct(_ bytes: Int) { remaining = budget == 0 ? 0 : remaining - Self.cost(bytes) }
 
   /// Returns the maximum that the kernel charges for a write of `bytes`: its buffers are up to twice as large, and each
   /// one has a header.

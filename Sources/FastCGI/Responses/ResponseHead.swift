@@ -33,14 +33,23 @@ public struct ResponseHead: Sendable {
 
   /// Sets the field `name`, replacing an earlier field of that name.
   public mutating func set(_ name: StaticString, _ value: FieldValue) {
-    fields.removeAll { $0.name.description == name.description }
+    fields.removeAll { $0.name.hasSameText(as: name) }
     fields.append((name, value))
   }
 
   /// Appends the head to `buffer` as a CGI header (RFC 3875, 6.2), which FastCGI uses too.
   func encode(into buffer: inout [UInt8]) {
-    buffer.append(contentsOf: "Status: \(status) \(Self.reason(status))\r\n".utf8)
-    for (name, value) in fields { buffer.append(contentsOf: "\(name): \(value)\r\n".utf8) }
+    buffer.append(contentsOf: "Status: ".utf8)
+    buffer.append(contentsOf: String(status).utf8)
+    buffer.append(contentsOf: " ".utf8)
+    buffer.append(contentsOf: Self.reason(status).utf8)
+    buffer.append(contentsOf: "\r\n".utf8)
+    for (name, value) in fields {
+      name.withUTF8Buffer { unsafe buffer.append(contentsOf: $0) }
+      buffer.append(contentsOf: ": ".utf8)
+      buffer.append(contentsOf: value.description.utf8)
+      buffer.append(contentsOf: "\r\n".utf8)
+    }
     buffer.append(contentsOf: "\r\n".utf8)
   }
 
@@ -66,6 +75,12 @@ public struct ResponseHead: Sendable {
     case 504: "Gateway Timeout"
     default: "Status"
     }
+  }
+}
+
+extension StaticString {
+  fileprivate func hasSameText(as other: StaticString) -> Bool {
+    withUTF8Buffer { left in other.withUTF8Buffer { right in unsafe left.elementsEqual(right) } }
   }
 }
 

@@ -13,20 +13,32 @@ package protocol ResponseTransport: AnyObject {
   /// Called once if the peer closes the connection before the response is finished.
   var onPeerClosed: (() -> Void)? { get set }
 
-  /// Returns whether ``write(_:)`` of `bytes`, at most ``maximumWriteBytes``, would not block now.
+  /// Returns whether a ``write(_:)`` of `bytes`, at most ``maximumWriteBytes``, is possible without waiting.
   func isWritable(_ bytes: Int) -> Bool
 
   /// Waits until ``maximumWriteBytes`` can be written or the peer closes the connection, for at most `limit`.
   func waitUntilWritable(for limit: Duration) async
 
-  /// Sends up to ``maximumWriteBytes``. Call it only if ``isWritable(_:)`` is true for them.
-  func write(_ bytes: borrowing Span<UInt8>) throws(WriteError)
+  /// Sends up to ``maximumWriteBytes``, if that is possible without waiting.
+  ///
+  /// - Returns: false if the peer cannot accept the bytes now. None of them have been sent in that case.
+  func write(_ bytes: borrowing Span<UInt8>) throws(WriteError) -> Bool
 
-  /// Completes the response, all of which has been written.
-  func finish()
+  /// Completes the response with its last bytes, at most ``maximumWriteBytes`` less
+  /// ``endMarkerBytes``. Call it only if ``isWritable(_:)`` is
+  /// true for them and the end markers.
+  ///
+  /// - Throws: ``WriteError/peerClosed`` if there are last bytes and the peer has not accepted them. The transport is
+  ///   closed then.
+  func finish(_ bytes: borrowing Span<UInt8>) throws(WriteError)
 
   /// Terminates the response so that the client receives a broken response, not a complete one.
   func abort()
+}
+
+extension ResponseTransport {
+  /// The size of FastCGI's end markers: the end of STDOUT, and END_REQUEST.
+  var endMarkerBytes: Int { 24 }
 }
 
 /// The reason why a response could not be written.

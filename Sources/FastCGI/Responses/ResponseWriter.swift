@@ -61,14 +61,18 @@ package final class BodyWriter {
   private static let maximumRetainedCapacity = 16 * 1024
 
   private let transport: any ResponseTransport
+  private let maximumWriteBytes: Int
   private let writeTimeout: Duration
   /// Whether a ``flush()`` is in progress.
   package private(set) var isFlushing = false
+  /// Whether the peer could not accept the last write at once.
+  private var isBlocked = false
   private var isFinished = false
 
   init(_ transport: any ResponseTransport, writeTimeout: Duration) {
     self.transport = transport
     self.writeTimeout = writeTimeout
+    maximumWriteBytes = transport.maximumWriteBytes
   }
 
   /// Sends ``buffer`` in writes of at most ``ResponseTransport/maximumWriteBytes``, waiting before each one until the
@@ -82,27 +86,29 @@ package final class BodyWriter {
     var sent = 0
     defer { discardBuffer() }
     while sent < buffer.count {
-      let end = min(buffer.count, sent + transport.maximumWriteBytes)
+      let end = min(buffer.count, sent + maximumWriteBytes)
       try await ensureWritable(end - sent)
-      try transport.write(buffer.span.extracting(sent..<end))
+      let bytes = buffer
+      guard try transport.write(bytes.span.extracting(sent..<end)) else { throw .timedOut }
       sentBytes += end - sent
       sent = end
     }
+    isBlocked = false
   }
 
   /// Sends all of ``buffer`` if the peer can accept it at once, which is the usual case and needs no suspension.
   ///
   /// - Returns: whether the buffer was sent. If not, call ``flush()``.
   package func flushNow() throws(WriteError) -> Bool {
-    if transport.isPeerClosed { throw .peerClosed }
     // Moving the buffer out and back takes two exclusivity-checked accesses to the property instead of one for each
     // use.
     var bytes = exchange(&buffer, with: [])
-    guard !isFlushing, bytes.count <= transport.maximumWriteBytes, transport.isWritable(bytes.count) else {
+    guard !isFlushing, bytes.count <= maximumWriteBytes, try transport.write(bytes.span) else {
       buffer = bytes
+      isBlocked = true
       return false
     }
-    try transport.write(bytes.span)
+    isBlocked = false
     sentBytes += bytes.count
     if bytes.capacity <= Self.maximumRetainedCapacity {
       bytes.removeAll(keepingCapacity: true)
@@ -111,16 +117,15 @@ package final class BodyWriter {
     return true
   }
 
-  /// Returns whether ``flushNow()`` would send all of ``buffer`` and `bytes` more.
-  package func canSend(_ bytes: Int) -> Bool {
-    let bytes = buffer.count + bytes
-    return !isFlushing && bytes <= transport.maximumWriteBytes && transport.isWritable(bytes)
+  /// Whether ``flushNow()`` can be expected to send ``buffer`` and `bytes` more: the peer has accepted everything so far.
+  package func hasRoom(for bytes: Int) -> Bool {
+    !isFlushing && !isBlocked && buffer.count + bytes <= maximumWriteBytes
   }
 
   /// Sends `record` if no other output is in flight and the peer can accept it. Otherwise does nothing, because the
   /// connection is not silent then. Intended for heartbeats; call it from a timer of the same loop.
   package func sendNow(_ record: [UInt8]) {
-    guard !isFinished, canSend(record.count) else { return }
+    guard !isFinished, hasRoom(for: record.count), transport.isWritable(buffer.count + record.count) else { return }
     buffer.append(contentsOf: record)
     // The writing task sees the failure at its next flush.
     _ = try? flushNow()
@@ -128,11 +133,13 @@ package final class BodyWriter {
 
   /// Flushes the buffer and completes the response. After an error, the deinitializer aborts it instead.
   package func finish() async throws(WriteError) {
-    try await flush()
-    // FastCGI's end markers are 24 bytes.
-    try await ensureWritable(24)
+    // The last bytes and the end markers are sent in one write.
+    if buffer.count + transport.endMarkerBytes > maximumWriteBytes { try await flush() }
+    try await ensureWritable(buffer.count + transport.endMarkerBytes)
     isFinished = true
-    transport.finish()
+    let rest = exchange(&buffer, with: [])
+    try transport.finish(rest.span)
+    sentBytes += rest.count
   }
 
   private func ensureWritable(_ bytes: Int) async throws(WriteError) {

@@ -36,15 +36,16 @@ protocol Delivery: AnyObject {
   /// Starts the response if it has not started. The first flush sends the head.
   func begin()
 
-  /// Whether a delta of `bytes` can be appended and sent without waiting for the reader.
-  func canAppend(_ bytes: Int) -> Bool
+  /// Makes room for a delta of `bytes`: sends the buffered output if that is necessary, and possible without waiting for
+  /// the reader.
+  ///
+  /// - Returns: whether the delta can be appended.
+  func makeRoom(for bytes: Int) -> Bool
 
-  /// Appends a delta to the output of the next flush, and starts the response if it has not started.
-  func append(_ delta: String)
-
-  /// Schedules a flush for when the current event has been handled, so that all deltas of one event are sent in one
-  /// write.
-  func scheduleFlush()
+  /// Appends a delta, which is never empty, to the output of the next flush, and starts the response if it has not
+  /// started. Schedules a flush for when the current event has been handled, so that all deltas of one event are sent
+  /// in one write.
+  func append(_ delta: borrowing Span<UInt8>)
 
   /// Sends the buffered output, waiting for a slow reader within the write timeout.
   func flush() async throws(WriteError)

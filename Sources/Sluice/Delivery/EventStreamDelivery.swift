@@ -55,18 +55,23 @@ final class EventStreamDelivery: Delivery, Flushable {
     if state.begin() == .sendHead { beginBody() }
   }
 
-  func canAppend(_ bytes: Int) -> Bool {
+  func makeRoom(for bytes: Int) -> Bool {
+    guard let body else { return false }
     // Requires room for the worst case: six bytes per byte (JSON escapes) plus framing.
-    body?.canSend(6 * bytes + 512) ?? false
+    let bytes = 6 * bytes + 512
+    if body.hasRoom(for: bytes) { return true }
+    // One read from a fast model brings more than one write can send.
+    flushPending()
+    return body.hasRoom(for: bytes)
   }
 
-  func append(_ delta: String) {
+  func append(_ delta: borrowing Span<UInt8>) {
     if body == nil { begin() }
-    if let body { encode(.delta(delta), into: body) }
-  }
-
-  func scheduleFlush() {
-    guard body != nil, !isFlushScheduled else { return }
+    guard let body else { return }
+    var records = Records(body.takeBuffer(from: reactor))
+    dialect.encode(delta: delta, into: &records)
+    body.buffer = records.bytes
+    guard !isFlushScheduled else { return }
     isFlushScheduled = true
     reactor.scheduleFlush(self)
   }
@@ -75,9 +80,14 @@ final class EventStreamDelivery: Delivery, Flushable {
     guard isFlushScheduled, let body else { return }
     isFlushScheduled = false
     do throws(WriteError) {
-      // The output can exceed the room that `canAppend(_:)` checked: a redactor can release withheld text or insert a
+      // The output can exceed the room that `makeRoom(for:)` made: a redactor can release withheld text or insert a
       // replacement, and a record can be long.
-      if try body.flushNow() { lastSentAt = reactor.now } else { delegate?.deliveryDidBlock() }
+      guard try body.flushNow() else {
+        delegate?.deliveryDidBlock()
+        return
+      }
+      lastSentAt = reactor.now
+      reactor.keepBuffer(exchange(&body.buffer, with: []))
     } catch { delegate?.deliveryDidDisconnect() }
   }
 
@@ -144,8 +154,7 @@ final class EventStreamDelivery: Delivery, Flushable {
   }
 
   private func encode(_ event: StreamEvent, into body: BodyWriter) {
-    // Moving the buffer out and back costs two checked accesses to the property instead of one per append.
-    var records = Records(exchange(&body.buffer, with: []))
+    var records = Records(body.takeBuffer(from: reactor))
     dialect.encode(event, into: &records)
     body.buffer = records.bytes
   }
@@ -170,6 +179,17 @@ final class EventStreamDelivery: Delivery, Flushable {
       }
       scheduleHeartbeat(after: heartbeat)
     }
+  }
+}
+
+extension BodyWriter {
+  /// Moves the buffer out, to append to it. An empty one is replaced by the buffer that all streams of the loop share:
+  /// its memory is in the processor's cache, and a stream that sends nothing needs none.
+  ///
+  /// Moving the buffer out and back costs two checked accesses to the property instead of one per append.
+  fileprivate func takeBuffer(from reactor: Reactor) -> [UInt8] {
+    let bytes = exchange(&buffer, with: [])
+    return bytes.isEmpty ? reactor.takeBuffer() : bytes
   }
 }
 

@@ -34,9 +34,8 @@ final class JSONDelivery: Delivery {
   }
 
   func begin() {}
-  func canAppend(_ bytes: Int) -> Bool { true }
-  func append(_ delta: String) { lastSentAt = reactor.now }
-  func scheduleFlush() {}
+  func makeRoom(for bytes: Int) -> Bool { true }
+  func append(_ delta: borrowing Span<UInt8>) { lastSentAt = reactor.now }
   func flush() async throws(WriteError) {}
   func stopHeartbeats() {}
 

@@ -8,12 +8,15 @@ struct ChunksDialect: Dialect {
 
   init(_ stream: StreamMetadata) {}
 
+  mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
+    records.append(Self.chunk, utf8: delta, number: sequence)
+    sequence += 1
+  }
+
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started: break
-    case .delta(let text):
-      records.append(Self.chunk, text, number: sequence)
-      sequence += 1
+    case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
     case .heartbeat: records.appendHeartbeat()
     case .completed(let result):
       var members: JSON.Members = ["seq": .integer(sequence)]

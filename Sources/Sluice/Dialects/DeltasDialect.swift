@@ -7,13 +7,17 @@ struct DeltasDialect: Dialect {
 
   init(_ stream: StreamMetadata) { message = stream.message }
 
+  mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
+    records.append(Self.delta, utf8: delta)
+  }
+
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started:
       if message.isEmpty { break }
       records.append(["role": "user", "delta": .string(message)])
       message = ""
-    case .delta(let text): records.append(Self.delta, text)
+    case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
     case .heartbeat: records.appendHeartbeat()
     case .completed: records.appendDone()
     case .failed(let failure): records.append(event: "error", failure.json)

@@ -1,3 +1,4 @@
+import Bytes
 import FastCGI
 
 /// A wire format of streams. Each stream has its own value, which encodes the stream's events as records.
@@ -38,9 +39,24 @@ public protocol Dialect: Sendable {
   /// Appends the records of `event` to `records`: none, one or several. Called on the stream's event loop for every
   /// delta, so it must not block.
   mutating func encode(_ event: StreamEvent, into records: inout Records)
+
+  /// Appends the records of a delta that is given as UTF-8. Called on the stream's event loop for every delta, instead
+  /// of ``encode(_:into:)`` with a `delta` event.
+  ///
+  /// The default implementation creates a string and passes it to ``encode(_:into:)``. A dialect that implements this
+  /// method with ``Records/append(_:utf8:)`` spares that cost.
+  ///
+  /// - Parameters:
+  ///   - delta: the text, never empty. Valid only during the call.
+  ///   - records: the records of the stream that have not been sent.
+  mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records)
 }
 
 extension Dialect {
+  public mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
+    encode(.delta(String(decodingUTF8: delta)), into: &records)
+  }
+
   public static var allowsEventID: Bool { true }
   public func addFields(to head: inout ResponseHead) {}
 }

@@ -8,10 +8,14 @@ struct EventsDialect: Dialect {
 
   init(_ stream: StreamMetadata) {}
 
+  mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
+    records.append(Self.token, utf8: delta)
+  }
+
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started: break
-    case .delta(let text): records.append(Self.token, text)
+    case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
     case .heartbeat: records.append(event: "heartbeat", [:])
     case .completed(let result): records.append(event: "done", .object(done(result)))
     case .failed(let failure): records.append(event: "error", failure.json)

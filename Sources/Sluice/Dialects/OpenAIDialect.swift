@@ -9,34 +9,38 @@ struct OpenAIDialect: Dialect {
 
   /// The template of a delta's chunk.
   private let content: RecordTemplate
-  /// The members that all chunks have in common.
-  private let head: JSON.Members
+  /// The members that all chunks have in common, as the start of a JSON object.
+  private let head: String
   private let wantsUsage: Bool
 
   init(_ stream: StreamMetadata) {
-    head = [
-      "id": .string("chatcmpl-" + stream.messageID), "object": "chat.completion.chunk",
-      "created": .integer(Timestamp.seconds), "model": .string(stream.model),
-    ]
+    head = Self.head(id: stream.messageID, model: stream.model)
     wantsUsage = stream.wantsUsage
-    let start = String(decoding: JSON.object(head).encoded.dropLast(), as: UTF8.self)
-    content = RecordTemplate(
-      start + #","choices":[{"index":0,"delta":{"content":"#,
-      #"},"finish_reason":null}]"# + (wantsUsage ? #","usage":null}"# : "}"))
+    let end = #"},"finish_reason":null}]"# + (wantsUsage ? Self.noUsage : "") + "}"
+    content = RecordTemplate(head + #","choices":[{"index":0,"delta":{"content":"#, end)
+  }
+
+  private static func head(id: String, model: String) -> String {
+    let encodedModel = String(decoding: JSON.string(model).encoded, as: UTF8.self)
+    return
+      #"{"id":"chatcmpl-\#(id)","object":"chat.completion.chunk","created":\#(Timestamp.seconds),"model":\#(encodedModel)"#
+  }
+
+  private static let noUsage = #","usage":null"#
+
+  mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
+    records.append(content, utf8: delta)
   }
 
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
-    case .started: records.append(chunk(delta: ["role": "assistant", "content": ""], finishReason: .null))
-    case .delta(let text): records.append(content, text)
+    case .started: append(delta: #"{"role":"assistant","content":""}"#, finishReason: .null, to: &records)
+    case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
     case .heartbeat: records.appendHeartbeat()
     case .completed(let result):
-      records.append(chunk(delta: [:], finishReason: .string(result.completion.finishReason.rawValue)))
+      append(delta: "{}", finishReason: .string(result.completion.finishReason.rawValue), to: &records)
       if wantsUsage, let usage = result.completion.usage {
-        var members = head
-        members["choices"] = []
-        members["usage"] = usage.json
-        records.append(.object(members))
+        records.append(RecordTemplate(head + #","choices":[],"usage":"#, "}"), usage.json)
       }
       records.appendDone()
     case .failed(let failure): records.append(["error": failure.openAIJSON])
@@ -51,10 +55,8 @@ struct OpenAIDialect: Dialect {
     }
   }
 
-  private func chunk(delta: JSON, finishReason: JSON) -> JSON {
-    var members = head
-    members["choices"] = [["index": .integer(0), "delta": delta, "finish_reason": finishReason]]
-    if wantsUsage { members["usage"] = .null }
-    return .object(members)
+  private func append(delta: StaticString, finishReason: JSON, to records: inout Records) {
+    let start = head + #","choices":[{"index":0,"delta":"# + "\(delta)" + #","finish_reason":"#
+    records.append(RecordTemplate(start, "}]" + (wantsUsage ? Self.noUsage : "") + "}"), finishReason)
   }
 }

@@ -32,8 +32,22 @@ public struct Records {
     bytes.append(contentsOf: template.end)
   }
 
+  /// Appends a record in which only one string varies, which is given as UTF-8.
+  public mutating func append(_ template: borrowing RecordTemplate, utf8 text: borrowing Span<UInt8>) {
+    bytes.append(contentsOf: template.start)
+    bytes.append(jsonString: text)
+    bytes.append(contentsOf: template.end)
+  }
+
+  /// Appends a record in which only one JSON value varies.
+  mutating func append(_ template: borrowing RecordTemplate, _ value: JSON) {
+    bytes.append(contentsOf: template.start)
+    bytes.append(json: value)
+    bytes.append(contentsOf: template.end)
+  }
+
   /// Appends a record with a string and a number, separated by the template's middle part.
-  mutating func append(_ template: borrowing RecordTemplate, _ text: String, number: Int) {
+  mutating func append(_ template: borrowing RecordTemplate, utf8 text: borrowing Span<UInt8>, number: Int) {
     bytes.append(contentsOf: template.start)
     bytes.append(jsonString: text)
     bytes.append(contentsOf: template.middle)

@@ -17,15 +17,18 @@ struct UIDialect: Dialect {
 
   func addFields(to head: inout ResponseHead) { head.set("x-vercel-ai-ui-message-stream", "v1") }
 
+  mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
+    if !isTextOpen {
+      records.append(["type": "text-start", "id": Self.textID])
+      isTextOpen = true
+    }
+    records.append(Self.delta, utf8: delta)
+  }
+
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started: records.append(["type": "start", "messageId": .string(messageID)])
-    case .delta(let text):
-      if !isTextOpen {
-        records.append(["type": "text-start", "id": Self.textID])
-        isTextOpen = true
-      }
-      records.append(Self.delta, text)
+    case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
     case .heartbeat: records.appendHeartbeat()
     case .completed(let result):
       if isTextOpen { records.append(["type": "text-end", "id": Self.textID]) }

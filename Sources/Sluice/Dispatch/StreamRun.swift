@@ -142,7 +142,9 @@ final class StreamRun {
     log(level, "stream ended", fields)
   }
 
-  private func log(_ level: Log.Level, _ message: String, _ fields: JSON.Members) {
+  private func log(_ level: Log.Level, _ message: String, _ fields: @autoclosure () -> JSON.Members) {
+    guard services.log.writes(level) else { return }
+    let fields = fields()
     var all = self.fields
     all.merge(fields)
     services.log.write(level, message, all)

@@ -17,13 +17,16 @@ extension Generation {
     }
     return try await reactor.onCancel(output.cancel) {
       try await output.waitUntilAccepted()
-      try await open()
+      try begin()
       output.receiver = self
+      // The first delta often arrives together with the head of the model's response, and is sent with that of this one.
+      if !output.hasQueuedEvents { try await flush() }
       while true {
         switch try await output.next() {
         case .delta(let text):
           if !text.isEmpty { try append(text) }
-          try await flush()
+          // Deltas that have waited together are sent in as few writes as possible.
+          if !output.hasQueuedEvents || !makeRoom(for: 0) { try await flush() }
         case .completed(let completion):
           try await flush()
           if isLast { try await finishText() }

@@ -1,3 +1,4 @@
+import Bytes
 import EventLoop
 import FastCGI
 import Upstream
@@ -19,8 +20,8 @@ final class Generation {
   /// The id of the stored message; differs from ``id`` only when a stored response is replayed.
   let messageID: String
   let reactor: Reactor
-  /// The redacted text so far, if it is retained.
-  private(set) var text = ""
+  /// The redacted text so far, if it is retained. Creates a string.
+  var text: String { String(decoding: textBuffer, as: UTF8.self) }
 
   // The log and the metrics report these.
   let startedAt: LoopClock.Instant
@@ -31,6 +32,7 @@ final class Generation {
 
   private let delivery: any Delivery
   private let retainsText: Bool
+  private var textBuffer: [UInt8] = []
   private let redactor: Redactor?
   private let limits: GenerationLimits
   private var deadlines: GenerationDeadlines?
@@ -93,31 +95,43 @@ final class Generation {
 
   /// Sends the head now instead of with the first delta.
   func open() async throws {
-    try checkTermination()
-    delivery.begin()
+    try begin()
     try await flush()
   }
 
+  /// Starts the response: the next flush sends the head.
+  func begin() throws(StreamClosedError) {
+    try checkTermination()
+    delivery.begin()
+  }
+
   /// Appends a delta to the output of the next ``flush()``, except text that the redactor replaces or withholds.
-  func append(_ delta: String) throws {
+  func append(_ delta: String) throws { try append(delta.utf8Span.span) }
+
+  /// Appends a delta in UTF-8, like ``append(_:)-(String)``.
+  private func append(_ delta: borrowing Span<UInt8>) throws {
     try state.checkTermination()
     if let redactor {
       lastActivityAt = reactor.now
-      try appendRedacted(redactor.feed(delta))
+      let redacted = try redactor.feed(String(decodingUTF8: delta))
+      try appendRedacted(redacted.utf8Span.span)
     } else {
       try appendRedacted(delta)
     }
   }
 
-  private func appendRedacted(_ delta: String) throws {
-    guard !delta.isEmpty else { return }
+  /// Makes room for a delta of `bytes`; see ``Delivery/makeRoom(for:)``.
+  func makeRoom(for bytes: Int) -> Bool { delivery.makeRoom(for: bytes) }
+
+  private func appendRedacted(_ delta: borrowing Span<UInt8>) throws {
+    guard delta.count > 0 else { return }
     deltas += 1
-    textBytes += delta.utf8.count
+    textBytes += delta.count
     guard textBytes <= limits.maximumTextBytes else {
       throw Failure(.upstreamError, "The response exceeds the limit of \(limits.maximumTextBytes) bytes.")
     }
     if firstDeltaAt == nil { firstDeltaAt = reactor.now }
-    if retainsText { text += delta }
+    if retainsText { textBuffer.append(delta) }
     delivery.append(delta)
   }
 
@@ -134,7 +148,10 @@ final class Generation {
   func finishText() async throws {
     if state.isTextComplete { return }
     try state.checkTermination()
-    if let redactor { try appendRedacted(redactor.finish()) }
+    if let redactor {
+      let rest = try redactor.finish()
+      try appendRedacted(rest.utf8Span.span)
+    }
     try await flush()
     if state.completeText() { deadlines?.cancel() }
   }
@@ -166,7 +183,7 @@ final class Generation {
     cancelHandler = nil
     deadlines?.cancel()
     let termination = state.close(own)
-    return await delivery.close(termination, text: text) ? termination : .disconnected
+    return await delivery.close(termination, text: delivery.needsText ? text : "") ? termination : .disconnected
   }
 
   /// The beginning of the model's current silence.
@@ -185,11 +202,10 @@ extension Generation: DeliveryDelegate {
 
 /// The fast path: the generator's callback appends deltas directly to the delivery's buffer, while the task sleeps.
 extension Generation: DeltaReceiver {
-  func receive(_ delta: String) -> Bool {
-    guard !state.isTerminating, delivery.canAppend(delta.utf8.count) else { return false }
+  func receive(_ delta: borrowing Span<UInt8>) -> Bool {
+    guard !state.isTerminating, delivery.makeRoom(for: delta.count) else { return false }
     // A delta over a limit is queued, so that the relaying task throws the failure and closes the stream.
-    guard (try? append(delta)) != nil else { return false }
-    delivery.scheduleFlush()
+    do { try append(delta) } catch { return false }
     return true
   }
 

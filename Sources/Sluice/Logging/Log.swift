@@ -39,8 +39,11 @@ package final class Log: Sendable {
   package func info(_ message: String, _ fields: JSON.Members = [:]) { write(.info, message, fields) }
   package func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
 
+  /// Whether lines of `level` are written. Check it before creating fields for every request.
+  func writes(_ level: Level) -> Bool { level.priority <= self.level.priority }
+
   func write(_ level: Level, _ message: String, _ fields: JSON.Members) {
-    guard level.priority <= self.level.priority else { return }
+    guard writes(level) else { return }
     var object: JSON.Members = [
       "time": .string(Timestamp.now), "level": .string(level.rawValue), "message": .string(message),
     ]

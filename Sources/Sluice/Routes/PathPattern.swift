@@ -10,6 +10,9 @@ struct PathPattern: Sendable, ExpressibleByStringLiteral {
 
   init(stringLiteral text: String) { self.init(text) }
 
+  /// Whether the path has no placeholder.
+  var isConstant: Bool { !segments.contains { $0.first == "{" } }
+
   /// The number of segments.
   var count: Int { segments.count }
 

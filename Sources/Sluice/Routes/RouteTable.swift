@@ -2,6 +2,9 @@
 struct RouteTable: Sendable {
   private(set) var routes: [Route]
 
+  /// The indices of the rows without placeholders, by path: most requests are for one of these. A row is missing if an
+  /// earlier one matches its path too.
+  private var constantPaths: [String: Int] = [:]
   /// The largest number of segments in the path of any row.
   private var maximumSegments = 0
 
@@ -11,6 +14,11 @@ struct RouteTable: Sendable {
   }
 
   mutating func add(_ route: Route) {
+    let segments = RequestPath(route.path.text, maximumSegments: .max)
+    // Another route can serve the path too. The first one added has precedence.
+    if route.path.isConstant, !routes.contains(where: { $0.path.match(segments) != nil }) {
+      constantPaths[route.path.text] = routes.count
+    }
     routes.append(route)
     maximumSegments = max(maximumSegments, route.path.count)
   }
@@ -21,6 +29,7 @@ struct RouteTable: Sendable {
   ///
   /// - Throws: ``Failure/Code/notFound`` or ``Failure/Code/methodNotAllowed``.
   func find(_ method: String, _ path: String) throws(Failure) -> (route: Route, parameters: [String: String]) {
+    if let index = constantPaths[path], routes[index].methods.contains(method) { return (routes[index], [:]) }
     let segments = split(path)
     for route in routes where route.methods.contains(method == "HEAD" ? "GET" : method) {
       if let parameters = route.path.match(segments) { return (route, parameters) }

@@ -4,9 +4,9 @@ import Bytes
 enum Identifier {
   static func make() -> String {
     let milliseconds = UInt64(Timestamp.milliseconds())
-    var generator = SystemRandomNumberGenerator()
-    let high = milliseconds << 16 | 0x7000 | generator.next() & 0x0FFF
-    let low = 0x8000_0000_0000_0000 | generator.next() & 0x3FFF_FFFF_FFFF_FFFF
+    let random = UInt128.random(in: .min ... .max)
+    let high = milliseconds << 16 | 0x7000 | UInt64(truncatingIfNeeded: random >> 64) & 0x0FFF
+    let low = 0x8000_0000_0000_0000 | UInt64(truncatingIfNeeded: random) & 0x3FFF_FFFF_FFFF_FFFF
     var text: [UInt8] = []
     text.reserveCapacity(36)
     for half in [high, low] {

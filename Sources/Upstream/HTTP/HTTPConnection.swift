@@ -4,10 +4,12 @@ import Glibc
 /// A TCP connection to an HTTP server, which carries one exchange at a time. Confined to its loop.
 ///
 /// Its exchange owns it, or its client while it is idle.
-final class HTTPConnection {
+final class HTTPConnection: ReadinessHandler {
   /// The exchange that the connection carries; nil while it is idle and once it is closed. Unowned, because a weak
   /// reference would make every retain of its object slow. The exchange clears it before it is deallocated.
   private unowned var exchange: PlainExchange?
+  /// The receiver of the body, which is passed to it directly; nil when ``exchange`` is.
+  private var delegate: (any HTTPExchangeDelegate)?
   /// Called when an idle connection becomes readable or is closed by the peer: it can carry no further exchange.
   var onIdleEvent: (() -> Void)?
 
@@ -38,12 +40,11 @@ final class HTTPConnection {
     idleSince = reactor.now
     descriptor = try address.connect()
     // Both directions for the lifetime of the connection: with edge-triggered events, a writable socket causes none.
-    watch = try reactor.watch(descriptor.number, for: .readable | .writable | .peerClosed | .edgeTriggered) {
-      [unowned self] in handleReadiness($0)
-    }
+    watch = try reactor.watch(
+      descriptor.number, for: .readable | .writable | .peerClosed | .edgeTriggered, handler: self)
   }
 
-  deinit { watch?.cancel() }
+  deinit { watch?.cancelBeforeClose() }
 
   /// Whether the connection was idle for so long that it must not be reused.
   var isStale: Bool { reactor.now - idleSince > Self.maximumIdleTime }
@@ -52,8 +53,9 @@ final class HTTPConnection {
   var isUnanswered: Bool { !parser.hasBegun }
 
   /// Sends a request as soon as the connection is established.
-  func send(_ request: [UInt8], for exchange: PlainExchange) {
+  func send(_ request: [UInt8], for exchange: PlainExchange, _ delegate: any HTTPExchangeDelegate) {
     self.exchange = exchange
+    self.delegate = delegate
     self.request = request
     sent = 0
     sendRequest()
@@ -65,14 +67,15 @@ final class HTTPConnection {
   /// Closes the connection without a further call of its exchange.
   func close() {
     exchange = nil
+    delegate = nil
     onIdleEvent = nil
-    watch?.cancel()
+    watch?.cancelBeforeClose()
     watch = nil
     request = []
   }
 
-  private func handleReadiness(_ ready: Readiness) {
-    guard exchange != nil else {
+  func handleReadiness(_ ready: Readiness) {
+    guard delegate != nil else {
       onIdleEvent?()
       return
     }
@@ -119,7 +122,7 @@ final class HTTPConnection {
 
   private func receiveSoon() {
     _ = reactor.schedule(after: .zero) { [weak self] in
-      if let self, exchange != nil, !isPaused { receive() }
+      if let self, delegate != nil, !isPaused { receive() }
     }
   }
 
@@ -132,7 +135,7 @@ final class HTTPConnection {
       if count < 0, errno == EINTR { continue }
       if count < 0, errno == EAGAIN { return }
       guard count > 0 else { return didClose(count == 0 ? nil : SystemError("read")) }
-      if exchange == nil || isPaused { return }
+      if delegate == nil || isPaused { return }
       // The socket is drained. What arrives from now on causes another event.
       if count < ReceiveBuffer.capacity, !isPeerClosed { return }
     }
@@ -146,12 +149,13 @@ final class HTTPConnection {
     }
     var offset = 0
     do throws(HTTPResponseParser.Malformed) {
-      while let exchange {
+      while let delegate {
         switch try parser.next(bytes, at: &offset) {
         case .body(let range):
-          if !exchange.didReceiveBody(bytes.extracting(range)) { isPaused = true }
+          if !delegate.didReceiveBody(bytes.extracting(range)) { isPaused = true }
         case .incomplete: return
-        case .head(let head): exchange.didReceiveHead(head)
+        case .head(let head):
+          if !delegate.didReceiveHead(head) { exchange?.didReject() }
         case .end:
           let isReusable = parser.isReusable && isRequestSent && offset == bytes.count && !isPeerClosed
           return didReceiveEnd(isReusable: isReusable)
@@ -165,6 +169,7 @@ final class HTTPConnection {
   private func didReceiveEnd(isReusable: Bool) {
     let exchange = exchange
     self.exchange = nil
+    delegate = nil
     parser = HTTPResponseParser()
     request = []
     sent = 0

@@ -52,7 +52,7 @@ struct HTTPResponseParser {
   private var head = HTTPResponseHead()
   private var contentLength: Int?
   private var transferCoding = TransferCoding.none
-  private var isVersion1_1 = true
+  private var isPersistentVersion = true
   private var closesConnection = false
   private var headBytes = 0
   private var lines = 0
@@ -77,6 +77,7 @@ struct HTTPResponseParser {
   mutating func next(_ bytes: borrowing Span<UInt8>, at offset: inout Int) throws(Malformed) -> Element {
     while true {
       switch state {
+      case .chunkSize where offset == bytes.count: return .incomplete
       case .chunk(let count):
         guard offset < bytes.count else { return .incomplete }
         return .body(takeBody(count, bytes.count, &offset))
@@ -193,8 +194,8 @@ struct HTTPResponseParser {
     guard isStatusLine else { throw Malformed(reason: "the response does not start with an HTTP/1.x status line") }
     head.status = line[9..<12].reduce(0) { 10 * $0 + Int($1 - UInt8(ascii: "0")) }
     guard head.status >= 100, head.status != 101 else { throw Malformed(reason: "the status is \(head.status)") }
-    isVersion1_1 = line[7] != UInt8(ascii: "0")
-    if !isVersion1_1 { closesConnection = true }
+    isPersistentVersion = line[7] != UInt8(ascii: "0")
+    if !isPersistentVersion { closesConnection = true }
     state = .fields
   }
 
@@ -238,7 +239,7 @@ struct HTTPResponseParser {
 
   /// Determines the end of the body (RFC 9112, 6.3).
   private mutating func beginBody() throws(Malformed) {
-    if transferCoding != .none, contentLength != nil || !isVersion1_1 {
+    if transferCoding != .none, contentLength != nil || !isPersistentVersion {
       throw Malformed(reason: "Transfer-Encoding is combined with Content-Length or HTTP/1.0")
     }
     if head.status == 204 || head.status == 304 {

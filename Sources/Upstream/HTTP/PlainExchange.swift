@@ -30,8 +30,7 @@ final class PlainExchange: HTTPExchange {
   func start() {
     if let connection = client.takeIdleConnection() {
       self.connection = connection
-      connection.send(request, for: self)
-      request = []
+      if let delegate { connection.send(exchange(&request, with: []), for: self, delegate) }
     } else {
       connect()
     }
@@ -86,7 +85,8 @@ final class PlainExchange: HTTPExchange {
         if !addresses.isEmpty {
           nextAttempt = client.reactor.schedule(after: Self.attemptDelay) { [unowned self] in tryNextAddress() }
         }
-        return attempt.send(request, for: self)
+        if let delegate { attempt.send(request, for: self, delegate) }
+        return
       } catch { lastError = error.description }
     }
     guard attempts.isEmpty else { return }
@@ -107,11 +107,8 @@ final class PlainExchange: HTTPExchange {
 
   // MARK: Response
 
-  func didReceiveHead(_ head: HTTPResponseHead) {
-    if delegate?.didReceiveHead(head) == false { complete("The response was rejected.") }
-  }
-
-  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool { delegate?.didReceiveBody(body) ?? true }
+  /// Called when the delegate has rejected the head of the response.
+  func didReject() { complete("The response was rejected.") }
 
   func didReceiveEnd(_ connection: HTTPConnection, isReusable: Bool) {
     self.connection = nil

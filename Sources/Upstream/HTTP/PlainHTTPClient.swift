@@ -8,6 +8,8 @@ final class PlainHTTPClient: HTTPClient {
   let reactor: Reactor
   let addressLookup: AddressLookup
   private let origin: HTTPOrigin
+  /// The end of the request line, and the fields that every request has.
+  private let commonFields: [UInt8]
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
   /// The connections without an exchange, the most recently used one last.
@@ -24,6 +26,7 @@ final class PlainHTTPClient: HTTPClient {
   ) {
     self.isShortOfDescriptors = isShortOfDescriptors
     self.origin = origin
+    commonFields = Array(" HTTP/1.1\r\nHost: \(origin.authority)\r\nUser-Agent: sluice\r\n".utf8)
     self.reactor = reactor
     self.maximumIdleConnections = maximumIdleConnections
     addressLookup = AddressLookup(host: origin.host, port: origin.port, on: reactor)
@@ -45,15 +48,24 @@ final class PlainHTTPClient: HTTPClient {
 
   /// Returns the request as bytes (RFC 9112, 3).
   private func encode(_ request: borrowing HTTPRequest) -> [UInt8] {
-    var head = request.body == nil ? "GET " : "POST "
-    head += origin.path + request.path + " HTTP/1.1\r\nHost: \(origin.authority)\r\nUser-Agent: sluice\r\n"
-    for header in request.headers { head += header + "\r\n" }
-    if let body = request.body { head += "Content-Length: \(body.count)\r\n" }
-    head += "\r\n"
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(head.utf8.count + (request.body?.count ?? 0))
-    bytes += head.utf8
-    if let body = request.body { bytes += body }
+    bytes.reserveCapacity(1024 + (request.body?.count ?? 0))
+    bytes += (request.body == nil ? "GET " : "POST ").utf8
+    bytes += origin.path.utf8
+    bytes += request.path.utf8
+    bytes += commonFields
+    for header in request.headers {
+      bytes += header.utf8
+      bytes += "\r\n".utf8
+    }
+    if let body = request.body {
+      bytes += "Content-Length: ".utf8
+      bytes += String(body.count).utf8
+      bytes += "\r\n\r\n".utf8
+      bytes += body
+    } else {
+      bytes += "\r\n".utf8
+    }
     return bytes
   }
 

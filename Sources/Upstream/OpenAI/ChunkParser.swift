@@ -2,7 +2,6 @@ import CSimdJSON
 
 /// One `chat.completion.chunk`, or the object that a server sends in its place.
 struct Chunk: Equatable {
-  var content: String?
   var finishReason: String?
   /// Set if the object reports an error or is not a chunk: the error's `type` or `code` if it is a plain word, else
   /// empty.
@@ -27,14 +26,20 @@ final class ChunkParser {
   deinit { unsafe csimdjson_parser_free(parser) }
 
   /// Returns the chunk in `json`, or nil if it is not a JSON object.
-  func read(_ json: borrowing Span<UInt8>) -> Chunk? {
-    // Safe: the strings point into the parser's buffers and are copied before those are reused.
+  ///
+  /// - Parameter onContent: called with the text of the chunk, in UTF-8, if it is not empty and the chunk reports no
+  ///   error. The text is valid only during the call.
+  func read(_ json: borrowing Span<UInt8>, onContent: (borrowing Span<UInt8>) -> Void = { _ in }) -> Chunk? {
+    // Safe: the texts point into the parser's buffers, which are not reused during the call.
     unsafe json.withUnsafeBufferPointer { bytes in
       var raw = unsafe csimdjson_chunk()
       guard let base = bytes.baseAddress, unsafe csimdjson_read_chunk(parser, base, bytes.count, &raw) else {
         return nil
       }
-      var chunk = unsafe Chunk(content: text(raw.content), finishReason: text(raw.finish_reason))
+      if unsafe !raw.has_error, let text = unsafe raw.content.bytes, unsafe raw.content.count > 0 {
+        unsafe onContent(UnsafeBufferPointer(start: text, count: raw.content.count).span)
+      }
+      var chunk = unsafe Chunk(finishReason: text(raw.finish_reason))
       chunk.isActive = unsafe raw.is_active
       chunk.hasChoice = unsafe raw.has_choice
       if unsafe raw.has_error { chunk.errorKind = unsafe (text(raw.error_kind) ?? "").plainWord }

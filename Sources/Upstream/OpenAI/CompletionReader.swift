@@ -27,12 +27,12 @@ struct CompletionReader {
   /// Processes a chunk of the body.
   ///
   /// - Parameters:
-  ///   - emit: called with each delta of the text, which is never empty.
+  ///   - emit: called with each delta of the text in UTF-8, which is never empty and is valid only during the call.
   ///   - onActivity: called when the model is active without producing text.
   /// - Throws: an error that the upstream reports in mid-stream, or a protocol violation. Earlier text has already been
   ///   passed to `emit`.
   mutating func feed(
-    _ bytes: borrowing Span<UInt8>, emit: (String) -> Void, onActivity: () -> Void = {}
+    _ bytes: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void, onActivity: () -> Void = {}
   ) throws(GeneratorError) {
     try Self.feed(bytes, to: &parser, &state, chunks, emit, onActivity)
   }
@@ -40,7 +40,7 @@ struct CompletionReader {
   /// Static, so that the parser and its closures can modify separate parts of the reader.
   private static func feed(
     _ bytes: borrowing Span<UInt8>, to parser: inout EventStreamParser, _ state: inout State, _ chunks: ChunkParser,
-    _ emit: (String) -> Void, _ onActivity: () -> Void
+    _ emit: (borrowing Span<UInt8>) -> Void, _ onActivity: () -> Void
   ) throws(GeneratorError) {
     do {
       // Upstreams report failures with an event of type `error`, with or without data; with a field named `error`,
@@ -53,8 +53,15 @@ struct CompletionReader {
         guard !state.hasDoneMarker, state.failure == nil else { return }
         if data.equals("[DONE]") {
           state.hasDoneMarker = true
-        } else if let chunk = chunks.read(data) {
-          state.process(chunk, emit)
+          return
+        }
+        var hasText = false
+        let chunk = chunks.read(data) { text in
+          hasText = true
+          emit(text)
+        }
+        if let chunk {
+          state.process(chunk, hasText: hasText)
           if chunk.isActive { onActivity() }
         } else {
           state.failure = GeneratorError(.failed, "The model server sent an event that is not a JSON object.")
@@ -97,14 +104,12 @@ struct CompletionReader {
       failure = GeneratorError(.failed, "The model server reported an error.", detail: "error \(kind)")
     }
 
-    mutating func process(_ chunk: Chunk, _ emit: (String) -> Void) {
+    /// - Parameter hasText: whether the chunk contains text.
+    mutating func process(_ chunk: Chunk, hasText: Bool) {
       hasBegun = true
       if let kind = chunk.errorKind { return fail(kind) }
-      if let content = chunk.content, !content.isEmpty {
-        hasText = true
-        emit(content)
-      }
-      isLastChunkEmpty = hasText && !chunk.hasChoice && chunk.usage == nil
+      if hasText { self.hasText = true }
+      isLastChunkEmpty = self.hasText && !chunk.hasChoice && chunk.usage == nil
       if let reason = chunk.finishReason {
         finishReason = FinishReason(rawValue: reason)
         if finishReason?.isCompletion == false {
