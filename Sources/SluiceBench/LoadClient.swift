@@ -11,32 +11,37 @@ final class LoadClient {
     var firstFailure = ""
     /// The times from the upstream's write to the client's read, in nanoseconds.
     var latencies: [UInt32] = []
+    /// The times from the client's request to its first token, in nanoseconds.
+    var firstTokens: [UInt32] = []
   }
 
   private let reactor: Reactor
   private let port: UInt16
   private let request: [UInt8]
+  /// Called when a stream has ended.
   private let onEnd: () -> Void
   private var streams: [CInt: Stream] = [:]
-  fileprivate(set) var report = Report()
-  /// Whether latencies are recorded: only between the warm-up and the end of the measurement.
+  private(set) var report = Report()
+  /// Whether times are recorded: only between the warm-up and the end of the measurement.
   var isMeasuring = false
+  /// Whether tokens are read. A client that reads a flood only looks for its end.
+  private let readsTokens: Bool
 
-  init(port: UInt16, token: String, on reactor: Reactor, onEnd: @escaping () -> Void) {
+  init(_ options: Options, readsTokens: Bool = true, on reactor: Reactor, onEnd: @escaping () -> Void) {
     self.reactor = reactor
-    self.port = port
+    self.port = options.port
+    self.readsTokens = readsTokens
     self.onEnd = onEnd
-    let body = #"{"message":"Go on."}"#
     request = Array(
       """
-      POST /api/chat HTTP/1.1\r
+      POST \(options.path) HTTP/1.1\r
       Host: localhost\r
-      Authorization: Bearer \(token)\r
+      Authorization: Bearer \(options.token)\r
       Content-Type: application/json\r
-      Content-Length: \(body.utf8.count)\r
+      Content-Length: \(options.body.utf8.count)\r
       Connection: close\r
       \r
-      \(body)
+      \(options.body)
       """.utf8)
   }
 
@@ -44,87 +49,103 @@ final class LoadClient {
 
   func open() {
     do throws(SystemError) {
+      let start = nanoseconds()
       let descriptor = try Loopback.connect(port: port)
       guard descriptor.sendAll(request) else { throw SystemError("send") }
       let number = descriptor.number
-      let stream = Stream(descriptor, self)
-      stream.watch = try reactor.watch(number, for: .readable) { [unowned stream] _ in stream.receive() }
+      let stream = Stream(descriptor, self, start)
+      stream.watch = try reactor.watch(number, for: .readable, handler: stream)
       streams[number] = stream
-    } catch { fail("\(error)") }
+    } catch {
+      fail("\(error)")
+      onEnd()
+    }
   }
 
-  fileprivate func fail(_ reason: String) {
+  /// Closes all connections at once.
+  func disconnectAll() { streams = [:] }
+
+  private func fail(_ reason: String) {
     report.failures += 1
     if report.firstFailure.isEmpty { report.firstFailure = reason }
   }
 
-  fileprivate func close(_ stream: Stream, _ number: CInt) {
-    stream.watch?.cancel()
+  private func close(_ stream: Stream, _ number: CInt) {
     streams[number] = nil
-    if streams.isEmpty { onEnd() }
+    onEnd()
   }
 
-  fileprivate final class Stream {
+  private final class Stream: ReadinessHandler {
     private let descriptor: Descriptor
     private unowned let client: LoadClient
+    private let start: UInt64
     var watch: Watch?
     private var rest: [UInt8] = []
     private var head: [UInt8] = []
+    private var tokens = 0
     private var isComplete = false
 
-    init(_ descriptor: consuming Descriptor, _ client: LoadClient) {
+    init(_ descriptor: consuming Descriptor, _ client: LoadClient, _ start: UInt64) {
       self.descriptor = descriptor
       self.client = client
+      self.start = start
     }
 
-    func receive() {
-      let now: UInt64
-      let count = unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 4096) { buffer -> Int in
-        let count = unsafe recv(descriptor.number, buffer.baseAddress, buffer.count, CInt(MSG_DONTWAIT))
-        if count > 0 { unsafe rest.append(contentsOf: buffer.prefix(count)) }
-        return count
+    func handleReadiness(_ ready: Readiness) {
+      let count = client.reactor.receiveBuffer.receive(from: descriptor.number) { bytes in
+        let now = nanoseconds()
+        if head.count < 300 { for index in bytes.indices.prefix(300) { head.append(bytes[index]) } }
+        // A flood is not parsed: only its last bytes matter.
+        let start = client.readsTokens ? 0 : max(0, bytes.count - 1024)
+        if start > 0 { rest = [] }
+        for index in start..<bytes.count { rest.append(bytes[index]) }
+        read(at: now)
       }
-      now = nanoseconds()
       if count < 0, errno == EAGAIN { return }
-      if head.count < 200 { head.append(contentsOf: rest) }
-      guard count > 0 else {
-        if isComplete {
-          client.report.completed += 1
-        } else {
-          client.fail("no done: \(String(decoding: head.prefix(300), as: UTF8.self))")
-        }
-        return client.close(self, descriptor.number)
+      guard count <= 0 else { return }
+      if isComplete {
+        client.report.completed += 1
+      } else {
+        client.fail("no end: \(String(decoding: head.prefix(300), as: UTF8.self))")
       }
-      read(at: now)
+      client.close(self, descriptor.number)
     }
 
-    /// Finds `event: done` and each `"t":"WORD. "`, where WORD encodes the time of the write. A possible partial match
-    /// at the end is retained for the next read.
+    /// Finds the end and each token, which encodes the time of its write. A possible partial match at the end is
+    /// retained for the next read.
     private func read(at now: UInt64) {
       var index = 0
       while index < rest.count {
-        guard rest[index] == UInt8(ascii: "\"") else {
-          if rest[index] == UInt8(ascii: "e"), rest[index...].starts(with: "event: done".utf8) { isComplete = true }
+        let byte = rest[index]
+        if byte == UInt8(ascii: "e"), rest[index...].starts(with: "event: done".utf8) { isComplete = true }
+        if byte == UInt8(ascii: "["), rest[index...].starts(with: "[DONE]".utf8) { isComplete = true }
+        guard byte == UInt8(ascii: "\"") else {
           index += 1
           continue
         }
-        guard rest.count - index >= 5 else { break }
-        guard rest[index...].starts(with: #""t":""#.utf8) else {
+        guard rest.count - index >= 11 else { break }
+        let isShort = rest[index...].starts(with: #""t":""#.utf8)
+        guard isShort || rest[index...].starts(with: #""content":""#.utf8) else {
           index += 1
           continue
         }
         var value: UInt64 = 0
-        var end = index + 5
+        var end = index + (isShort ? 5 : 11)
+        let first = end
         while end < rest.count, rest[end] != UInt8(ascii: "\"") {
           if rest[end] >= 97 { value = value << 4 | UInt64(rest[end] - 97) }
           end += 1
         }
         guard end < rest.count else { break }
-        client.report.tokens += 1
-        if client.isMeasuring { client.report.latencies.append(UInt32(clamping: now &- value)) }
         index = end + 1
+        if end == first { continue }
+        tokens += 1
+        client.report.tokens += 1
+        guard client.isMeasuring else { continue }
+        client.report.latencies.append(UInt32(clamping: now &- value))
+        if tokens == 1 { client.report.firstTokens.append(UInt32(clamping: now &- start)) }
       }
-      // Retains 11 bytes, because `event: done` may be split across reads too.
+      // Retains 11 bytes, because the end may be split across reads too.
       rest.removeFirst(index < rest.count ? index : max(0, rest.count - 11))
     }
   }

@@ -2,25 +2,41 @@ import EventLoop
 import FastCGI
 import Glibc
 import SluiceTesting
+import Synchronization
 
-/// An OpenAI-compatible server that sends tokens at a fixed rate, each containing the time at which it was written. It
-/// uses one loop and two system calls per token.
+/// An OpenAI-compatible server that sends tokens at a fixed rate, each containing the time at which it was written. The
+/// first token is sent at once. The streams send independently of each other, not in bursts.
 final class LoadUpstream {
   struct Profile: Sendable {
+    /// 0 means as fast as the client reads.
     var tokensPerSecond: Double
     var tokens: Int
   }
 
   private let reactor: Reactor
   private let profile: Profile
+  private let timers: PreciseTimers
   private var listener: Listener?
   private var streams: [CInt: Stream] = [:]
+  private let activity: Activity
 
-  init(_ socket: consuming Descriptor, profile: Profile, on reactor: Reactor) throws(SystemError) {
+  /// The number of responses that have started and neither ended nor been abandoned by the peer. Can be read on any
+  /// thread.
+  final class Activity: Sendable {
+    private let streams = Atomic(0)
+    var count: Int { streams.load(ordering: .relaxed) }
+    fileprivate func add(_ change: Int) { streams.add(change, ordering: .relaxed) }
+  }
+
+  init(
+    _ socket: consuming Descriptor, profile: Profile, activity: Activity, on reactor: Reactor
+  ) throws(SystemError) {
+    self.activity = activity
     self.reactor = reactor
     self.profile = profile
+    timers = try PreciseTimers(on: reactor)
     listener = try Listener(socket, on: reactor, onError: Self.report) { [unowned self] connection in
-      let stream = Stream(connection, profile, reactor) { [unowned self] number in streams[number] = nil }
+      let stream = Stream(connection, self)
       streams[stream.number] = stream
       stream.open()
     }
@@ -28,33 +44,30 @@ final class LoadUpstream {
 
   private static func report(_ error: SystemError) { print("upstream: \(error)") }
 
-  private final class Stream {
+  private final class Stream: ReadinessHandler {
     private let descriptor: Descriptor
-    private let profile: Profile
-    private let reactor: Reactor
-    private let onEnd: (CInt) -> Void
+    private unowned let server: LoadUpstream
     private var watch: Watch?
-    private var timer: Timer?
     private var request: [UInt8] = []
     private var sentTokens = 0
-    private var next: LoopClock.Instant
+    private var next: UInt64 = 0
+    private var isStreaming = false { didSet { server.activity.add((isStreaming ? 1 : 0) - (oldValue ? 1 : 0)) } }
+    private var isClosed = false
 
     var number: CInt { descriptor.number }
 
-    init(_ descriptor: consuming Descriptor, _ profile: Profile, _ reactor: Reactor, onEnd: @escaping (CInt) -> Void) {
+    init(_ descriptor: consuming Descriptor, _ server: LoadUpstream) {
       self.descriptor = descriptor
-      self.profile = profile
-      self.reactor = reactor
-      self.onEnd = onEnd
-      self.next = reactor.now
+      self.server = server
       var yes: CInt = 1
       unsafe setsockopt(
         self.descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
     }
 
-    func open() { watch = try? reactor.watch(number, for: .readable | .peerClosed) { [unowned self] _ in receive() } }
+    func open() { watch = try? server.reactor.watch(number, for: .readable | .peerClosed, handler: self) }
 
-    private func receive() {
+    func handleReadiness(_ ready: Readiness) {
+      if isStreaming, server.profile.tokensPerSecond == 0, ready.contains(.writable) { return sendMany() }
       var buffer = [UInt8](repeating: 0, count: 4096)
       let count = unsafe recv(number, &buffer, buffer.count, CInt(MSG_DONTWAIT))
       if count < 0, errno == EAGAIN { return }
@@ -63,51 +76,96 @@ final class LoadUpstream {
       guard isComplete else { return }
       request = []
       sentTokens = 0
-      _ = descriptor.sendAll(
-        Array("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".utf8))
-      // A random offset within the interval, so that a thousand streams do not send at the same time.
-      next = reactor.now + .seconds(Double.random(in: 0..<1) / profile.tokensPerSecond)
+      isStreaming = true
+      let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+      guard server.profile.tokensPerSecond > 0 else {
+        descriptor.sendAll(Array(head.utf8))
+        return startSendingMany()
+      }
+      // The phase is random, so that the streams do not send at the same time.
+      next = nanoseconds() + UInt64(Double.random(in: 0..<1e9) / server.profile.tokensPerSecond)
+      sentTokens = 1
+      send(head + Self.chunk(Self.token))
       schedule()
     }
 
     /// Whether the complete body has been received, according to Content-Length.
     private var isComplete: Bool {
       let text = String(decoding: request, as: UTF8.self)
-      guard let end = text.firstRange(of: "\r\n\r\n"), let field = text.firstRange(of: "Content-Length: ") else {
-        return false
+      guard let end = text.firstRange(of: "\r\n\r\n") else { return false }
+      let head = text[..<end.lowerBound].lowercased()
+      guard let field = head.firstRange(of: "content-length: ") else {
+        return head.contains("transfer-encoding: chunked") && text.hasSuffix("0\r\n\r\n")
       }
-      let length = Int(text[field.upperBound...].prefix { $0.isNumber }) ?? 0
+      let length = Int(head[field.upperBound...].prefix { $0.isNumber }) ?? 0
       return text[end.upperBound...].utf8.count >= length
     }
 
-    private func schedule() {
-      timer = reactor.schedule(after: max(.zero, next - reactor.now)) { [unowned self] in sendToken() }
-    }
+    private func schedule() { server.timers.schedule(at: next) { [weak self] in self?.sendToken() } }
 
     private func sendToken() {
-      next += .seconds(1 / profile.tokensPerSecond)
-      guard sentTokens < profile.tokens else {
-        chunk(
-          #"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"bench","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#
-            + "\n\ndata: [DONE]\n\n")
-        _ = descriptor.sendAll(Array("0\r\n\r\n".utf8))
-        return
+      guard isStreaming else { return }
+      next += UInt64(1e9 / server.profile.tokensPerSecond)
+      guard sentTokens < server.profile.tokens else {
+        isStreaming = false
+        return send(Self.chunk(Self.end) + "0\r\n\r\n")
       }
       sentTokens += 1
-      chunk(
-        #"data: {"id":"chatcmpl-123456789012345678901234","object":"chat.completion.chunk","created":1700000000,"model":"bench-model","system_fingerprint":"fp_1234567890","choices":[{"index":0,"delta":{"content":"\#(timeAsWord()). "},"logprobs":null,"finish_reason":null}]}"#
-          + "\n\n")
+      send(Self.chunk(Self.token))
       schedule()
     }
 
-    private func chunk(_ text: String) {
-      if !descriptor.sendAll(Array("\(String(text.utf8.count, radix: 16))\r\n\(text)\r\n".utf8)) { close() }
+    private func send(_ text: String) {
+      if !descriptor.sendAll(Array(text.utf8)) { close() }
+    }
+
+    private static var token: String {
+      #"data: {"id":"chatcmpl-123456789012345678901234","object":"chat.completion.chunk","created":1700000000,"model":"bench-model","system_fingerprint":"fp_1234567890","choices":[{"index":0,"delta":{"content":"\#(timeAsWord()). "},"logprobs":null,"finish_reason":null}]}"#
+        + "\n\n"
+    }
+
+    private static let end =
+      #"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"bench","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#
+      + "\n\ndata: [DONE]\n\n"
+
+    private static func chunk(_ text: String) -> String { "\(String(text.utf8.count, radix: 16))\r\n\(text)\r\n" }
+
+    // MARK: Flat out
+
+    /// Tokens that are sent repeatedly.
+    private static let many = Array(String(repeating: Stream.chunk(Stream.token), count: Stream.manyTokens).utf8)
+    private static let manyTokens = 200
+    private var sentOfMany = 0
+
+    private func startSendingMany() {
+      try? watch?.change(to: .readable | .peerClosed | .writable)
+      sendMany()
+    }
+
+    private func sendMany() {
+      while sentTokens < server.profile.tokens {
+        let bytes = Self.many
+        let count = unsafe bytes[sentOfMany...].withUnsafeBytes { buffer in
+          unsafe Glibc.send(number, buffer.baseAddress, buffer.count, CInt(MSG_NOSIGNAL | MSG_DONTWAIT))
+        }
+        if count < 0, errno == EAGAIN { return }
+        guard count > 0 else { return close() }
+        sentOfMany += count
+        guard sentOfMany == bytes.count else { continue }
+        sentOfMany = 0
+        sentTokens += Self.manyTokens
+      }
+      isStreaming = false
+      try? watch?.change(to: .readable | .peerClosed)
+      send(Self.chunk(Self.end) + "0\r\n\r\n")
     }
 
     private func close() {
-      timer?.cancel()
+      guard !isClosed else { return }
+      isClosed = true
+      isStreaming = false
       watch?.cancel()
-      onEnd(number)
+      server.streams[number] = nil
     }
   }
 }
