@@ -24,7 +24,11 @@ final class EventStreamDelivery: Delivery, Flushable {
   private var writer: ResponseWriter?
   private var body: BodyWriter?
   private var isFlushScheduled = false
+  /// The number of writes since the last scheduled flush that made room for more output.
+  private var writesInEvent = 0
   private var heartbeatTimer: Timer?
+
+  private static let maximumWritesInEvent = 16
 
   init(
     _ id: String, _ dialect: any Dialect, sendsEventID: Bool, heartbeat: Duration, _ request: Request,
@@ -60,8 +64,11 @@ final class EventStreamDelivery: Delivery, Flushable {
     // Requires room for the worst case: six bytes per byte (JSON escapes) plus framing.
     let bytes = 6 * bytes + 512
     if body.hasRoom(for: bytes) { return true }
-    // One read from a fast model brings more than one write can send.
-    flushPending()
+    // One read from a fast model brings more than one write can send. The number of writes is limited, because a
+    // generator that never waits would otherwise keep the loop from its other streams.
+    guard writesInEvent < Self.maximumWritesInEvent else { return false }
+    writesInEvent += 1
+    sendBuffer()
     return body.hasRoom(for: bytes)
   }
 
@@ -77,8 +84,15 @@ final class EventStreamDelivery: Delivery, Flushable {
   }
 
   func flushPending() {
-    guard isFlushScheduled, let body else { return }
+    writesInEvent = 0
+    guard isFlushScheduled else { return }
     isFlushScheduled = false
+    sendBuffer()
+  }
+
+  /// Sends the buffered output, as far as that is possible without waiting.
+  private func sendBuffer() {
+    guard let body, !body.buffer.isEmpty else { return }
     do throws(WriteError) {
       // The output can exceed the room that `makeRoom(for:)` made: a redactor can release withheld text or insert a
       // replacement, and a record can be long.
