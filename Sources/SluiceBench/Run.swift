@@ -121,7 +121,9 @@ struct Leg {
       client.open()
       if index % 15 == 0 { try? await reactor.sleep(for: .milliseconds(10)) }
     }
-    try? await reactor.sleep(for: Self.warmUp)
+    // Streams that end must be replaced at their final rate.
+    let lifetime = options.tokens > 0 ? Duration.seconds(Double(options.tokens) / options.rate) : .zero
+    try? await reactor.sleep(for: max(Self.warmUp, lifetime))
     for (name, bytes) in memory {
       let more = Double(bytes - (baseline.first { $0.name == name }?.bytes ?? 0))
       figures.set("\(name)KiBPerStream", more / 1024 / Double(max(1, client.openStreams - first)))

@@ -27,6 +27,7 @@ async def chat(request: Request):
                     return
                 text = json.loads(data)["choices"][0]["delta"].get("content")
                 if text:
-                    yield f"event: token\ndata: {json.dumps({'t': text})}\n\n"
+                    record = json.dumps({"t": text}, separators=(",", ":"))
+                    yield f"event: token\ndata: {record}\n\n"
 
     return StreamingResponse(records(), media_type="text/event-stream")
