@@ -14,7 +14,8 @@ extension Integration {
       ("Tests/run", "runs the tests"), ("SLUICE_SOAK=", "runs the tests"),
       ("sudo ", "changes the machine"), ("sudoedit ", "is interactive"),
       ("swift build", "cannot run beside swift test"),
-      ("Tests/bench", "measures for minutes; BenchmarkTests runs its load"), ("journalctl", "needs the installed service"),
+      ("Tests/bench", "measures for minutes; BenchmarkTests runs its load"),
+      ("journalctl", "needs the installed service"),
     ]
 
     /// The code blocks of `language` in `document`.

@@ -299,6 +299,39 @@ extension Integration {
       #expect(unknown.0 == 2 && unknown.2.contains("--what"))
     }
 
+    @Test("Optional libraries are loaded only by a configuration that needs them")
+    func libraries() async throws {
+      let upstream = try ScriptedUpstream { $0.stream(["Hi"]) }
+      for (url, loadsLibcurl) in [(upstream.baseURL, false), ("https://127.0.0.1:1/v1", true)] {
+        let sluice = try await Sluice(["SLUICE_UPSTREAM_URL": url])
+        _ = try sluice.chat("Hi").readResponse()
+        let file = try FileHandle(forReadingFrom: URL(filePath: "/proc/\(sluice.program.pid)/maps"))
+        let maps = String(decoding: try file.readToEnd() ?? Data(), as: UTF8.self)
+        #expect(maps.contains("libcurl") == loadsLibcurl, "\(url)")
+        for name in ["libcjose", "libpcre2", "libsystemd"] { #expect(!maps.contains(name), "\(name), \(url)") }
+      }
+    }
+
+    @Test("A library that is needed and cannot be loaded is reported by --check, with the variable that needs it")
+    func missingLibraries() async throws {
+      let directory = TemporaryDirectory()
+      for name in ["libcurl.so.4", "libpcre2-8.so.0", "libcjose.so.0"] {
+        try "no library".write(toFile: "\(directory.path)/\(name)", atomically: true, encoding: .utf8)
+      }
+      for (name, text) in [("patterns", "a  b\n"), ("keys", String(repeating: "k", count: 40))] {
+        try text.write(toFile: "\(directory.path)/\(name)", atomically: true, encoding: .utf8)
+      }
+      for (variable, value, library) in [
+        ("SLUICE_UPSTREAM_URL", "https://a/v1", "libcurl"),
+        ("SLUICE_REDACT_FILE", directory.path + "/patterns", "libpcre2"),
+        ("SLUICE_JWT_KEYS_FILE", directory.path + "/keys", "libcjose"),
+      ] {
+        let (code, _, errors) = try await run(
+          ["--check"], ["SLUICE_AUTH": "none", "LD_LIBRARY_PATH": directory.path, variable: value])
+        #expect(code == 1 && errors.contains(variable) && errors.contains(library), "\(errors)")
+      }
+    }
+
     @Test("An invalid configuration is reported by --check and at startup, and prevents the start")
     func check() async throws {
       #expect(try await run(["--check"], ["SLUICE_AUTH": "none"]).0 == 0)

@@ -114,6 +114,36 @@ struct GenerationTests {
     #expect(outcome == .completed)
   }
 
+  @Test("A delta that arrives with the acceptance is sent in one write with the head")
+  func firstDelta() async throws {
+    let (writes, types) = try await test { fixture in
+      fixture.output.accept()
+      fixture.output.yield("a")
+      await fixture.reactor.nextTurn()
+      return (fixture.transport.writes.count, fixture.types)
+    }
+    #expect(writes == 1 && types == ["token"], "\(writes) writes of \(types)")
+  }
+
+  @Test("Deltas that arrive together, or have waited for the reader, are sent in few writes", arguments: [false, true])
+  func manyDeltas(isBlocked: Bool) async throws {
+    let (writes, text) = try await test { fixture in
+      fixture.output.accept()
+      fixture.output.yield("0 ")
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = isBlocked
+      for number in 1...1000 { fixture.output.yield("\(number) ") }
+      await fixture.reactor.nextTurn()
+      fixture.transport.isBlocked = false
+      fixture.output.finish(Completion())
+      _ = await fixture.end()
+      return (fixture.transport.writes, fixture.generation.text)
+    }
+    #expect(text == (0...1000).map { "\($0) " }.joined())
+    // About 34 bytes per record, and 8,184 per write.
+    #expect(writes.count <= 8, "\(writes.count) writes of \(writes.map(\.utf8.count)) bytes")
+  }
+
   @Test("The head is deferred until the upstream accepts, so that a refusal has its own status")
   func deferredHead() async throws {
     let (early, status, outcome) = try await test { fixture in
