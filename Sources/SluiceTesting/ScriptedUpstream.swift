@@ -56,6 +56,9 @@ public final class ScriptedUpstream: Sendable {
         }
         // Otherwise a program started by a test would inherit the connection and keep it open.
         _ = fcntl(number, F_SETFD, FD_CLOEXEC)
+        // Each send arrives at once, as a part of its own.
+        var yes: Int32 = 1
+        unsafe setsockopt(number, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
         accepted.add(1, ordering: .relaxed)
         let connection = Connection(number)
         try? JoinableThread(name: "exchange") { [weak self] in self?.serve(connection, script) }.detach()
@@ -105,7 +108,8 @@ public final class ScriptedUpstream: Sendable {
   public final class Exchange {
     /// The request.
     public let request: Request
-    fileprivate var keepsConnection = false
+    /// Whether the connection stays open for further requests when the script has returned.
+    public var keepsConnection = false
     private let number: CInt
     private let upstream: ScriptedUpstream
 

@@ -396,6 +396,38 @@ struct PlainHTTPClientTests {
     #expect(upstream.connections == 3)
   }
 
+  @Test("A connection is reused although its responses arrive in many parts")
+  func parts() async throws {
+    let response =
+      "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: \(Self.done.utf8.count)\r\n\r\n"
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.keepsConnection = true
+      for part in Array((response + Self.done).utf8).parts(of: 8) { exchange.send(part) }
+    }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let texts = try await onLoop { reactor -> [String] in
+      var texts: [String] = []
+      for _ in 0..<100 {
+        let output = generator.start(Prompt(messages: []), on: reactor)
+        while case .delta(let text) = try await output.next() { texts.append(text) }
+        await reactor.nextTurn()
+      }
+      return texts
+    }
+    #expect(texts == Array(repeating: "a", count: 100))
+    #expect(upstream.connections == 1)
+  }
+
+  @Test("A request is not repeated if its connection closes only after the model may have run")
+  func lateClose() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      if exchange.requestCount == 2 { return exchange.pause(.milliseconds(1200)) }
+      exchange.respond("200 OK", Self.done, more: "X: y\r\n", type: "text/event-stream")
+    }
+    let result = try await generate(upstream, .plain, times: 2)
+    #expect(result.error?.code == .failed && upstream.requests.count == 2, "\(result), \(upstream.requests.count)")
+  }
+
   @Test("A response to a request that is still being sent is complete, and its connection is not reused")
   func earlyResponse() async throws {
     let server = try Loopback.listen()
@@ -482,5 +514,12 @@ struct EchoTests {
     }
     #expect(deltas.joined() == text)
     #expect(deltas.allSatisfy { $0.split(whereSeparator: \.isWhitespace).count <= 1 }, "\(deltas)")
+  }
+}
+
+extension [UInt8] {
+  /// The bytes in parts of `count`, the last of which can be shorter.
+  fileprivate func parts(of count: Int) -> [[UInt8]] {
+    stride(from: 0, to: self.count, by: count).map { Array(self[$0..<Swift.min($0 + count, self.count)]) }
   }
 }

@@ -27,17 +27,21 @@ final class HTTPConnection: ReadinessHandler {
   private var isPaused = false
   private var isReceiving = false
   private var idleSince: LoopClock.Instant
+  private var sentAt: LoopClock.Instant
 
   /// The maximum number of consecutive reads, so that a server that never stops sending does not starve the loop's
   /// other streams.
   private static let maximumReads = 16
   /// The maximum time without an exchange after which a connection is reused. Network equipment forgets silent ones.
   private static let maximumIdleTime: Duration = .seconds(60)
+  /// The maximum time after a request for the connection to turn out to be closed.
+  private static let maximumLossTime: Duration = .seconds(1)
 
   /// Starts to connect to `address`.
   init(to address: SocketAddress, on reactor: Reactor) throws(SystemError) {
     self.reactor = reactor
     idleSince = reactor.now
+    sentAt = reactor.now
     descriptor = try address.connect()
     // Both directions for the lifetime of the connection: with edge-triggered events, a writable socket causes none.
     watch = try reactor.watch(
@@ -46,11 +50,19 @@ final class HTTPConnection: ReadinessHandler {
 
   deinit { watch?.cancelBeforeClose() }
 
-  /// Whether the connection was idle for so long that it must not be reused.
-  var isStale: Bool { reactor.now - idleSince > Self.maximumIdleTime }
+  /// Returns whether the connection can carry another exchange: it was not idle for too long, and the server has neither
+  /// closed it nor sent anything since the last response, which would be taken for the next one.
+  func isUsable() -> Bool {
+    guard reactor.now - idleSince <= Self.maximumIdleTime else { return false }
+    var byte: UInt8 = 0
+    return unsafe recv(descriptor.number, &byte, 1, CInt(MSG_PEEK | MSG_DONTWAIT)) < 0 && errno == EAGAIN
+  }
 
-  /// Whether the server has sent nothing of its response yet.
-  var isUnanswered: Bool { !parser.hasBegun }
+  /// Whether the server closed the connection before the request could reach it: the connection was idle, and nothing of
+  /// a response has arrived. A failure that comes later says nothing of the kind, and the model could run twice.
+  var isRequestLost: Bool {
+    isReused && !parser.hasBegun && reactor.now - sentAt < Self.maximumLossTime
+  }
 
   /// Sends a request as soon as the connection is established.
   func send(_ request: [UInt8], for exchange: PlainExchange, _ delegate: any HTTPExchangeDelegate) {
@@ -58,6 +70,7 @@ final class HTTPConnection: ReadinessHandler {
     self.delegate = delegate
     self.request = request
     sent = 0
+    sentAt = reactor.now
     sendRequest()
   }
 
@@ -75,11 +88,12 @@ final class HTTPConnection: ReadinessHandler {
   }
 
   func handleReadiness(_ ready: Readiness) {
+    if ready.contains(anyOf: .peerClosed | .hangup | .error) { isPeerClosed = true }
     guard delegate != nil else {
-      onIdleEvent?()
+      // An event can report the writable socket alone, when its bytes have been read already.
+      if isPeerClosed || ready.contains(.readable) { onIdleEvent?() }
       return
     }
-    if ready.contains(anyOf: .peerClosed | .hangup | .error) { isPeerClosed = true }
     if sent < request.count, ready.contains(.writable) { sendRequest() }
     if isPeerClosed || ready.contains(.readable) { receive() }
   }

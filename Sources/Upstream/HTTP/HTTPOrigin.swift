@@ -28,11 +28,15 @@ struct HTTPOrigin: Sendable, Equatable {
       port = host[host.index(after: colon)...]
       host = host[..<colon]
     }
-    guard !host.isEmpty, !host.contains("%"), port.map({ UInt16($0) != nil && $0 != "0" }) ?? true else { return nil }
+    guard !host.isEmpty, !host.contains("%"), port.map(Self.isPort) ?? true else { return nil }
     self.host = String(host)
     self.port = port.map(String.init) ?? "80"
     self.authority = String(authority)
     let path = rest.dropFirst(authority.count)
     self.path = String(path.hasSuffix("/") ? path.dropLast() : path)
+  }
+
+  private static func isPort(_ text: Substring) -> Bool {
+    text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } && (UInt16(text) ?? 0) > 0
   }
 }

@@ -242,7 +242,7 @@ struct HTTPResponseParser {
     if transferCoding != .none, contentLength != nil || !isPersistentVersion {
       throw Malformed(reason: "Transfer-Encoding is combined with Content-Length or HTTP/1.0")
     }
-    if head.status == 204 || head.status == 304 {
+    if [204, 205, 304].contains(head.status) {
       state = .body(0)
     } else if transferCoding == .chunked {
       state = .chunkSize

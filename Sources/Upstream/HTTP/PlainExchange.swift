@@ -125,7 +125,7 @@ final class PlainExchange: HTTPExchange {
       return tryNextAddress()
     }
     // The server may have closed an idle connection just before the request arrived (RFC 9112, 9.3.1).
-    guard failed.isReused, failed.isUnanswered, !hasRetried else { return complete(reason) }
+    guard failed.isRequestLost, !hasRetried else { return complete(reason) }
     hasRetried = true
     request = failed.unansweredRequest
     failed.close()

@@ -32,11 +32,6 @@ final class PlainHTTPClient: HTTPClient {
     addressLookup = AddressLookup(host: origin.host, port: origin.port, on: reactor)
   }
 
-  deinit {
-    for exchange in exchanges.values { exchange.cancel() }
-    for connection in idle { connection.close() }
-  }
-
   func start(_ request: consuming HTTPRequest, delegate: any HTTPExchangeDelegate) -> (any HTTPExchange)? {
     let exchange = PlainExchange(encode(request), delegate, self)
     exchanges[ObjectIdentifier(exchange)] = exchange
@@ -74,7 +69,7 @@ final class PlainHTTPClient: HTTPClient {
   func takeIdleConnection() -> HTTPConnection? {
     while let connection = idle.popLast() {
       connection.onIdleEvent = nil
-      if !connection.isStale { return connection }
+      if connection.isUsable() { return connection }
       connection.close()
     }
     return nil
