@@ -71,8 +71,8 @@ package final class Watch {
     reactor?.removeWatch(self)
   }
 
-  /// Cancels the registration like ``cancel()``, without a system call. The descriptor must be closed next, which removes
-  /// it from the epoll instance.
+  /// Cancels the registration like ``cancel()``, without a system call. Closing the descriptor removes it from the epoll
+  /// instance; events until then are ignored. It must be edge-triggered, and must not be watched again.
   package func cancelBeforeClose() {
     guard isActive else { return }
     isActive = false
@@ -290,7 +290,7 @@ package final class Reactor {
     }
     let count = unsafe epoll_wait(epoll.number, &events, CInt(events.count), timeout)
     cachedNow = clock.now
-    if canBlock { coalescing?.record(events: Int(count), descriptors: openDescriptors, at: cachedNow) }
+    if canBlock { coalescing?.record(events: max(0, Int(count)), descriptors: openDescriptors, at: cachedNow) }
     // EINTR is the only possible error; it results in a turn without events.
     for index in 0..<max(0, Int(count)) {
       let event = unsafe events[index]

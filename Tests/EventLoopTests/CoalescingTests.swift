@@ -28,8 +28,15 @@ struct CoalescingTests {
     #expect(turns.record(events: 1, every: 100), "ten thousand per second")
     // While it sleeps, several events arrive per turn.
     #expect(turns.record(events: 4, every: 400))
-    #expect(turns.record(events: 1, every: 350), "the load has halved twice")
-    #expect(!turns.record(events: 0, every: 350), "the load has ended")
+    #expect(turns.record(events: 1, every: 500), "two thousand per second")
+    #expect(!turns.record(events: 1, every: 1000), "a thousand per second")
+  }
+
+  @Test("The first pause without events ends the sleeping, so that a later request is not delayed")
+  func pause() {
+    let turns = Turns()
+    #expect(turns.record(events: 1, every: 100))
+    #expect(!turns.record(1, events: 1, every: 3000))
   }
 
   @Test("A loop whose turns handle many events does not sleep")
