@@ -9,8 +9,9 @@ package final class Listener {
   private let onError: @Sendable (SystemError) -> Void
   private let onShortage: () -> Void
   private let onAccept: (consuming Descriptor) -> Void
-  /// Whether the send buffer of each connection must be enlarged.
-  private let setsSendBuffer: Bool
+  private let isTCP: Bool
+  /// Whether the send buffer of each connection must be enlarged; nil before the first connection.
+  private var setsSendBuffer: Bool?
   private var watch: Watch?
   private var pauseTimer: Timer?
   /// Whether the current shortage of descriptors has been reported.
@@ -35,7 +36,7 @@ package final class Listener {
   ) throws(SystemError) {
     // Other processes may share the socket, so accept must not block when one of them is faster.
     _ = fcntl(descriptor.number, F_SETFL, fcntl(descriptor.number, F_GETFL) | O_NONBLOCK)
-    setsSendBuffer = !Self.setOptions(of: descriptor.number)
+    isTCP = Self.setOptions(of: descriptor.number)
     self.descriptor = descriptor
     self.reactor = reactor
     lastAccept = reactor.now
@@ -46,30 +47,36 @@ package final class Listener {
     try listen()
   }
 
-  /// Sets the options that accepted TCP connections inherit. AF_UNIX connections inherit none.
+  /// Sets the options that accepted TCP connections inherit.
   ///
-  /// - Returns: whether accepted connections have a send buffer with room for ``OutputGate``'s budget.
+  /// - Returns: whether it is a TCP socket.
   private static func setOptions(of number: CInt) -> Bool {
-    var value: CInt = 0
-    var length = socklen_t(MemoryLayout<CInt>.size)
-    unsafe getsockopt(number, SOL_SOCKET, SO_SNDBUF, &value, &length)
-    // A writable AF_UNIX socket has three quarters of its buffer free, so a smaller one suffices.
-    let isDefaultLarge = value >= minimumSendBuffer / 2
-    value = 1
     // Disables Nagle's algorithm. Fails on a socket that is not TCP.
-    let isTCP = unsafe setsockopt(number, CInt(IPPROTO_TCP), TCP_NODELAY, &value, length) == 0
-    setSendBuffer(of: number)
-    return isTCP || isDefaultLarge
+    var yes: CInt = 1
+    guard unsafe setsockopt(number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size)) == 0
+    else { return false }
+    enlargeSendBuffer(of: number)
+    return true
   }
 
-  private static func setSendBuffer(of number: CInt) {
+  /// Provides room for ``OutputGate``'s budget. AF_UNIX connections inherit nothing from their listener; the system's
+  /// default usually suffices for them.
+  private func prepareSendBuffer(of number: CInt) {
+    if isTCP { return }
+    if setsSendBuffer == nil {
+      var size: CInt = 0
+      var length = socklen_t(MemoryLayout<CInt>.size)
+      unsafe getsockopt(number, SOL_SOCKET, SO_SNDBUF, &size, &length)
+      setsSendBuffer = size < OutputGate.minimumUnixBuffer
+    }
+    if setsSendBuffer == true { Self.enlargeSendBuffer(of: number) }
+  }
+
+  private static func enlargeSendBuffer(of number: CInt) {
     // The kernel doubles this value.
-    var size = minimumSendBuffer / 2
+    var size = OutputGate.minimumTCPBuffer / 2
     unsafe setsockopt(number, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
   }
-
-  /// The minimum size of a connection's send buffer, by the kernel's accounting.
-  private static let minimumSendBuffer: CInt = 256 * 1024
 
   /// Stops accepting. The socket stays open until the listener is deallocated, so that queued connections remain
   /// available to other processes that share it.
@@ -94,7 +101,7 @@ package final class Listener {
       let number = descriptor.accept()
       if number >= 0 {
         hasReportedShortage = false
-        if setsSendBuffer { Self.setSendBuffer(of: number) }
+        prepareSendBuffer(of: number)
         onAccept(Descriptor(owning: number))
         continue
       }

@@ -8,8 +8,12 @@ import Glibc
 /// A socket that polls writable has a large part of its buffer free: three quarters of an AF_UNIX stream's, a third of
 /// a TCP connection's. So after one poll(2), a full budget of bytes can be written without polling again.
 struct OutputGate {
-  /// The number of bytes, by the kernel's accounting, that can be written after the descriptor polled writable. Less
-  /// than a third of the smallest send buffer used here (256 KiB).
+  /// The minimum size of the send buffer of a TCP connection: a third of it is more than the budget.
+  static let minimumTCPBuffer: CInt = 256 * 1024
+  /// The minimum size of the send buffer of an AF_UNIX connection: three quarters of it are more than the budget.
+  static let minimumUnixBuffer: CInt = 128 * 1024
+
+  /// The number of bytes, by the kernel's accounting, that can be written after the descriptor polled writable.
   private let budget: Int
   private let number: CInt
   private var remaining = 0
