@@ -113,7 +113,7 @@ struct RedactionTests {
     _ = try redactor.feed("BEGIN" + String(repeating: "x", count: 16_300))
     let failure = try #require(throws: Failure.self) { try redactor.feed(String(repeating: "x", count: 100)) }
     #expect(throws: failure) { try redactor.feed(" END") }
-    #expect(throws: failure) { try redactor.finish() }
+    #expect(throws: failure) { try redactor.finish() as String }
   }
 
   @Test("A text with many matches is scanned once per pattern, not once per match")
@@ -160,5 +160,17 @@ struct RedactionTests {
         "[redacted]": "[redacted]", "a": ["x [redacted]", "[redacted]e20"], "b": .bool(true), "c": .null,
         "d": .integer(7),
       ])
+  }
+}
+
+extension Redactor {
+  /// Feeds a delta that is given as a string, and returns its redacted text as one.
+  func feed(_ text: String) throws(Failure) -> String {
+    String(decoding: try feed(text.utf8Span.span), as: UTF8.self)
+  }
+
+  func finish() throws(Failure) -> String {
+    let rest: [UInt8] = try finish()
+    return String(decoding: rest, as: UTF8.self)
   }
 }

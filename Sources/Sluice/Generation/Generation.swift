@@ -113,8 +113,8 @@ final class Generation {
     try state.checkTermination()
     if let redactor {
       lastActivityAt = reactor.now
-      let redacted = try redactor.feed(String(decodingUTF8: delta))
-      try appendRedacted(redacted.utf8Span.span)
+      let redacted = try redactor.feed(delta)
+      try appendRedacted(redacted.span)
     } else {
       try appendRedacted(delta)
     }
@@ -150,7 +150,7 @@ final class Generation {
     try state.checkTermination()
     if let redactor {
       let rest = try redactor.finish()
-      try appendRedacted(rest.utf8Span.span)
+      try appendRedacted(rest.span)
     }
     try await flush()
     if state.completeText() { deadlines?.cancel() }

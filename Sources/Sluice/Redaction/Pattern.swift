@@ -63,7 +63,7 @@ final class Pattern: Sendable {
   ) throws(PatternError) -> Match? {
     let options = UInt32(PCRE2_NO_UTF_CHECK) | PCRE2_NOTEMPTY | (isFinal ? 0 : PCRE2_PARTIAL_HARD)
     // Safe: PCRE2 only reads the subject, and only during the call. The subject is valid UTF-8, because its bytes come
-    // from strings.
+    // from strings, or from JSON that simdjson has validated.
     let result = unsafe subject.withUnsafeBufferPointer { bytes in
       unsafe pcre2_match_8(code, bytes.baseAddress, bytes.count, start, options, limits.data, limits.context)
     }

@@ -1,3 +1,5 @@
+import Bytes
+
 /// A redactor for a text that arrives in deltas. Its joined output is the redacted complete text, however the text is
 /// split. It withholds only text that can still become a match.
 ///
@@ -39,25 +41,26 @@ final class Redactor {
 
   /// Appends a delta of the text.
   ///
+  /// - Parameter text: the delta, in valid UTF-8.
   /// - Returns: the redacted text that can be sent now.
   /// - Throws: ``Failure`` when a pattern takes too long or withholds too much. All later calls then throw it again.
-  func feed(_ text: String) throws(Failure) -> String {
-    buffer.append(contentsOf: text.utf8)
+  func feed(_ text: borrowing Span<UInt8>) throws(Failure) -> [UInt8] {
+    buffer.append(text)
     return try redact(isFinal: false)
   }
 
   /// Returns the remaining redacted text; no more input follows.
-  func finish() throws(Failure) -> String { try redact(isFinal: true) }
+  func finish() throws(Failure) -> [UInt8] { try redact(isFinal: true) }
 
   /// Returns a complete text, redacted.
   static func redact(_ text: String, by rules: [RedactionRules.Rule]) throws(Failure) -> String {
     if rules.isEmpty { return text }
     let redactor = Redactor(rules)
     redactor.buffer = Array(text.utf8)
-    return try redactor.finish()
+    return String(decoding: try redactor.finish(), as: UTF8.self)
   }
 
-  private func redact(isFinal: Bool) throws(Failure) -> String {
+  private func redact(isFinal: Bool) throws(Failure) -> [UInt8] {
     if let failure { throw failure }
     do throws(Failure) { return try replaceMatches(isFinal: isFinal) } catch {
       failure = error
@@ -65,7 +68,7 @@ final class Redactor {
     }
   }
 
-  private func replaceMatches(isFinal: Bool) throws(Failure) -> String {
+  private func replaceMatches(isFinal: Bool) throws(Failure) -> [UInt8] {
     var output: [UInt8] = []
     // More input can change every rule's next match.
     for index in searches.indices { searches[index] = .unknown }
@@ -88,7 +91,7 @@ final class Redactor {
       }
     }
     dropContext()
-    return String(decoding: output, as: UTF8.self)
+    return output
   }
 
   /// Returns the first match of all rules in the withheld text. A rule searches again only when that text starts after
