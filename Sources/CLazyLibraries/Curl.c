@@ -10,7 +10,7 @@
 #include "Library.h"
 #include "include/CLazyLibraries.h"
 
-static struct library curl = {"libcurl.so.4", 0};
+static struct library curl = {"libcurl.so.4", 0, ""};
 
 const char *clazy_load_curl(void) { return library_load(&curl); }
 

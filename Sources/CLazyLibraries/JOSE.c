@@ -3,7 +3,7 @@
 #include "Library.h"
 #include "include/CLazyLibraries.h"
 
-static struct library jose = {"libcjose.so.0", 0};
+static struct library jose = {"libcjose.so.0", 0, ""};
 
 const char *clazy_load_jose(void) { return library_load(&jose); }
 

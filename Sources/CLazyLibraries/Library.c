@@ -7,7 +7,6 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 const char *library_load(struct library *library) {
-  static char reason[512];
   if (atomic_load(&library->handle)) return 0;
   pthread_mutex_lock(&lock);
   const char *failure = 0;
@@ -15,8 +14,8 @@ const char *library_load(struct library *library) {
     void *handle = dlopen(library->file, RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
       const char *message = dlerror();
-      strncpy(reason, message ? message : library->file, sizeof reason - 1);
-      failure = reason;
+      strncpy(library->reason, message ? message : library->file, sizeof library->reason - 1);
+      failure = library->reason;
     }
     atomic_store(&library->handle, handle);
   }

@@ -7,6 +7,8 @@
 struct library {
   const char *file;
   _Atomic(void *) handle;
+  // The reason why the library could not be loaded.
+  char reason[512];
 };
 
 // Loads a library, once per process. Thread-safe. Returns NULL, or the reason for the failure.

@@ -4,7 +4,7 @@
 #include "Library.h"
 #include "include/CLazyLibraries.h"
 
-static struct library pcre2 = {"libpcre2-8.so.0", 0};
+static struct library pcre2 = {"libpcre2-8.so.0", 0, ""};
 
 const char *clazy_load_pcre2(void) { return library_load(&pcre2); }
 

@@ -5,7 +5,7 @@
 #include "Library.h"
 #include "include/CLazyLibraries.h"
 
-static struct library systemd = {"libsystemd.so.0", 0};
+static struct library systemd = {"libsystemd.so.0", 0, ""};
 
 const char *clazy_load_systemd(void) { return library_load(&systemd); }
 
