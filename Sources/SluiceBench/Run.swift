@@ -131,17 +131,19 @@ struct Leg {
     let tokens = client.report.tokens
     client.isMeasuring = true
     let usage = Usage(options.processes)
-    try? await reactor.sleep(for: .seconds(options.seconds))
+    // Streams are replaced in the order in which they were opened, so a whole lifetime is measured.
+    let seconds = options.tokens > 0 ? Double(options.tokens) / options.rate : options.seconds
+    try? await reactor.sleep(for: .seconds(seconds))
     client.isMeasuring = false
     let count = Double(client.report.tokens - tokens)
     usage.set(&figures, per: count, "CPUPerToken")
-    figures.set("tokensPerSecond", count / options.seconds)
+    figures.set("tokensPerSecond", count / seconds)
     figures.set("open", Double(client.openStreams))
     figures.setPercentiles("latency", client.report.latencies)
     figures.setPercentiles("firstToken", client.report.firstTokens)
     figures.set("failures", Double(client.report.failures))
     figures.failure = client.report.firstFailure
-    let expected = options.rate * options.seconds * Double(options.streams)
+    let expected = options.rate * seconds * Double(options.streams)
     if figures.failure.isEmpty, count < expected / 2, expected > 100 {
       figures.failure = "overloaded: \(Int(count)) of \(Int(expected)) tokens arrived"
     }

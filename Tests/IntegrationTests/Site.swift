@@ -114,6 +114,13 @@ final class Site: Sendable {
     return curl.output
   }
 
+  deinit {
+    // A killed nginx would leave its worker behind.
+    nginx.signal(SIGTERM)
+    let end = ContinuousClock.now + .seconds(2)
+    while nginx.isRunning, ContinuousClock.now < end { usleep(2000) }
+  }
+
   func stop() async {
     nginx.signal(SIGTERM)
     sluice.program.signal(SIGTERM)
