@@ -116,7 +116,8 @@ final class Redactor {
   }
 
   private func dropContext() {
-    guard pendingStart > 4096 + contextBytes || pendingStart == buffer.count && pendingStart > contextBytes else {
+    // Rarely: what is retained has to be moved.
+    guard pendingStart > 4096 + contextBytes || pendingStart == buffer.count && pendingStart > 2 * contextBytes else {
       return
     }
     var start = pendingStart - contextBytes
