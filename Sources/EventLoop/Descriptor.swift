@@ -41,3 +41,20 @@ extension Descriptor {
   /// - Returns: false, with `errno`, if another open file description holds the lock.
   package borrowing func lockByte(at index: Int) -> Bool { clinux_lock_byte(number, off_t(index)) == 0 }
 }
+
+/// Sets a socket option whose value is an integer (setsockopt(2)).
+///
+/// - Returns: whether the socket has the option.
+@discardableResult
+package func setSocketOption(_ name: CInt, of number: CInt, level: CInt = SOL_SOCKET, to value: CInt = 1) -> Bool {
+  var value = value
+  return unsafe setsockopt(number, level, name, &value, socklen_t(MemoryLayout<CInt>.size)) == 0
+}
+
+/// Disables Nagle's algorithm (tcp(7)), so that small writes are sent at once.
+///
+/// - Returns: false if the socket is not a TCP socket.
+@discardableResult
+package func disableNagle(of number: CInt) -> Bool {
+  setSocketOption(TCP_NODELAY, of: number, level: CInt(IPPROTO_TCP))
+}

@@ -6,8 +6,7 @@ package enum Loopback {
   /// Returns a listening socket on `port`; 0 lets the system choose one.
   package static func listen(port: UInt16 = 0) throws(SystemError) -> Descriptor {
     let socket = try makeSocket()
-    var yes: CInt = 1
-    unsafe setsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
+    setSocketOption(SO_REUSEADDR, of: socket.number)
     let result = unsafe withAddress(port: port) { address, length in unsafe bind(socket.number, address, length) }
     guard result == 0, Glibc.listen(socket.number, 4096) == 0 else { throw SystemError("listen on port \(port)") }
     return socket
@@ -20,8 +19,7 @@ package enum Loopback {
       unsafe Glibc.connect(socket.number, address, length)
     }
     guard result == 0 else { throw SystemError("connect to port \(port)") }
-    var yes: CInt = 1
-    unsafe setsockopt(socket.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
+    disableNagle(of: socket.number)
     return socket
   }
 

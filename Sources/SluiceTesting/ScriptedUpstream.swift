@@ -57,8 +57,7 @@ public final class ScriptedUpstream: Sendable {
         // Otherwise a program started by a test would inherit the connection and keep it open.
         _ = fcntl(number, F_SETFD, FD_CLOEXEC)
         // Each send arrives at once, as a part of its own.
-        var yes: Int32 = 1
-        unsafe setsockopt(number, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
+        disableNagle(of: number)
         accepted.add(1, ordering: .relaxed)
         let connection = Connection(number)
         try? JoinableThread(name: "exchange") { [weak self] in self?.serve(connection, script) }.detach()

@@ -51,10 +51,7 @@ package final class Listener {
   ///
   /// - Returns: whether it is a TCP socket.
   private static func setOptions(of number: CInt) -> Bool {
-    // Disables Nagle's algorithm. Fails on a socket that is not TCP.
-    var yes: CInt = 1
-    guard unsafe setsockopt(number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size)) == 0
-    else { return false }
+    guard disableNagle(of: number) else { return false }
     enlargeSendBuffer(of: number)
     return true
   }
@@ -74,8 +71,7 @@ package final class Listener {
 
   private static func enlargeSendBuffer(of number: CInt) {
     // The kernel doubles this value.
-    var size = OutputGate.minimumTCPBuffer / 2
-    unsafe setsockopt(number, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<CInt>.size))
+    setSocketOption(SO_SNDBUF, of: number, to: OutputGate.minimumTCPBuffer / 2)
   }
 
   /// Stops accepting. The socket stays open until the listener is deallocated, so that queued connections remain

@@ -82,8 +82,7 @@ enum ListeningSocket {
     let info = unsafe first.pointee
     let socket = unsafe try Descriptor(
       Glibc.socket(info.ai_family, info.ai_socktype | CInt(SOCK_CLOEXEC.rawValue), 0), from: "create a socket")
-    var yes: CInt = 1
-    unsafe setsockopt(socket.number, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
+    setSocketOption(SO_REUSEADDR, of: socket.number)
     guard unsafe Glibc.bind(socket.number, info.ai_addr, info.ai_addrlen) == 0, listen(socket.number, SOMAXCONN) == 0
     else { throw SystemError("listen on \(host):\(port)") }
     return socket

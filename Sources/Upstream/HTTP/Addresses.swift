@@ -24,11 +24,9 @@ struct SocketAddress: Sendable {
   func connect() throws(SystemError) -> Descriptor {
     let type = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
     let descriptor = try Descriptor(socket(family, type, 0), from: "create a socket")
-    var yes: CInt = 1
-    // A token must not wait for the acknowledgement of the one before; a peer that is gone is found in the end.
-    unsafe setsockopt(
-      descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
-    unsafe setsockopt(descriptor.number, SOL_SOCKET, SO_KEEPALIVE, &yes, socklen_t(MemoryLayout<CInt>.size))
+    disableNagle(of: descriptor.number)
+    // Detects, in the end, a server that has disappeared without closing the connection.
+    setSocketOption(SO_KEEPALIVE, of: descriptor.number)
     let result = unsafe withUnsafeBytes(of: storage) { bytes -> CInt in
       guard let address = unsafe bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self) else { return -1 }
       return unsafe Glibc.connect(descriptor.number, address, length)
