@@ -37,7 +37,8 @@ FORWARD(&curl, time_t, -1, curl_getdate, (const char *text, const time_t *unused
     va_start(list, option);                                                                   \
     void *argument = va_arg(list, void *);                                                    \
     va_end(list);                                                                             \
-    type (*function)(handle_type *, option_type, ...) = library_function(&curl, #name);       \
+    static _Atomic(void *) found;                                                             \
+    type (*function)(handle_type *, option_type, ...) = library_function(&curl, #name, &found); \
     return function ? function(handle, option, argument) : otherwise;                         \
   }
 

@@ -23,6 +23,10 @@ const char *library_load(struct library *library) {
   return failure;
 }
 
-void *library_function(struct library *library, const char *name) {
-  return library_load(library) ? 0 : dlsym(atomic_load(&library->handle), name);
+void *library_function(struct library *library, const char *name, _Atomic(void *) *found) {
+  void *function = atomic_load_explicit(found, memory_order_acquire);
+  if (function || library_load(library)) return function;
+  function = dlsym(atomic_load(&library->handle), name);
+  atomic_store_explicit(found, function, memory_order_release);
+  return function;
 }

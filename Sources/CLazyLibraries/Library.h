@@ -14,31 +14,24 @@ struct library {
 // Loads a library, once per process. Thread-safe. Returns NULL, or the reason for the failure.
 const char *library_load(struct library *library);
 
-// Returns the address of a function, or NULL if the library cannot be loaded or has no such function.
-void *library_function(struct library *library, const char *name);
+// Returns the address of a function, which is kept in `found` once it is known. NULL if the library cannot be loaded or
+// has no such function.
+void *library_function(struct library *library, const char *name, _Atomic(void *) *found);
 
 // Defines a function that forwards to the one with the same name. `otherwise` is its result if there is none.
 #define FORWARD(library, type, otherwise, name, parameters, arguments)                        \
   type name parameters {                                                                      \
-    static _Atomic(void *) function;                                                          \
-    void *found = atomic_load_explicit(&function, memory_order_acquire);                      \
-    if (!found) {                                                                             \
-      found = library_function(library, #name);                                               \
-      atomic_store_explicit(&function, found, memory_order_release);                          \
-    }                                                                                         \
-    return found ? ((type(*) parameters)found)arguments : otherwise;                          \
+    static _Atomic(void *) found;                                                             \
+    type(*function) parameters = library_function(library, #name, &found);                    \
+    return function ? function arguments : otherwise;                                         \
   }
 
 // The same for a function without a result.
 #define FORWARD_VOID(library, name, parameters, arguments)                                    \
   void name parameters {                                                                      \
-    static _Atomic(void *) function;                                                          \
-    void *found = atomic_load_explicit(&function, memory_order_acquire);                      \
-    if (!found) {                                                                             \
-      found = library_function(library, #name);                                               \
-      atomic_store_explicit(&function, found, memory_order_release);                          \
-    }                                                                                         \
-    if (found) ((void(*) parameters)found)arguments;                                          \
+    static _Atomic(void *) found;                                                             \
+    void(*function) parameters = library_function(library, #name, &found);                    \
+    if (function) function arguments;                                                         \
   }
 
 #endif
