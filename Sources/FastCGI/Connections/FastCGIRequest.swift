@@ -15,12 +15,10 @@ struct FastCGIRequest: ~Copyable {
   private static let responderRole = 1
 
   private let raw: UnsafeMutablePointer<FCGX_Request>
-  /// The output stream of ``raw`` while the request is open.
+  /// The output stream of ``raw``, while libfcgi holds buffers and streams for this request.
   private var output: UnsafeMutablePointer<FCGX_Stream>?
   /// The system error that prevented reading the request. Nil if the peer's request is invalid.
   private(set) var failure: SystemError?
-  /// Whether libfcgi holds buffers and streams for this request.
-  private var isOpen = false
   /// Whether the peer has sent, or is still sending, a body that is not read.
   private(set) var hasUnreadBody = false
 
@@ -80,7 +78,6 @@ struct FastCGIRequest: ~Copyable {
     unsafe FCGX_Detach(raw)
     // FCGX_Accept_r closes the descriptor if it fails.
     guard unsafe FCGX_Accept_r(raw) == 0 else { return nil }
-    isOpen = true
     unsafe output = raw.pointee.out
     defer {
       close(descriptor)
@@ -111,41 +108,41 @@ struct FastCGIRequest: ~Copyable {
   /// failure.
   func write(_ bytes: borrowing Span<UInt8>) -> Bool {
     precondition(bytes.count <= Self.maximumWriteBytes)
-    guard isOpen, bytes.count > 0 else { return isOpen }
-    return unsafe bytes.withUnsafeBytes { bytes in
-      let chars = unsafe bytes.bindMemory(to: CChar.self)
-      return unsafe FCGX_PutStr(chars.baseAddress, CInt(chars.count), output) == CInt(chars.count)
-        && FCGX_FFlush(output) == 0
-    }
+    guard let output = unsafe output else { return false }
+    return unsafe bytes.count == 0 || (Self.buffer(bytes, in: output) && FCGX_FFlush(output) == 0)
   }
 
   /// Sends the last bytes of the output, its end and END_REQUEST. Blocks unless the descriptor is writable. Returns false
   /// if the peer has closed the connection.
   mutating func finish(_ bytes: borrowing Span<UInt8>) -> Bool {
-    guard isOpen else { return false }
-    let count = CInt(bytes.count)
-    let isBuffered = unsafe bytes.withUnsafeBytes { bytes in
-      unsafe count == 0 || FCGX_PutStr(bytes.bindMemory(to: CChar.self).baseAddress, count, output) == count
-    }
-    let isComplete = unsafe isBuffered && FCGX_FClose(raw.pointee.err) == 0 && FCGX_FClose(raw.pointee.out) == 0
+    guard let output = unsafe output else { return false }
+    let isComplete =
+      unsafe Self.buffer(bytes, in: output) && FCGX_FClose(raw.pointee.err) == 0 && FCGX_FClose(output) == 0
     release()
     return isComplete
   }
 
+  private static func buffer(_ bytes: borrowing Span<UInt8>, in output: UnsafeMutablePointer<FCGX_Stream>) -> Bool {
+    unsafe bytes.withUnsafeBytes { bytes in
+      let chars = unsafe bytes.bindMemory(to: CChar.self)
+      return unsafe chars.isEmpty || FCGX_PutStr(chars.baseAddress, CInt(chars.count), output) == CInt(chars.count)
+    }
+  }
+
   /// Frees libfcgi's buffers and streams. The descriptor stays open, because libfcgi does not own it.
   mutating func release() {
-    guard isOpen else { return }
-    isOpen = false
+    freeStreams()
     unsafe output = nil
+  }
+
+  private func freeStreams() {
+    guard unsafe output != nil else { return }
     unsafe raw.pointee.ipcFd = -1
     unsafe FCGX_Free(raw, 0)
   }
 
   deinit {
-    if isOpen {
-      unsafe raw.pointee.ipcFd = -1
-      unsafe FCGX_Free(raw, 0)
-    }
+    freeStreams()
     unsafe raw.deallocate()
   }
 }
