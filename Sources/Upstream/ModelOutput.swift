@@ -61,10 +61,7 @@ package final class ModelOutput {
   }
 
   /// Emits a delta: directly to the ``receiver`` if it can handle it, otherwise through the queue.
-  package func yield(_ text: String) {
-    let text = text
-    yield(text.utf8Span.span)
-  }
+  package func yield(_ text: String) { yield(text.utf8Span.span) }
 
   /// Emits a delta in UTF-8. No string is created if the ``receiver`` handles it.
   package func yield(_ text: borrowing Span<UInt8>) {

@@ -27,9 +27,7 @@ public struct Records {
 
   /// Appends a record in which only one string varies, such as a delta.
   public mutating func append(_ template: borrowing RecordTemplate, _ text: String) {
-    bytes.append(contentsOf: template.start)
-    bytes.append(jsonString: text)
-    bytes.append(contentsOf: template.end)
+    append(template, utf8: text.utf8Span.span)
   }
 
   /// Appends a record in which only one string varies, which is given as UTF-8.

@@ -78,7 +78,8 @@ struct HTTPResponseParser {
     while true {
       switch state {
       case .chunkSize where offset == bytes.count: return .incomplete
-      case .chunk(let count):
+      case .body(0): state = .complete
+      case .chunk(let count), .body(let count):
         guard offset < bytes.count else { return .incomplete }
         return .body(takeBody(count, bytes.count, &offset))
       case .chunkEnd where line.isEmpty && bytes.isLineEnd(at: offset):
@@ -98,10 +99,6 @@ struct HTTPResponseParser {
         line = []
         field = []
         return .head(head)
-      case .body(0): state = .complete
-      case .body(let count):
-        guard offset < bytes.count else { return .incomplete }
-        return .body(takeBody(count, bytes.count, &offset))
       case .bodyUntilClose:
         guard offset < bytes.count else { return .incomplete }
         defer { offset = bytes.count }
