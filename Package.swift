@@ -48,8 +48,7 @@ let package = Package(
       name: "Sluice",
       dependencies: [
         "Bytes", "CCrypto", "CJOSE", "CLazyLibraries", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI",
-        "JSON",
-        "Upstream",
+        "JSON", "Upstream",
       ],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],
@@ -61,7 +60,7 @@ let package = Package(
       name: "SluiceTesting", dependencies: ["Bytes", "Sluice", "EventLoop", "EventStream", "FastCGI"],
       swiftSettings: strict),
     .executableTarget(
-      name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop", "FastCGI"], swiftSettings: strict),
+      name: "SluiceBench", dependencies: ["SluiceTesting", "EventLoop", "FastCGI", "JSON"], swiftSettings: strict),
     // Programs of embedders, compiled as theirs would be: without this package's settings.
     .executableTarget(name: "sluice-countdown", dependencies: ["Sluice"], path: "Tests/Examples/Countdown"),
     .executableTarget(name: "sluice-relay", dependencies: ["Sluice"], path: "Tests/Examples/Relay"),

@@ -27,15 +27,17 @@ package final class Timer {
 
 /// The pending timers of one loop: a binary heap in which every timer stores its position. A cancelled timer is removed
 /// immediately, so ten thousand short streams do not leave ten thousand stale deadlines behind.
-final class Timers {
+package final class Timers {
   private var heap: [Timer] = []
+
+  package init() {}
 
   var count: Int { heap.count }
 
   /// The instant of the earliest deadline, or nil if no timer is pending.
-  var next: LoopClock.Instant? { heap.first?.deadline }
+  package var next: LoopClock.Instant? { heap.first?.deadline }
 
-  func add(at deadline: LoopClock.Instant, _ handler: @escaping () -> Void) -> Timer {
+  package func add(at deadline: LoopClock.Instant, _ handler: @escaping () -> Void) -> Timer {
     let timer = Timer(deadline: deadline, timers: self, handler: handler)
     timer.index = heap.count
     heap.append(timer)
@@ -44,7 +46,7 @@ final class Timers {
   }
 
   /// Calls the handlers of all timers that are due at `now`, earliest first. A handler can add and cancel timers.
-  func fire(at now: LoopClock.Instant) {
+  package func fire(at now: LoopClock.Instant) {
     while let timer = heap.first, timer.deadline <= now {
       remove(timer)
       let handler = timer.handler.take()

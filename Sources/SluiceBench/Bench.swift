@@ -11,10 +11,10 @@ import SluiceTesting
 /// `Tests/bench` starts the servers; run that instead.
 @main
 struct Bench {
-  static func main() {
+  static func main() async {
     do {
       let options = try Options(CommandLine.arguments)
-      print(try Run(options).result())
+      print(try await Run(options).result())
     } catch {
       print("sluice-bench: \(error)")
       exit(1)

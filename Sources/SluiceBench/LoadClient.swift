@@ -70,7 +70,7 @@ final class LoadClient {
     if report.firstFailure.isEmpty { report.firstFailure = reason }
   }
 
-  private func close(_ stream: Stream, _ number: CInt) {
+  private func close(_ number: CInt) {
     streams[number] = nil
     onEnd()
   }
@@ -108,7 +108,7 @@ final class LoadClient {
       } else {
         client.fail("no end: \(String(decoding: head.prefix(300), as: UTF8.self))")
       }
-      client.close(self, descriptor.number)
+      client.close(descriptor.number)
     }
 
     /// Finds the end and each token, which encodes the time of its write. A possible partial match at the end is

@@ -50,7 +50,7 @@ final class LoadUpstream {
     private var watch: Watch?
     private var request: [UInt8] = []
     private var sentTokens = 0
-    private var next: UInt64 = 0
+    private var next: LoopClock.Instant
     private var isStreaming = false { didSet { server.activity.add((isStreaming ? 1 : 0) - (oldValue ? 1 : 0)) } }
     private var isClosed = false
 
@@ -59,9 +59,8 @@ final class LoadUpstream {
     init(_ descriptor: consuming Descriptor, _ server: LoadUpstream) {
       self.descriptor = descriptor
       self.server = server
-      var yes: CInt = 1
-      unsafe setsockopt(
-        self.descriptor.number, CInt(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<CInt>.size))
+      next = server.timers.now
+      disableNagle(of: self.descriptor.number)
     }
 
     func open() { watch = try? server.reactor.watch(number, for: .readable | .peerClosed, handler: self) }
@@ -83,7 +82,7 @@ final class LoadUpstream {
         return startSendingMany()
       }
       // The phase is random, so that the streams do not send at the same time.
-      next = nanoseconds() + UInt64(Double.random(in: 0..<1e9) / server.profile.tokensPerSecond)
+      next = server.timers.now + .seconds(Double.random(in: 0..<1) / server.profile.tokensPerSecond)
       sentTokens = 1
       send(head + Self.chunk(Self.token))
       schedule()
@@ -105,7 +104,7 @@ final class LoadUpstream {
 
     private func sendToken() {
       guard isStreaming else { return }
-      next += UInt64(1e9 / server.profile.tokensPerSecond)
+      next += .seconds(1 / server.profile.tokensPerSecond)
       guard sentTokens < server.profile.tokens else {
         isStreaming = false
         return send(Self.chunk(Self.end) + "0\r\n\r\n")

@@ -1,5 +1,6 @@
 import EventLoop
 import Glibc
+import JSON
 import SluiceTesting
 
 /// One leg of the benchmark: the model server and the clients on a loop each, and the figures.
@@ -9,13 +10,11 @@ struct Run: Sendable {
   init(_ options: Options) { self.options = options }
 
   /// Runs the scenario and returns its figures as one JSON object.
-  func result() throws -> String {
-    let upstreamThread = try LoopThread(EventLoop(name: "upstream"))
-    let clientThread = try LoopThread(EventLoop(name: "client"))
-    let figures = Locked(Figures())
-    let options = options
+  func result() async throws -> String {
+    let upstream = try LoopThread(EventLoop(name: "upstream"))
+    defer { upstream.stop() }
     let activity = LoadUpstream.Activity()
-    upstreamThread.loop.execute { reactor in
+    upstream.loop.execute { [options] reactor in
       do {
         // The loop retains the server.
         _ = try reactor.attachment(for: activity) {
@@ -27,20 +26,7 @@ struct Run: Sendable {
         exit(1)
       }
     }
-    let done = Locked(false)
-    clientThread.loop.execute { reactor in
-      reactor.spawn {
-        var leg = Leg(options, reactor, activity)
-        await leg.run()
-        let result = leg.figures
-        figures.withLock { $0 = result }
-        done.withLock { $0 = true }
-      }
-    }
-    while !done.withLock({ $0 }) { usleep(20_000) }
-    clientThread.stop()
-    upstreamThread.stop()
-    return figures.withLock { $0.json }
+    return try await onLoop { reactor in try await Leg.figures(options, reactor, activity).json }
   }
 }
 
@@ -60,9 +46,10 @@ struct Figures: Sendable {
   var failure = ""
 
   var json: String {
-    let members = numbers.map { "\"\($0.name)\":\($0.value.isFinite ? $0.value : 0)" }
-    let text = failure.map { $0 == "\"" || $0 == "\\" || $0.isNewline ? " " : String($0) }.joined()
-    return "{\((members + ["\"failure\":\"\(text)\""]).joined(separator: ","))}"
+    var members: JSON.Members = [:]
+    for (name, value) in numbers { members[name] = .number(value.isFinite ? value : 0) }
+    members["failure"] = .string(failure)
+    return String(decoding: JSON.object(members).encoded, as: UTF8.self)
   }
 
   mutating func set(_ name: String, _ value: Double) { numbers.append((name, value)) }
@@ -94,36 +81,45 @@ struct Leg {
     self.activity = activity
   }
 
-  mutating func run() async {
-    try? await reactor.sleep(for: .milliseconds(100))
+  /// Runs the leg of `options` and returns its figures.
+  static func figures(
+    _ options: Options, _ reactor: Reactor, _ activity: LoadUpstream.Activity
+  ) async throws -> Figures {
+    var leg = Leg(options, reactor, activity)
+    try await leg.run()
+    return leg.figures
+  }
+
+  private mutating func run() async throws {
+    try await reactor.sleep(for: .milliseconds(100))
     for (name, pid) in options.processes {
       figures.set("\(name)IdleMiB", Double(ProcessUsage(of: pid).memory) / 1_048_576)
     }
     switch options.scenario {
-    case .steady: await runSteady()
-    case .requests: await runRequests()
-    case .flat: await runFlat()
-    case .disconnect: await runDisconnect()
+    case .steady: try await runSteady()
+    case .requests: try await runRequests()
+    case .flat: try await runFlat()
+    case .disconnect: try await runDisconnect()
     }
   }
 
-  private mutating func runSteady() async {
+  private mutating func runSteady() async throws {
     var isReplacing = true
     var clients: LoadClient?
     let client = LoadClient(options, on: reactor) { if isReplacing { clients?.open() } }
     clients = client
     let first = min(Self.firstStreams, options.streams - 1)
     for _ in 0..<first { client.open() }
-    try? await reactor.sleep(for: .seconds(1))
+    try await reactor.sleep(for: .seconds(1))
     let baseline = memory
     // At most 1,500 requests per second, so that the requests do not pile up.
     for index in first..<options.streams {
       client.open()
-      if index % 15 == 0 { try? await reactor.sleep(for: .milliseconds(10)) }
+      if index % 15 == 0 { try await reactor.sleep(for: .milliseconds(10)) }
     }
     // Streams that end must be replaced at their final rate.
-    let lifetime = options.tokens > 0 ? Duration.seconds(Double(options.tokens) / options.rate) : .zero
-    try? await reactor.sleep(for: max(Self.warmUp, lifetime))
+    let lifetime = options.tokens > 0 ? Double(options.tokens) / options.rate : nil
+    try await reactor.sleep(for: max(Self.warmUp, .seconds(lifetime ?? 0)))
     for (name, bytes) in memory {
       let more = Double(bytes - (baseline.first { $0.name == name }?.bytes ?? 0))
       figures.set("\(name)KiBPerStream", more / 1024 / Double(max(1, client.openStreams - first)))
@@ -132,8 +128,8 @@ struct Leg {
     client.isMeasuring = true
     let usage = Usage(options.processes)
     // Streams are replaced in the order in which they were opened, so a whole lifetime is measured.
-    let seconds = options.tokens > 0 ? Double(options.tokens) / options.rate : options.seconds
-    try? await reactor.sleep(for: .seconds(seconds))
+    let seconds = lifetime ?? options.seconds
+    try await reactor.sleep(for: .seconds(seconds))
     client.isMeasuring = false
     let count = Double(client.report.tokens - tokens)
     usage.set(&figures, per: count, "CPUPerToken")
@@ -141,8 +137,7 @@ struct Leg {
     figures.set("open", Double(client.openStreams))
     figures.setPercentiles("latency", client.report.latencies)
     figures.setPercentiles("firstToken", client.report.firstTokens)
-    figures.set("failures", Double(client.report.failures))
-    figures.failure = client.report.firstFailure
+    setFailures(of: client)
     let expected = options.rate * seconds * Double(options.streams)
     if figures.failure.isEmpty, count < expected / 2, expected > 100 {
       figures.failure = "overloaded: \(Int(count)) of \(Int(expected)) tokens arrived"
@@ -152,7 +147,7 @@ struct Leg {
     client.disconnectAll()
   }
 
-  private mutating func runRequests() async {
+  private mutating func runRequests() async throws {
     let ended = Waiter()
     let client = LoadClient(options, on: reactor) { ended.wake() }
     for _ in 0..<50 {
@@ -167,11 +162,10 @@ struct Leg {
     }
     usage.set(&figures, per: Double(options.requests), "CPUPerRequest")
     figures.setPercentiles("firstToken", client.report.firstTokens)
-    figures.set("failures", Double(client.report.failures))
-    figures.failure = client.report.firstFailure
+    setFailures(of: client)
   }
 
-  private mutating func runFlat() async {
+  private mutating func runFlat() async throws {
     let ended = Waiter()
     let client = LoadClient(options, readsTokens: false, on: reactor) { ended.wake() }
     let start = nanoseconds()
@@ -181,25 +175,28 @@ struct Leg {
     let seconds = Double(nanoseconds() - start) / 1e9
     usage.set(&figures, per: Double(options.tokens), "CPUPerToken")
     figures.set("tokensPerSecond", Double(options.tokens) / seconds)
-    figures.set("failures", Double(client.report.failures))
-    figures.failure = client.report.firstFailure
+    setFailures(of: client)
   }
 
-  private mutating func runDisconnect() async {
+  private mutating func runDisconnect() async throws {
     let client = LoadClient(options, on: reactor) {}
     for _ in 0..<options.streams {
       client.open()
-      try? await reactor.sleep(for: .milliseconds(2))
+      try await reactor.sleep(for: .milliseconds(2))
     }
-    try? await reactor.sleep(for: Self.warmUp)
+    try await reactor.sleep(for: Self.warmUp)
     figures.set("open", Double(activity.count))
     let start = nanoseconds()
     client.disconnectAll()
     // A peer that does not notice is given up after 30 s.
     while activity.count > 0, nanoseconds() - start < 30_000_000_000 {
-      try? await reactor.sleep(for: .milliseconds(1))
+      try await reactor.sleep(for: .milliseconds(1))
     }
     figures.set("closedAfterMs", Double(nanoseconds() - start) / 1e6)
+    setFailures(of: client)
+  }
+
+  private mutating func setFailures(of client: LoadClient) {
     figures.set("failures", Double(client.report.failures))
     figures.failure = client.report.firstFailure
   }
