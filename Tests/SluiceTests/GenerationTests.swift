@@ -31,7 +31,7 @@ private final class Fixture {
     metadata.model = model ?? metadata.model
     let dialect: any Dialect = model == nil ? EventsDialect(metadata) : OpenAIDialect(metadata)
     let format: DeliveryFormat =
-      isJSON ? .json { _, text in ["message": .string(text)] } : .eventStream(dialect, sendsEventID: false)
+      isJSON ? .json { _, text in ["message": .string(text)] } : .eventStream(dialect, ids: .none)
     let delivery = format.delivery(
       of: "id", to: Request(parameters: [:]), heartbeat: heartbeat, on: reactor, pool: BlockingPool(),
       ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))

@@ -47,6 +47,9 @@ protocol Delivery: AnyObject {
   /// in one write.
   func append(_ delta: borrowing Span<UInt8>)
 
+  /// Advances past a delta that the client already has, before the response starts.
+  func skip(_ delta: borrowing Span<UInt8>)
+
   /// Sends the buffered output, waiting for a slow reader within the write timeout.
   func flush() async throws(WriteError)
 

@@ -13,7 +13,11 @@ final class EventStreamDelivery: Delivery, Flushable {
   private var closedBytes = 0
 
   private let id: String
-  private let sendsEventID: Bool
+  /// The start of an event id's line, up to the number.
+  private let idPrefix: [UInt8]
+  private var ids: EventIDs
+  /// The number of deltas so far.
+  private var deltas = 0
   private let heartbeat: Duration
   private let request: Request
   private let reactor: Reactor
@@ -31,12 +35,13 @@ final class EventStreamDelivery: Delivery, Flushable {
   private static let maximumWritesInEvent = 16
 
   init(
-    _ id: String, _ dialect: any Dialect, sendsEventID: Bool, heartbeat: Duration, _ request: Request,
+    _ id: String, _ dialect: any Dialect, ids: EventIDs, heartbeat: Duration, _ request: Request,
     _ reactor: Reactor, _ pool: BlockingPool, _ writer: consuming ResponseWriter
   ) {
     self.id = id
     self.dialect = dialect
-    self.sendsEventID = sendsEventID
+    self.ids = ids
+    idPrefix = ids == .none ? [] : Array("id: \(id).".utf8)
     self.heartbeat = heartbeat
     self.request = request
     self.reactor = reactor
@@ -76,11 +81,30 @@ final class EventStreamDelivery: Delivery, Flushable {
     if body == nil { begin() }
     guard let body else { return }
     var records = Records(body.takeBuffer(from: reactor))
-    dialect.encode(delta: delta, into: &records)
+    if ids == .none {
+      dialect.encode(delta: delta, into: &records)
+    } else {
+      encodeWithID(delta, into: &records)
+    }
     body.buffer = records.bytes
     guard !isFlushScheduled else { return }
     isFlushScheduled = true
     reactor.scheduleFlush(self)
+  }
+
+  private func encodeWithID(_ delta: borrowing Span<UInt8>, into records: inout Records) {
+    deltas += 1
+    let start = records.beginEvent(idPrefix, number: deltas)
+    dialect.encode(delta: delta, into: &records)
+    if records.endEvent(at: start), ids == .first { ids = .none }
+  }
+
+  func skip(_ delta: borrowing Span<UInt8>) {
+    var records = Records(reactor.takeBuffer())
+    if deltas == 0 { dialect.encode(.started, into: &records) }
+    dialect.encode(delta: delta, into: &records)
+    deltas += 1
+    reactor.keepBuffer(records.bytes)
   }
 
   func flushPending() {
@@ -140,9 +164,12 @@ final class EventStreamDelivery: Delivery, Flushable {
     var isLarge = false
     if case .completed(let result) = termination { isLarge = !result.extraMembers.all.isEmpty }
     let (dialect, event) = (dialect, termination.event)
+    let idPrefix = ids == .none ? [] : idPrefix
     let record = await pool.encode(isLarge: isLarge) {
       var (dialect, records) = (dialect, Records())
+      let start = idPrefix.isEmpty ? nil : records.beginEvent(idPrefix, number: nil)
       dialect.encode(event, into: &records)
+      if let start { records.endEvent(at: start) }
       return records.bytes
     }
     body.buffer.append(contentsOf: record)
@@ -159,12 +186,8 @@ final class EventStreamDelivery: Delivery, Flushable {
     guard let writer = writer.take() else { return }
     let body = writer.begin(head)
     self.body = body
-    if sendsEventID {
-      var records = Records()
-      records.append(id: id)
-      body.buffer.append(contentsOf: records.bytes)
-    }
-    encode(.started, into: body)
+    // A client that continues the stream has received this event already.
+    if deltas == 0 { encode(.started, into: body) }
   }
 
   private func encode(_ event: StreamEvent, into body: BodyWriter) {
@@ -204,17 +227,5 @@ extension BodyWriter {
   fileprivate func takeBuffer(from reactor: Reactor) -> [UInt8] {
     let bytes = exchange(&buffer, with: [])
     return bytes.isEmpty ? reactor.takeBuffer() : bytes
-  }
-}
-
-extension ResponseHead {
-  /// The header fields that all event streams have in common.
-  static var eventStream: ResponseHead {
-    var head = ResponseHead()
-    head.set("Content-Type", "text/event-stream; charset=utf-8")
-    head.set("Cache-Control", "no-cache, no-transform")
-    // Needed by proxies other than nginx; nginx removes the field.
-    head.set("X-Accel-Buffering", "no")
-    return head
   }
 }

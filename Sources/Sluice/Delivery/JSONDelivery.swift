@@ -36,6 +36,7 @@ final class JSONDelivery: Delivery {
   func begin() {}
   func makeRoom(for bytes: Int) -> Bool { true }
   func append(_ delta: borrowing Span<UInt8>) { lastSentAt = reactor.now }
+  func skip(_ delta: borrowing Span<UInt8>) {}
   func flush() async throws(WriteError) {}
   func stopHeartbeats() {}
 

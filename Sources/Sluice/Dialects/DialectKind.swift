@@ -1,3 +1,5 @@
+import FastCGI
+
 /// A dialect that streams can use: a built-in one or one of an embedder.
 public struct DialectKind: Sendable {
   let type: any Dialect.Type
@@ -27,6 +29,13 @@ public struct DialectKind: Sendable {
   /// The UI Message Stream of the AI SDK.
   public static let ui = DialectKind(builtIn: UIDialect.self)
 
+  /// Returns the head of a stream's response.
+  func head(_ metadata: StreamMetadata) -> ResponseHead {
+    var head = ResponseHead.eventStream
+    type.init(metadata).addFields(to: &head)
+    return head
+  }
+
   /// The built-in dialects. A new one requires a file of its own and an entry here.
   static let builtIn: [DialectKind] = [events, deltas, chunks, chat, openAI, ui]
 
@@ -38,5 +47,17 @@ public struct DialectKind: Sendable {
     if let found = all.first(where: { $0.type.name == name }) { return found }
     throw Failure(
       .badRequest, "\"dialect\" must be one of: \(all.map { $0.type.name }.joined(separator: ", ")).")
+  }
+}
+
+extension ResponseHead {
+  /// The header fields that all event streams have in common.
+  static var eventStream: ResponseHead {
+    var head = ResponseHead()
+    head.set("Content-Type", "text/event-stream; charset=utf-8")
+    head.set("Cache-Control", "no-cache, no-transform")
+    // Needed by proxies other than nginx; nginx removes the field.
+    head.set("X-Accel-Buffering", "no")
+    return head
   }
 }

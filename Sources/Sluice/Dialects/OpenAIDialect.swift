@@ -14,16 +14,16 @@ struct OpenAIDialect: Dialect {
   private let wantsUsage: Bool
 
   init(_ stream: StreamMetadata) {
-    head = Self.head(id: stream.messageID, model: stream.model)
+    head = Self.head(stream)
     wantsUsage = stream.wantsUsage
     let end = #"},"finish_reason":null}]"# + (wantsUsage ? Self.noUsage : "") + "}"
     content = RecordTemplate(head + #","choices":[{"index":0,"delta":{"content":"#, end)
   }
 
-  private static func head(id: String, model: String) -> String {
-    let encodedModel = String(decoding: JSON.string(model).encoded, as: UTF8.self)
-    return
-      #"{"id":"chatcmpl-\#(id)","object":"chat.completion.chunk","created":\#(Timestamp.seconds),"model":\#(encodedModel)"#
+  private static func head(_ stream: StreamMetadata) -> String {
+    let model = String(decoding: JSON.string(stream.model).encoded, as: UTF8.self)
+    return #"{"id":"chatcmpl-\#(stream.messageID)","object":"chat.completion.chunk","created":\#(stream.createdAt),"#
+      + #""model":\#(model)"#
   }
 
   private static let noUsage = #","usage":null"#

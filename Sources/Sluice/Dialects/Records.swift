@@ -53,8 +53,46 @@ public struct Records {
     bytes.append(contentsOf: template.end)
   }
 
-  /// Appends an event with only an id. An EventSource does not dispatch it, but returns the id when it reconnects.
-  mutating func append(id: String) { bytes.append(contentsOf: "id: \(id)\n\n".utf8) }
+  /// Begins the records of an event, of which the last one has an id. ``endEvent(at:)`` must follow them.
+  ///
+  /// - Parameters:
+  ///   - idPrefix: the line of the id, up to its last part.
+  ///   - number: the last part of the id; nil for `end`.
+  mutating func beginEvent(_ idPrefix: [UInt8], number: Int?) -> EventStart {
+    let offset = bytes.count
+    bytes.append(contentsOf: idPrefix)
+    bytes.append(contentsOf: (number.map { String($0) } ?? "end").utf8)
+    bytes.append(0x0A)
+    return EventStart(offset: offset, idBytes: bytes.count - offset)
+  }
+
+  /// Ends the records of an event.
+  ///
+  /// - Returns: whether there are any, so that the id has been appended.
+  @discardableResult
+  mutating func endEvent(at start: EventStart) -> Bool {
+    let firstRecord = start.offset + start.idBytes
+    if bytes.count == firstRecord {
+      bytes.removeLast(start.idBytes)
+      return false
+    }
+    // A client that receives the id must have all records of the event, so the last one has it. There is rarely more
+    // than one.
+    var lastRecord = bytes.count - 2
+    while lastRecord > firstRecord, bytes[lastRecord - 1] != 0x0A || bytes[lastRecord - 2] != 0x0A { lastRecord -= 1 }
+    if lastRecord > firstRecord {
+      let id = Array(bytes[start.offset..<firstRecord])
+      bytes.insert(contentsOf: id, at: lastRecord)
+      bytes.removeSubrange(start.offset..<firstRecord)
+    }
+    return true
+  }
+
+  /// The place at which the id of an event was appended.
+  struct EventStart {
+    fileprivate let offset: Int
+    fileprivate let idBytes: Int
+  }
 
   /// Appends the record `[DONE]`, which terminates some formats.
   public mutating func appendDone() { bytes.append(contentsOf: "data: [DONE]\n\n".utf8) }

@@ -5,7 +5,7 @@ import JSON
 /// Dispatches the requests of one loop: finds the route, authenticates the request, and runs the handler in its own
 /// task.
 final class RequestDispatcher {
-  private let services: Services
+  let services: Services
   private let routes: RouteTable
   private let reactor: Reactor
   private let locations: LocationConfigurations
@@ -55,6 +55,8 @@ final class RequestDispatcher {
         if let writer = writer.take() { await handle(context, handler, isLimited: !route.isPublic, writer) }
       case .stream(let endpoint):
         return StreamRun(context, route: route.path.text, endpoint, services, reactor)
+      case .read(let select):
+        if let writer = writer.take() { await read(context, route: route.path.text, select, writer) }
       }
     }
     return nil

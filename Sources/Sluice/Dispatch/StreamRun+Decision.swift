@@ -10,6 +10,8 @@ extension StreamRun {
     case generate(GenerationRequest.Producer, session: String?, Generation.Options, DeliveryFormat)
     /// Send the response stored for an earlier, identical request.
     case replay(Replay, Generation.Options, DeliveryFormat)
+    /// Send a stream that another request began.
+    case read(StreamReading, DeliveryFormat)
   }
 
   /// Decides what to do with the request.
@@ -22,29 +24,36 @@ extension StreamRun {
     let dialect = try endpoint.dialect.map { (own) throws(Failure) in
       try context.head.query("dialect").map { (name) throws(Failure) in try DialectKind.named(name, own: own) } ?? own
     }
-    if let response = try await responseWithoutModel(dialect) { return .respond(response) }
-    // A conflict needs no slot. All other requests acquire one before a body is parsed or a replay is read, because a
+    if let decision = try await decisionWithoutModel(dialect) { return decision }
+    // A conflict needs no slot, and neither does a further reader. All other requests acquire one before a body is parsed or a replay is read, because a
     // user without a free slot must not cause that work.
     let key = try idempotencyKey()
     if let key, !services.unsaved.contains(key: key, of: context.user),
       let stream = await services.store.runningStream(of: key, context.user)
     {
-      throw Self.conflict(stream)
+      return try await join(stream, dialect, isDisabled: isDisabled)
     }
     try await acquireSlot()
     // Draining can have begun in the meantime; it waits only for requests that hold a slot.
     if services.isDraining { throw Failure.draining }
-    if let key, let earlier = try await acquire(key) {
-      return try await replay(earlier, dialect, isDisabled: isDisabled)
+    if let key {
+      switch try await acquire(key) {
+      case .acquired(let lock): idempotencyLock = lock
+      case .inProgress(let stream): return try await join(stream, dialect, isDisabled: isDisabled)
+      case .completed(let replay):
+        return try await self.replay((replay, Digest(of: key).hex), dialect, isDisabled: isDisabled)
+      }
     }
     let message = try await countMessage()
     do {
       let request = try await endpoint.validate(context)
       var options = Generation.Options(retainsText: request.retainsText || idempotencyLock != nil)
       options.redactor = try await services.redactor(for: context.configuration)
+      let metadata = request.metadata(messageID: id)
+      options.transcript = transcript(metadata, dialect, session: request.session)
       return .generate(
         request.produce, session: request.session, options,
-        format(request, dialect, messageID: id, isDisabled: isDisabled))
+        format(request, dialect, metadata, isDisabled: isDisabled, isResumable: options.transcript != nil))
     } catch {
       if let message { await services.streamLimiter.removeMessage(message, of: context.user) }
       throw error
@@ -56,17 +65,35 @@ extension StreamRun {
     return try await services.streamLimiter.countMessage(of: context.user, context.configuration)
   }
 
-  /// Returns the response to a request that never calls a model: HEAD, or an EventSource that reconnects after its
+  /// Returns the decision about a request that never calls a model: HEAD, or an EventSource that reconnects after its
   /// stream has been closed for any reason.
-  private func responseWithoutModel(_ dialect: DialectKind?) async throws -> Response? {
-    // EventSource reconnects after every stream. 204 makes it stop; the model must not be called again.
-    let isReconnection = context.method != "POST" && context.head.header("Last-Event-ID") != nil
-    guard isReconnection || context.method == "HEAD" else { return nil }
+  private func decisionWithoutModel(_ dialect: DialectKind?) async throws -> Decision? {
+    let lastEventID = context.method == "POST" ? nil : context.head.lastEventID
+    guard lastEventID != nil || context.method == "HEAD" else { return nil }
     let request = try await endpoint.validate(context)
-    if isReconnection { return Response(ResponseHead(status: 204)) }
-    var head = ResponseHead.eventStream
-    dialect?.type.init(request.metadata(messageID: id)).addFields(to: &head)
-    return Response(head)
+    guard let lastEventID else {
+      return .respond(Response(dialect?.head(request.metadata(messageID: id)) ?? .eventStream))
+    }
+    if services.canResume(context.configuration),
+      let transcript = services.transcripts.transcript(of: String(lastEventID.stream), for: context.user),
+      let start = try StreamReading.start(of: context.head, in: transcript),
+      let dialect = context.head.query("dialect") == nil ? transcript.dialect ?? dialect : dialect
+    {
+      return .read(
+        try StreamReading(transcript, after: start, on: context.reactor.loop),
+        .eventStream(dialect.type.init(transcript.metadata), ids: .all(of: dialect)))
+    }
+    // EventSource reconnects after every stream. 204 makes it stop; the model must not be called again.
+    return .respond(Response(ResponseHead(status: 204)))
+  }
+
+  /// Returns the transcript of a generation that readers can come back to; nil if there must be none.
+  private func transcript(_ metadata: StreamMetadata, _ dialect: DialectKind?, session: String?) -> Transcript? {
+    guard services.canResume(context.configuration) else { return nil }
+    // The client of a JSON response does not know the stream's id: it comes back by the key or the session.
+    guard dialect != nil || session != nil || !requestDigest.isEmpty else { return nil }
+    return Transcript(
+      id: id, of: context.user, session: session, requestDigest: requestDigest, dialect: dialect, metadata)
   }
 
   /// Returns the decision to send a stored response, redacted by the current rules. It does not count as a message.
@@ -74,27 +101,57 @@ extension StreamRun {
     _ earlier: (replay: Replay, key: String), _ dialect: DialectKind?, isDisabled: Bool
   ) async throws -> Decision {
     let replay = earlier.replay
-    guard replay.request == requestDigest else {
-      throw Failure(.badRequest, "This Idempotency-Key was already used for a different request; use a new key.")
-    }
+    guard replay.request == requestDigest else { throw Self.differentRequest }
     let request = try await endpoint.validate(context)
     services.freedMemory.record(replay.text.utf8.count)
     try await services.finishStoring(replay, key: earlier.key, for: context.user)
+    let metadata = request.metadata(messageID: replay.messageID)
+    let transcript = transcript(metadata, dialect, session: nil)
     return .replay(
       try await services.redacted(replay, for: context.configuration),
-      Generation.Options(retainsText: false),
-      format(request, dialect, messageID: replay.messageID, isDisabled: isDisabled))
+      Generation.Options(retainsText: false, transcript: transcript),
+      format(request, dialect, metadata, isDisabled: isDisabled, isResumable: transcript != nil))
+  }
+
+  /// Returns the decision about a request whose Idempotency-Key is that of a running stream: its client reads that
+  /// stream from its start.
+  ///
+  /// - Throws: ``Failure/Code/conflict`` if the stream cannot be read.
+  private func join(_ stream: String, _ dialect: DialectKind?, isDisabled: Bool) async throws -> Decision {
+    guard services.canResume(context.configuration),
+      let transcript = services.transcripts.transcript(of: stream, for: context.user)
+    else { throw Self.conflict(stream) }
+    // First, because a user with too many readers must not cause the body to be parsed.
+    let reading = try StreamReading(transcript, after: 0, on: context.reactor.loop)
+    do {
+      try await digestRequest()
+      guard transcript.requestDigest == requestDigest else { throw Self.differentRequest }
+      let request = try await endpoint.validate(context)
+      return .read(
+        reading, format(request, dialect, transcript.metadata, isDisabled: isDisabled, isResumable: true))
+    } catch {
+      reading.cancel()
+      throw error
+    }
   }
 
   private func format(
-    _ request: GenerationRequest, _ dialect: DialectKind?, messageID: String, isDisabled: Bool
+    _ request: GenerationRequest, _ dialect: DialectKind?, _ metadata: StreamMetadata, isDisabled: Bool,
+    isResumable: Bool
   ) -> DeliveryFormat {
     guard let dialect, !isDisabled, !request.wantsJSON else { return .json(request.jsonBody) }
-    let isEventSource = context.method == "GET" && context.head.header("Accept")?.contains("text/event-stream") == true
-    return .eventStream(
-      dialect.type.init(request.metadata(messageID: messageID)),
-      sendsEventID: isEventSource && dialect.type.allowsEventID)
+    return .eventStream(dialect.type.init(metadata), ids: isResumable ? .all(of: dialect) : firstIDs(of: dialect))
   }
+
+  /// Returns the ids of a stream that cannot be resumed: an EventSource needs one, so that its reconnection is
+  /// recognised.
+  private func firstIDs(of dialect: DialectKind) -> EventIDs {
+    let isEventSource = context.method == "GET" && context.head.header("Accept")?.contains("text/event-stream") == true
+    return isEventSource && dialect.type.allowsEventID ? .first : .none
+  }
+
+  private static let differentRequest = Failure(
+    .badRequest, "This Idempotency-Key was already used for a different request; use a new key.")
 
   private static func disabled(_ alternate: String?) -> Failure {
     var failure = Failure(

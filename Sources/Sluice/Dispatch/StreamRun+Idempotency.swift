@@ -14,13 +14,16 @@ extension StreamRun {
     return key
   }
 
-  /// Acquires an Idempotency-Key for this run.
-  ///
-  /// - Returns: the response stored under the key, with the key's digest; nil if this run has acquired the key.
-  func acquire(_ key: String) async throws -> (replay: Replay, key: String)? {
+  /// Sets ``requestDigest``.
+  func digestRequest() async throws {
     // Hashing a large body takes milliseconds.
     let (body, path) = (context.body, context.head.path)
     requestDigest = await services.pool.run { Digest(of: Array("\(path)\n".utf8) + body.bytes).hex }
+  }
+
+  /// Tries to acquire an Idempotency-Key for this run.
+  func acquire(_ key: String) async throws -> IdempotencyState {
+    try await digestRequest()
     // A complete response to an earlier request can still be waiting to be stored; it must be stored before it can be
     // replayed.
     let (unsaved, user) = (services.unsaved, context.user)
@@ -30,19 +33,12 @@ extension StreamRun {
     guard let unit = services.descriptors.acquireUnit() else {
       throw Failure(.overloaded, "The server has no file descriptor left for another stream.", retryAfter: .seconds(5))
     }
-    let state: IdempotencyState
     do {
-      state = try await services.store.acquireIdempotencyKey(
+      return try await services.store.acquireIdempotencyKey(
         of: key, request: requestDigest, by: id, context.user, unit: unit)
     } catch {
       throw Failure(.storeFailed, "The Idempotency-Key could not be looked up.", detail: "\(error)")
     }
-    switch state {
-    case .acquired(let idempotencyLock): self.idempotencyLock = idempotencyLock
-    case .inProgress(let stream): throw Self.conflict(stream)
-    case .completed(let replay): return (replay, Digest(of: key).hex)
-    }
-    return nil
   }
 
   static func conflict(_ stream: String) -> Failure {

@@ -48,6 +48,10 @@ final class StreamRun {
       start(
         { generation, _ in try await replay.send(to: generation) }, options, format, messageID: replay.messageID,
         session: nil, writer)
+    case .read(let reading, let format):
+      context.body.release()
+      reading.start(
+        context, route: route, services, to: delivery(of: reading.transcript.id, format, writer))
     }
   }
 
@@ -70,8 +74,8 @@ final class StreamRun {
     _ produce: @escaping GenerationRequest.Producer, _ options: consuming Generation.Options,
     _ format: consuming DeliveryFormat, messageID: String, session: String?, _ writer: consuming ResponseWriter
   ) {
-    let delivery = format.delivery(
-      of: id, to: context.head, heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool, writer)
+    var delivery = delivery(of: id, format, writer)
+    if let transcript = options.transcript { delivery = sharedDelivery(of: transcript, with: delivery) }
     let generation = Generation(
       id: id, messageID: messageID, options, limits: context.configuration.generationLimits, reactor: reactor,
       delivery: delivery)
@@ -79,6 +83,26 @@ final class StreamRun {
     generation.start { task.cancel() }
     register(generation, session: session)
     log(.info, "stream started", ["stream": .string(id)])
+  }
+
+  private func delivery(
+    of id: String, _ format: consuming DeliveryFormat, _ writer: consuming ResponseWriter
+  ) -> any Delivery {
+    format.delivery(
+      of: id, to: context.head, heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool, writer)
+  }
+
+  /// Returns a delivery to any number of readers, of which `first` is the first one.
+  private func sharedDelivery(of transcript: Transcript, with first: any Delivery) -> any Delivery {
+    let handle = TranscriptReaderHandle(on: reactor.loop)
+    // A new transcript has room for a reader.
+    try? transcript.attach(handle)
+    let shared = TranscriptDelivery(
+      transcript, gracePeriod: context.configuration.resume, in: services.transcripts, on: reactor)
+    TranscriptReader.start(handle, of: transcript, after: 0, to: first, on: reactor) { [services] in
+      services.metrics.countSentBytes($0)
+    }
+    return shared
   }
 
   private func stream(_ generation: Generation, _ produce: GenerationRequest.Producer) async {
@@ -123,7 +147,8 @@ final class StreamRun {
     let total = reactor.now - generation.startedAt
     services.metrics.countStream(
       route: route, termination.outcome, firstToken: firstToken, total: total, deltas: generation.deltas,
-      sentBytes: generation.sentBytes)
+      // Each reader counts its own bytes.
+      sentBytes: generation.transcript == nil ? generation.sentBytes : 0)
     var fields: JSON.Members = ["stream": .string(id), "outcome": .string(termination.outcome.rawValue)]
     if case .completed(let result) = termination {
       fields["messageId"] = result.messageID.map(JSON.string)

@@ -43,6 +43,8 @@ extension RouteTable {
 
       // For clients and operators.
       .handle("DELETE", at: "/api/streams/{id}", isServedWhileDraining: true, s.stopStream),
+      .read("/api/streams/{id}", s.selectStream),
+      .read("/api/sessions/{id}/stream", s.selectRunningStream),
       .handle("GET", at: "/api/features", isPublic: true, s.listFeatures),
       .handle("GET", at: "/healthz", isPublic: true, s.readHealth),
       .handle("GET", at: "/metrics", isPublic: true, s.readMetrics),

@@ -38,9 +38,10 @@ extension Services {
   /// DELETE /api/sessions/{id}: deletes a session and stops its streams.
   nonisolated(nonsending) func deleteSession(_ context: RequestContext) async throws -> Response {
     let id = context.pathParameters["id"] ?? ""
-    guard Identifier.isValid(id) else { throw Self.noSession }
+    guard Identifier.isValid(id) else { throw Failure.noSuchSession }
     // A running stream would store its turn and thereby create the session again.
     let hadStreams = await generations.stopStreams(ofSession: id, of: context.user)
+    transcripts.removeAll(ofSession: id, of: context.user)
     let (unsaved, user) = (unsaved, context.user)
     await pool.run { unsaved.discard(session: id, of: user) }
     let isDeleted = try await writingStore("The session could not be deleted.") {
@@ -48,7 +49,7 @@ extension Services {
       await store.removeReplays(of: id, user)
       return try await turns.deleteSession(id, of: user)
     }
-    guard isDeleted || hadStreams else { throw Self.noSession }
+    guard isDeleted || hadStreams else { throw Failure.noSuchSession }
     return Response(ResponseHead(status: 204))
   }
 
@@ -84,11 +85,13 @@ extension Services {
   {
     guard Identifier.isValid(session),
       let turns = try await readingStore({ try await self.turns.turns(of: session, of: context.user, page) })
-    else { throw Self.noSession }
+    else { throw Failure.noSuchSession }
     return turns
   }
+}
 
-  private static let noSession = Failure(.notFound, "Session not found.")
+extension Failure {
+  static let noSuchSession = Failure(.notFound, "Session not found.")
 }
 
 /// A message in the format of /messages/.

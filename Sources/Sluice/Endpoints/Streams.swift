@@ -8,4 +8,21 @@ extension Services {
     }
     return Response(ResponseHead(status: 204))
   }
+
+  /// GET /api/streams/{id}: a running stream of the same user, or one that has just ended.
+  nonisolated(nonsending) func selectStream(_ context: RequestContext) async throws -> Transcript? {
+    let transcript = context.pathParameters["id"].flatMap { transcripts.transcript(of: $0, for: context.user) }
+    guard let transcript else { throw Failure.noSuchStream }
+    return transcript
+  }
+
+  /// GET /api/sessions/{id}/stream: the running stream of a session. What has ended is in the session itself.
+  nonisolated(nonsending) func selectRunningStream(_ context: RequestContext) async throws -> Transcript? {
+    let id = context.pathParameters["id"] ?? ""
+    if let transcript = transcripts.running(inSession: id, of: context.user) { return transcript }
+    guard Identifier.isValid(id), try await readingStore({ try await turns.hasSession(id, of: context.user) }) else {
+      throw Failure.noSuchSession
+    }
+    return nil
+  }
 }

@@ -13,6 +13,8 @@ final class Generation {
     var retainsText = true
     /// Redacts the text before it is used in any other way.
     var redactor: Redactor?
+    /// The transcript to which the delivery appends the text. ``text`` is then that of the transcript.
+    var transcript: Transcript?
   }
 
   /// The id of the stream (a UUIDv7), which the client receives as `Sluice-Stream-Id`.
@@ -21,7 +23,7 @@ final class Generation {
   let messageID: String
   let reactor: Reactor
   /// The redacted text so far, if it is retained. Creates a string.
-  var text: String { String(decoding: textBuffer, as: UTF8.self) }
+  var text: String { transcript?.text ?? String(decoding: textBuffer, as: UTF8.self) }
 
   // The log and the metrics report these.
   let startedAt: LoopClock.Instant
@@ -32,6 +34,7 @@ final class Generation {
 
   private let delivery: any Delivery
   private let retainsText: Bool
+  let transcript: Transcript?
   private var textBuffer: [UInt8] = []
   private let redactor: Redactor?
   private let limits: GenerationLimits
@@ -60,7 +63,8 @@ final class Generation {
     self.messageID = messageID
     self.reactor = reactor
     self.delivery = delivery
-    retainsText = options.retainsText || delivery.needsText
+    transcript = options.transcript
+    retainsText = options.transcript == nil && (options.retainsText || delivery.needsText)
     self.limits = limits
     redactor = options.redactor
     startedAt = reactor.now

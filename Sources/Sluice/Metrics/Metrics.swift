@@ -10,6 +10,7 @@ final class Metrics: Sendable {
     var notStored = 0
     var deltas = 0
     var sentBytes = 0
+    var resumed = 0
     var firstToken = Histogram(bounds: [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60])
     var duration = Histogram(bounds: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600])
     var deltasPerStream = Histogram(bounds: [1, 10, 30, 100, 300, 1000, 3000, 10000])
@@ -36,6 +37,12 @@ final class Metrics: Sendable {
     }
   }
 
+  /// Counts the bytes sent to one reader of a stream.
+  func countSentBytes(_ count: Int) { state.withLock { $0.sentBytes += count } }
+
+  /// Counts a further reader of a stream.
+  func countResumed() { state.withLock { $0.resumed += 1 } }
+
   /// Counts a request that was refused before anything was streamed.
   func countRefusal(_ code: Failure.Code) { state.withLock { $0.refusals[code, default: 0] += 1 } }
 
@@ -43,10 +50,17 @@ final class Metrics: Sendable {
   func countWrite(isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
   /// Returns all metrics in the Prometheus text format (0.0.4).
-  func text(openStreams: Int) -> String {
+  func text(openStreams: Int, _ transcripts: TranscriptRegistry) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
     text.add("sluice_streams_open", "gauge", "Streams currently open.", [("", Double(openStreams))])
+    text.add(
+      "sluice_generations_detached", "gauge", "Running streams without a client.",
+      [("", Double(transcripts.detachedGenerations))])
+    text.add(
+      "sluice_transcript_bytes", "gauge", "Memory of the streams that can be read again.",
+      [("", Double(transcripts.retainedBytes))])
+    text.add("sluice_resumed_total", "counter", "Streams read again or by a further client.", [("", Double(state.resumed))])
     text.add(
       "sluice_streams_total", "counter", "Ended streams by route and outcome.",
       state.streams.map { ("route=\"\($0.key.route)\",outcome=\"\($0.key.outcome.rawValue)\"", Double($0.value)) })

@@ -9,11 +9,15 @@ public typealias RouteHandler = nonisolated(nonsending) @Sendable (RequestContex
 /// another reason, the task is cancelled and the next `send` throws.
 public typealias StreamHandler = nonisolated(nonsending) @Sendable (RequestContext, ResponseStream) async throws -> Void
 
+/// A function that returns the transcript that a request selects; nil if there is none to read now.
+typealias StreamSelector = nonisolated(nonsending) @Sendable (RequestContext) async throws -> Transcript?
+
 /// A row of the endpoint table.
 struct Route: Sendable {
   enum Action: Sendable {
     case handle(RouteHandler)
     case stream(StreamingEndpoint)
+    case read(StreamSelector)
   }
 
   let methods: [String]
@@ -60,6 +64,12 @@ struct Route: Sendable {
     -> Route
   {
     Route(methods, path, .stream(StreamingEndpoint(dialect: nil, supportsIdempotencyKey: true, validate: validate)))
+  }
+
+  /// Returns a row for an endpoint that sends a stream again. Also served while the server is draining, because the
+  /// stream then still runs.
+  static func read(_ path: PathPattern, _ select: @escaping StreamSelector) -> Route {
+    Route(["GET"], path, isServedWhileDraining: true, .read(select))
   }
 
   /// Returns a row for an endpoint that calls no model.

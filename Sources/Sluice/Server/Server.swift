@@ -159,6 +159,7 @@ final class Server {
       guard let self else { return }
       let isIdle =
         services.generations.count == 0 && services.streamLimiter.streams == 0 && services.requestLimiter.streams == 0
+        && services.transcripts.readers == 0
       if isIdle { closeListeners() } else { waitUntilIdle() }
     }
   }

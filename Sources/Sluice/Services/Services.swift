@@ -15,6 +15,7 @@ final class Services: Sendable {
   let store: Store
   let turns: any TurnStore
   let generations = GenerationRegistry()
+  let transcripts = TranscriptRegistry()
   let unsaved: UnsavedTurns
   let metrics = Metrics()
   let streamLimiter: Limiter
@@ -33,6 +34,8 @@ final class Services: Sendable {
   private let customFeatures = Locked<[Feature]>([])
   let activity = RequestActivity()
   let freedMemory = FreedMemory()
+  /// Whether the process serves one CGI request and then exits.
+  private let isCGI: Bool
   let descriptors: DescriptorBudget
 
   /// An embedder's replacements for built-in parts.
@@ -60,7 +63,8 @@ final class Services: Sendable {
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)
     requestLimiter = Limiter(store, sharesSlots: false, log: log)
-    streamLimiter = Limiter(store, sharesSlots: CGIExchange.isStarted(in: environment), log: log)
+    isCGI = CGIExchange.isStarted(in: environment)
+    streamLimiter = Limiter(store, sharesSlots: isCGI, log: log)
     prompts = Prompts(directory: configuration.prompts)
     cors = CORS(origins: configuration.corsOrigins)
     customGenerator = custom.generator.map(TaskGenerator.init)
@@ -84,6 +88,9 @@ final class Services: Sendable {
     }
     return source(configuration)
   }
+
+  /// Whether streams can be read again at a request's location. A CGI program serves one client only.
+  func canResume(_ configuration: Configuration) -> Bool { configuration.resume > .zero && !isCGI }
 
   // MARK: Features
 

@@ -33,6 +33,8 @@ struct Configuration: Sendable {
   var heartbeat: Duration = .seconds(15)
   var writeTimeout: Duration = .seconds(60)
   var drainTimeout: Duration = .seconds(120)
+  /// The time for which a generation continues without a reader, and can be read after its end; 0 disables both.
+  var resume: Duration = .zero
 
   // Counts; 0 means unlimited.
   var streamsPerUser = 10

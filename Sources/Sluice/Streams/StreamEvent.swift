@@ -24,6 +24,8 @@ public struct StreamMetadata: Sendable {
   public var model = "default"
   /// Whether the client requested token usage.
   public var wantsUsage = false
+  /// The time at which the stream began, in seconds since 1970. The same for all readers of the stream.
+  public var createdAt = Timestamp.seconds
 
   /// Creates metadata for tests of dialects; otherwise Sluice creates it.
   public init(messageID: String) { self.messageID = messageID }

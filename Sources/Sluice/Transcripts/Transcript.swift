@@ -1,0 +1,197 @@
+import Bytes
+import EventLoop
+import Synchronization
+
+/// The text of one generation, delta by delta, for readers that start late or come back, and the list of its readers.
+///
+/// Thread-safe: the generation's loop appends deltas, and each reader reads them on its own loop.
+final class Transcript: Sendable {
+  /// A position between two deltas.
+  struct Position {
+    /// The number of deltas before this position.
+    fileprivate(set) var deltas = 0
+    fileprivate var offset = 0
+  }
+
+  private struct State {
+    /// The deltas in UTF-8, each preceded by its length (an unsigned LEB128 number).
+    var bytes: [UInt8] = []
+    var deltas = 0
+    var hasBegun = false
+    var termination: Termination?
+    var readers: [TranscriptReaderHandle] = []
+    /// Whether no reader can be attached any more.
+    var isForgotten = false
+  }
+
+  /// The id of the stream.
+  let id: String
+  let user: User
+  /// The session in which the turn will be stored; nil if it is not stored.
+  let session: String?
+  /// The digest of the request, if it has an Idempotency-Key; otherwise empty.
+  let requestDigest: String
+  /// The dialect in which the stream began; nil if it began as a JSON response.
+  let dialect: DialectKind?
+  let metadata: StreamMetadata
+
+  private let state = Locked(State())
+  private let bytesSent = Atomic(0)
+  /// Called on any thread when the last reader has left.
+  private let onUnread = Locked<(@Sendable () -> Void)?>(nil)
+
+  /// The maximum number of simultaneous readers.
+  static let maximumReaders = 10
+
+  init(
+    id: String, of user: User, session: String?, requestDigest: String, dialect: DialectKind?, _ metadata: StreamMetadata
+  ) {
+    self.id = id
+    self.user = user
+    self.session = session
+    self.requestDigest = requestDigest
+    self.dialect = dialect
+    self.metadata = metadata
+  }
+
+  // MARK: Writing
+
+  /// Records that the model has accepted the request, so that readers can send the heads of their responses.
+  func begin() { state.withLock { $0.hasBegun = true } }
+
+  /// Appends a delta, which is never empty.
+  func append(_ delta: borrowing Span<UInt8>) {
+    state.withLock { state in
+      var length = delta.count
+      while length >= 0x80 {
+        state.bytes.append(UInt8(truncatingIfNeeded: length) | 0x80)
+        length >>= 7
+      }
+      state.bytes.append(UInt8(length))
+      state.bytes.append(delta)
+      state.deltas += 1
+      state.hasBegun = true
+    }
+  }
+
+  /// Records how the generation terminated. No delta follows.
+  func end(_ termination: Termination) { state.withLock { $0.termination = termination } }
+
+  // MARK: Reading
+
+  var hasBegun: Bool { state.withLock { $0.hasBegun } }
+
+  /// The number of deltas so far.
+  var deltas: Int { state.withLock { $0.deltas } }
+
+  /// Whether the generation has terminated.
+  var hasEnded: Bool { state.withLock { $0.termination != nil } }
+
+  /// The number of bytes that the deltas take.
+  var retainedBytes: Int { state.withLock { $0.bytes.count } }
+
+  /// The text of all deltas.
+  var text: String {
+    state.withLock { state in
+      var text: [UInt8] = []
+      text.reserveCapacity(state.bytes.count)
+      var offset = 0
+      while offset < state.bytes.count {
+        let range = Self.delta(in: state.bytes.span, at: offset)
+        text += state.bytes[range]
+        offset = range.upperBound
+      }
+      return String(decoding: text, as: UTF8.self)
+    }
+  }
+
+  /// Returns the size in bytes of the delta after `position`; nil if it does not exist yet.
+  func nextDeltaBytes(at position: Position) -> Int? {
+    state.withLock { state in
+      position.offset < state.bytes.count ? Self.delta(in: state.bytes.span, at: position.offset).count : nil
+    }
+  }
+
+  /// Calls `body` with the delta after `position`, and advances `position` past it.
+  ///
+  /// - Parameter body: must not use the transcript.
+  /// - Returns: false if the delta does not exist yet.
+  @discardableResult
+  func readDelta(at position: inout Position, _ body: (borrowing Span<UInt8>) -> Void) -> Bool {
+    state.withLock { state in
+      guard position.offset < state.bytes.count else { return false }
+      let range = Self.delta(in: state.bytes.span, at: position.offset)
+      body(state.bytes.span.extracting(range))
+      position.offset = range.upperBound
+      position.deltas += 1
+      return true
+    }
+  }
+
+  /// Returns how the generation terminated, once all deltas are before `position`.
+  func termination(at position: Position) -> Termination? {
+    state.withLock { position.offset == $0.bytes.count ? $0.termination : nil }
+  }
+
+  /// Returns the range of the delta whose length is stored at `offset`.
+  private static func delta(in bytes: borrowing Span<UInt8>, at offset: Int) -> Range<Int> {
+    var (length, shift, offset) = (0, 0, offset)
+    while bytes[offset] >= 0x80 {
+      length |= Int(bytes[offset] & 0x7F) << shift
+      shift += 7
+      offset += 1
+    }
+    length |= Int(bytes[offset]) << shift
+    return offset + 1..<offset + 1 + length
+  }
+
+  // MARK: Readers
+
+  /// Adds a reader. ``detach(_:)`` must follow.
+  ///
+  /// - Throws: ``Failure/Code/tooManyStreams`` when there are too many readers; ``Failure/Code/notFound`` when the stream
+  ///   has been given up in the meantime.
+  func attach(_ reader: TranscriptReaderHandle) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      if state.isForgotten { throw Failure.noSuchStream }
+      guard state.readers.count < Self.maximumReaders else {
+        throw Failure(
+          .tooManyStreams, "The stream already has \(Self.maximumReaders) readers.", retryAfter: .seconds(5))
+      }
+      state.readers.append(reader)
+    }
+  }
+
+  func detach(_ reader: TranscriptReaderHandle) {
+    let isUnread = state.withLock { state in
+      state.readers.removeAll { $0 === reader }
+      return state.readers.isEmpty
+    }
+    if isUnread { onUnread.withLock { $0 }?() }
+  }
+
+  /// The current readers.
+  var readers: [TranscriptReaderHandle] { state.withLock { $0.readers } }
+
+  /// Prevents further readers, unless there is one.
+  ///
+  /// - Returns: whether there is none.
+  func forgetIfUnread() -> Bool {
+    state.withLock { state in
+      if state.readers.isEmpty { state.isForgotten = true }
+      return state.isForgotten
+    }
+  }
+
+  /// Sets the closure to call when the last reader has left. It is called on any thread.
+  func setUnreadHandler(_ handler: (@Sendable () -> Void)?) { onUnread.withLock { $0 = handler } }
+
+  /// The number of bytes that all readers together have sent to the web server.
+  var sentBytes: Int { bytesSent.load(ordering: .relaxed) }
+
+  func addSentBytes(_ count: Int) { bytesSent.add(count, ordering: .relaxed) }
+}
+
+extension Failure {
+  static let noSuchStream = Failure(.notFound, "No stream has this id, or it ended some time ago.")
+}

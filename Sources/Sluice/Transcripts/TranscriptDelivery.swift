@@ -1,0 +1,117 @@
+import EventLoop
+import FastCGI
+
+/// The delivery of a generation to any number of readers, each at its own pace: it appends the deltas to a transcript and
+/// notifies the readers.
+///
+/// Without a reader it waits for one to come back, within the grace period. A slow reader delays neither the generation
+/// nor another reader.
+final class TranscriptDelivery: Delivery, Flushable {
+  let needsText = false
+  let isWaitingForReader = false
+  let isReaderDisconnected = false
+  private(set) var lastSentAt: LoopClock.Instant
+  unowned var delegate: (any DeliveryDelegate)?
+
+  private let transcript: Transcript
+  private let registry: TranscriptRegistry
+  private let reactor: Reactor
+  /// The time for which the generation continues without a reader, and can be read after its end.
+  private let gracePeriod: Duration
+  private var graceTimer: Timer?
+  private let reference = Reference()
+  private var isFlushScheduled = false
+  /// The number of bytes appended since the last flush.
+  private var unflushedBytes = 0
+
+  /// The maximum number of bytes per event, so that a generator that never waits does not keep the loop from its other
+  /// streams.
+  private static let maximumUnflushedBytes = 128 * 1024
+
+  /// Creates a delivery, and adds its transcript to `registry`. The first reader must already be attached.
+  init(_ transcript: Transcript, gracePeriod: Duration, in registry: TranscriptRegistry, on reactor: Reactor) {
+    self.transcript = transcript
+    self.registry = registry
+    self.reactor = reactor
+    self.gracePeriod = gracePeriod
+    lastSentAt = reactor.now
+    registry.add(transcript)
+    unsafe reference.delivery = self
+    transcript.setUnreadHandler { [loop = reactor.loop, reference] in
+      loop.execute { _ in unsafe reference.delivery?.startGracePeriod() }
+    }
+  }
+
+  /// A reference to an open delivery, set and used only on its loop.
+  private final class Reference: Sendable {
+    nonisolated(unsafe) var delivery: TranscriptDelivery?
+  }
+
+  var sentBytes: Int { transcript.sentBytes }
+
+  func begin() {
+    transcript.begin()
+    scheduleFlush()
+  }
+
+  func makeRoom(for bytes: Int) -> Bool { unflushedBytes + bytes <= Self.maximumUnflushedBytes }
+
+  func append(_ delta: borrowing Span<UInt8>) {
+    transcript.append(delta)
+    unflushedBytes += delta.count
+    lastSentAt = reactor.now
+    scheduleFlush()
+  }
+
+  /// Does nothing: a generation sends all of its deltas. Its readers skip.
+  func skip(_ delta: borrowing Span<UInt8>) {}
+
+  private func scheduleFlush() {
+    guard !isFlushScheduled else { return }
+    isFlushScheduled = true
+    reactor.scheduleFlush(self)
+  }
+
+  func flushPending() {
+    unflushedBytes = 0
+    guard exchange(&isFlushScheduled, with: false) else { return }
+    notifyReaders()
+  }
+
+  func flush() async throws(WriteError) {
+    let isLarge = unflushedBytes > Self.maximumUnflushedBytes / 2
+    flushPending()
+    // The generation does not wait for its readers, but for the other streams of the loop.
+    if isLarge { await Task.yield() }
+  }
+
+  private func notifyReaders() {
+    for reader in transcript.readers { reader.notify() }
+  }
+
+  func stopHeartbeats() {
+    for reader in transcript.readers { reader.stopHeartbeats() }
+  }
+
+  func close(_ termination: Termination, text: String) async -> Bool {
+    graceTimer?.cancel()
+    transcript.setUnreadHandler(nil)
+    unsafe reference.delivery = nil
+    transcript.end(termination)
+    notifyReaders()
+    if case .disconnected = termination {
+      registry.remove(transcript.id)
+    } else {
+      _ = reactor.schedule(after: gracePeriod) { [registry, id = transcript.id] in registry.remove(id) }
+    }
+    return true
+  }
+
+  private func startGracePeriod() {
+    guard !transcript.hasEnded else { return }
+    graceTimer?.cancel()
+    graceTimer = reactor.schedule(after: gracePeriod) { [unowned self] in
+      if transcript.forgetIfUnread() { delegate?.deliveryDidDisconnect() }
+    }
+  }
+}
