@@ -10,7 +10,7 @@ import Upstream
 @testable import Sluice
 
 /// The deltas that a model produces for a seed, each as the content of a JSON string and as the text that it encodes.
-private struct Speech {
+struct Speech {
   var deltas: [(json: String, text: String)] = []
   var text: String { deltas.map(\.text).joined() }
 
