@@ -27,6 +27,7 @@ let package = Package(
     .systemLibrary(name: "CJOSE", providers: [.apt(["libcjose-dev", "libjansson-dev"])]),
     .systemLibrary(name: "CPCRE2", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CSystemd", providers: [.apt(["libsystemd-dev"])]),
+    .systemLibrary(name: "CWslay", providers: [.apt(["libwslay-dev"])]),
     // Ours, in C and C++.
     .target(name: "CLinux"),
     .target(name: "CLazyLibraries"),
@@ -41,6 +42,9 @@ let package = Package(
     .target(name: "JSON", dependencies: ["Bytes", "CSimdJSON"], swiftSettings: strict),
     .target(name: "FastCGI", dependencies: ["Bytes", "CFastCGI", "EventLoop"], swiftSettings: strict),
     .target(
+      name: "WebSocket", dependencies: ["Bytes", "CCrypto", "CLazyLibraries", "CWslay", "EventLoop"],
+      swiftSettings: strict),
+    .target(
       name: "Upstream",
       dependencies: ["Bytes", "CCurl", "CLazyLibraries", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
       swiftSettings: strict),
@@ -48,7 +52,7 @@ let package = Package(
       name: "Sluice",
       dependencies: [
         "Bytes", "CCrypto", "CJOSE", "CLazyLibraries", "CPCRE2", "CSystemd", "EventLoop", "EventStream", "FastCGI",
-        "JSON", "Upstream",
+        "JSON", "Upstream", "WebSocket",
       ],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],
@@ -74,6 +78,8 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "UpstreamTests", dependencies: ["Upstream", "SluiceTesting"], swiftSettings: strict),
+    .testTarget(
+      name: "WebSocketTests", dependencies: ["Bytes", "WebSocket", "SluiceTesting"], swiftSettings: strict),
     .testTarget(name: "JSONTests", dependencies: ["JSON", "SluiceTesting"], swiftSettings: strict),
     .testTarget(
       name: "SluiceTests", dependencies: ["EventStream", "JSON", "Sluice", "SluiceTesting"], swiftSettings: strict),
@@ -92,7 +98,8 @@ if Context.environment["SLUICE_FUZZ"] != nil {
   }
   package.targets.append(
     .executableTarget(
-      name: "sluice-fuzz", dependencies: ["EventStream", "FastCGI", "JSON", "Sluice", "Upstream"], path: "Tests/Fuzz",
+      name: "sluice-fuzz", dependencies: ["EventStream", "FastCGI", "JSON", "Sluice", "Upstream", "WebSocket"],
+      path: "Tests/Fuzz",
       swiftSettings: strict + [.unsafeFlags(instrument + ["-parse-as-library"])],
       linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])]))
 }

@@ -16,7 +16,8 @@ final class Sluice: Sendable {
     program = try Program(
       releaseDirectory + "/" + executable, arguments,
       environment: [
-        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_STATE": directory + "/state", "SLUICE_AUTH": "none",
+        "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_WEBSOCKET_LISTEN": "unix:\(directory)/w",
+        "SLUICE_STATE": directory + "/state", "SLUICE_AUTH": "none",
         "SLUICE_ECHO_GAP": "10ms",
       ].merging(environment) { $1 })
     let program = program
@@ -79,7 +80,8 @@ final class Site: Sendable {
     for (name, text) in files { try text.write(toFile: "\(directory)/\(name)", atomically: true, encoding: .utf8) }
     var shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
       .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:\(sluice.socket)")
-      .replacingOccurrences(of: "    # The socket of Sluice", with: location + "\n    # The socket of Sluice")
+      .replacingOccurrences(of: "unix:/run/sluice/websocket.sock", with: "unix:\(directory)/w")
+      .replacingOccurrences(of: "    # The socket of Sluice, as systemd/sluice.socket", with: location + "\n    # The socket of Sluice, as systemd/sluice.socket")
     for (old, new) in replacing { shipped = shipped.replacingOccurrences(of: old, with: new) }
     let socket = try Loopback.listen()
     let port = Loopback.port(of: socket)

@@ -40,6 +40,11 @@ public struct ResponseHead: Sendable {
   /// Appends the head to `buffer` as a CGI header (RFC 3875, 6.2), which FastCGI uses too.
   func encode(into buffer: inout [UInt8]) {
     buffer.append(contentsOf: "Status: ".utf8)
+    encodeRest(into: &buffer)
+  }
+
+  /// Appends the status, the fields and the empty line.
+  fileprivate func encodeRest(into buffer: inout [UInt8]) {
     buffer.append(contentsOf: String(status).utf8)
     buffer.append(contentsOf: " ".utf8)
     buffer.append(contentsOf: Self.reason(status).utf8)
@@ -95,5 +100,15 @@ public struct Response: Sendable {
   public init(_ head: ResponseHead, body: [UInt8] = []) {
     self.head = head
     self.body = body
+  }
+
+  /// The response as the last one of an HTTP connection (RFC 9112).
+  package var asHTTP: [UInt8] {
+    var head = head
+    head.set("Content-Length", FieldValue(body.count))
+    head.set("Connection", "close")
+    var bytes = Array("HTTP/1.1 ".utf8)
+    head.encodeRest(into: &bytes)
+    return bytes + body
   }
 }

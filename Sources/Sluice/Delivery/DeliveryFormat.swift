@@ -1,5 +1,3 @@
-import EventLoop
-import FastCGI
 import JSON
 
 /// The records of an event stream that have an event id: `STREAM.N` after N deltas, or `STREAM.end`.
@@ -25,22 +23,4 @@ enum DeliveryFormat {
   case eventStream(any Dialect, ids: EventIDs)
   /// One JSON response.
   case json(JSONBody)
-
-  /// Creates the delivery of one response.
-  ///
-  /// - Parameters:
-  ///   - id: the stream's id.
-  ///   - request: the request without its body; error responses depend on it.
-  ///   - heartbeat: the heartbeat interval; 0 disables heartbeats.
-  ///   - pool: the threads that encode large terminal records and responses.
-  func delivery(
-    of id: String, to request: Request, heartbeat: Duration, on reactor: Reactor, pool: BlockingPool,
-    _ writer: consuming ResponseWriter
-  ) -> any Delivery {
-    switch self {
-    case .eventStream(let dialect, let ids):
-      EventStreamDelivery(id, dialect, ids: ids, heartbeat: heartbeat, request, reactor, pool, writer)
-    case .json(let body): JSONDelivery(body, request, reactor, pool, writer)
-    }
-  }
 }

@@ -6,8 +6,8 @@ import JSON
 /// task.
 final class RequestDispatcher {
   let services: Services
-  private let routes: RouteTable
-  private let reactor: Reactor
+  let routes: RouteTable
+  let reactor: Reactor
   private let locations: LocationConfigurations
 
   init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
@@ -28,36 +28,54 @@ final class RequestDispatcher {
       writer.fields = services.cors.fields(
         for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
     }
-    var writer: ResponseWriter? = consume writer
+    start(head, body, .http(writer))
+  }
+
+  /// Starts the task that responds.
+  ///
+  /// - Parameter request: the request without its body.
+  func start(_ request: Request, _ body: RequestBody, _ client: consuming StreamClient) {
+    var client: StreamClient? = consume client
     reactor.spawn {
-      if let run = await self.begin(head, body, &writer), let writer = writer.take() { await run.run(writer) }
+      if let run = await self.begin(request, body, &client), let client = client.take() { await run.run(client) }
     }
   }
 
   /// Responds to a request that is not streamed.
   ///
-  /// - Returns: the run of a streamed request, which requires the writer; otherwise nil.
+  /// - Returns: the run of a streamed request, which requires the client; otherwise nil.
   private func begin(
-    _ request: Request, _ body: RequestBody, _ writer: inout ResponseWriter?
+    _ request: Request, _ body: RequestBody, _ client: inout StreamClient?
   ) async -> StreamRun? {
     let decision: Decision
     do throws(Failure) { decision = try await decide(request, body) } catch {
       services.recordRefusal(
         error, fields: ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
-      await writer.take()?.respond(error.response(to: request))
+      await client.take()?.refuse(error, request)
       return nil
     }
+    let context: RequestContext
+    let route: Route
     switch decision {
-    case .respond(let response): await writer.take()?.respond(response)
-    case .call(let context, let route):
+    case .respond(let response):
+      await client.take()?.respond(response)
+      return nil
+    case .call(let found, let row): (context, route) = (found, row)
+    }
+    if case .stream(let endpoint) = route.action {
+      return StreamRun(
+        context, route: route.path.text, endpoint, services, reactor, isWebSocket: client?.webSocket != nil)
+    }
+    switch client.take() {
+    case .http(let writer)?:
       switch route.action {
-      case .handle(let handler):
-        if let writer = writer.take() { await handle(context, handler, isLimited: !route.isPublic, writer) }
-      case .stream(let endpoint):
-        return StreamRun(context, route: route.path.text, endpoint, services, reactor)
-      case .read(let select):
-        if let writer = writer.take() { await read(context, route: route.path.text, select, writer) }
+      case .handle(let handler): await handle(context, handler, isLimited: !route.isPublic, writer)
+      case .read(let select): await read(context, route: route.path.text, select, writer)
+      case .stream: break
       }
+    case .webSocket(let stream)?:
+      stream.refuse(Failure(.notFound, "No streaming endpoint matches \(request.path.prefix(200))."))
+    case nil: break
     }
     return nil
   }
@@ -78,7 +96,7 @@ final class RequestDispatcher {
     return .call(try await call(request, body, route, parameters), route)
   }
 
-  private func call(
+  func call(
     _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String]
   ) async throws(Failure) -> RequestContext {
     let configuration: SharedConfiguration

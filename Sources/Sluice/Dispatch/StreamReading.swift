@@ -57,10 +57,16 @@ struct StreamReading {
     }
     let deltas = transcript.deltas
     guard text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let start = Int(text), start <= deltas else {
-      throw Failure(.badRequest, "The position must be the number of deltas received, from 0 to \(deltas).")
+      throw badPosition(deltas)
     }
     return start
   }
+
+  static func badPosition(_ deltas: Int) -> Failure {
+    Failure(.badRequest, "The position must be the number of deltas received, from 0 to \(deltas).")
+  }
+
+  static let disabled = Failure(.streamingDisabled, "Streams cannot be read again, because SLUICE_RESUME is not set.")
 }
 
 extension Request {
@@ -95,9 +101,9 @@ extension RequestDispatcher {
       return
     }
     let format = DeliveryFormat.eventStream(dialect.type.init(reading.transcript.metadata), ids: .all(of: dialect))
-    let delivery = format.delivery(
-      of: reading.transcript.id, to: context.head, heartbeat: context.configuration.heartbeat, on: context.reactor,
-      pool: services.pool, writer)
+    let delivery = StreamClient.http(writer).delivery(
+      of: reading.transcript.id, format, to: context.head, heartbeat: context.configuration.heartbeat,
+      on: context.reactor, pool: services.pool)
     reading.start(context, route: route, services, to: delivery)
   }
 
@@ -105,8 +111,9 @@ extension RequestDispatcher {
   private func reading(
     _ context: RequestContext, _ select: StreamSelector
   ) async throws -> (StreamReading, DialectKind)? {
-    guard services.canResume(context.configuration) else {
-      throw Failure(.streamingDisabled, "Streams cannot be read again, because SLUICE_RESUME is not set.")
+    guard services.canResume(context.configuration) else { throw StreamReading.disabled }
+    guard services.streamingBackend(context.configuration).enables(webSocket: false) else {
+      throw Failure(.streamingDisabled, "Streams are only served over WebSocket.")
     }
     guard let transcript = try await select(context),
       let start = try StreamReading.start(of: context.head, in: transcript)

@@ -18,8 +18,10 @@ extension StreamRun {
   ///
   /// - Throws: the reason why the request is refused.
   func decide() async throws -> Decision {
-    let isDisabled = try endpoint.feature.map { try !services.isEnabled($0, context) } ?? false
-    if isDisabled, case .refusal(let alternate) = endpoint.disabledBehavior { throw Self.disabled(alternate) }
+    if let feature = endpoint.feature {
+      isDisabled = try !isTransportEnabled || !services.isEnabled(feature, context)
+    }
+    if isDisabled, case .refusal = endpoint.disabledBehavior { throw Self.disabled(endpoint.disabledBehavior) }
     // A JSON response has no dialect, so `?dialect=` has no effect on it.
     let dialect = try endpoint.dialect.map { (own) throws(Failure) in
       try context.head.query("dialect").map { (name) throws(Failure) in try DialectKind.named(name, own: own) } ?? own
@@ -31,7 +33,7 @@ extension StreamRun {
     if let key, !services.unsaved.contains(key: key, of: context.user),
       let stream = await services.store.runningStream(of: key, context.user)
     {
-      return try await join(stream, dialect, isDisabled: isDisabled)
+      return try await join(stream, dialect)
     }
     try await acquireSlot()
     // Draining can have begun in the meantime; it waits only for requests that hold a slot.
@@ -39,9 +41,9 @@ extension StreamRun {
     if let key {
       switch try await acquire(key) {
       case .acquired(let lock): idempotencyLock = lock
-      case .inProgress(let stream): return try await join(stream, dialect, isDisabled: isDisabled)
+      case .inProgress(let stream): return try await join(stream, dialect)
       case .completed(let replay):
-        return try await self.replay((replay, Digest(of: key).hex), dialect, isDisabled: isDisabled)
+        return try await self.replay((replay, Digest(of: key).hex), dialect)
       }
     }
     let message = try await countMessage()
@@ -53,7 +55,7 @@ extension StreamRun {
       options.transcript = transcript(metadata, dialect, session: request.session)
       return .generate(
         request.produce, session: request.session, options,
-        format(request, dialect, metadata, isDisabled: isDisabled, isResumable: options.transcript != nil))
+        try format(request, dialect, metadata, isResumable: options.transcript != nil))
     } catch {
       if let message { await services.streamLimiter.removeMessage(message, of: context.user) }
       throw error
@@ -98,7 +100,7 @@ extension StreamRun {
 
   /// Returns the decision to send a stored response, redacted by the current rules. It does not count as a message.
   private func replay(
-    _ earlier: (replay: Replay, key: String), _ dialect: DialectKind?, isDisabled: Bool
+    _ earlier: (replay: Replay, key: String), _ dialect: DialectKind?
   ) async throws -> Decision {
     let replay = earlier.replay
     guard replay.request == requestDigest else { throw Self.differentRequest }
@@ -110,14 +112,14 @@ extension StreamRun {
     return .replay(
       try await services.redacted(replay, for: context.configuration),
       Generation.Options(retainsText: false, transcript: transcript),
-      format(request, dialect, metadata, isDisabled: isDisabled, isResumable: transcript != nil))
+      try format(request, dialect, metadata, isResumable: transcript != nil))
   }
 
   /// Returns the decision about a request whose Idempotency-Key is that of a running stream: its client reads that
   /// stream from its start.
   ///
   /// - Throws: ``Failure/Code/conflict`` if the stream cannot be read.
-  private func join(_ stream: String, _ dialect: DialectKind?, isDisabled: Bool) async throws -> Decision {
+  private func join(_ stream: String, _ dialect: DialectKind?) async throws -> Decision {
     guard services.canResume(context.configuration),
       let transcript = services.transcripts.transcript(of: stream, for: context.user)
     else { throw Self.conflict(stream) }
@@ -128,7 +130,7 @@ extension StreamRun {
       guard transcript.requestDigest == requestDigest else { throw Self.differentRequest }
       let request = try await endpoint.validate(context)
       return .read(
-        reading, format(request, dialect, transcript.metadata, isDisabled: isDisabled, isResumable: true))
+        reading, try format(request, dialect, transcript.metadata, isResumable: true))
     } catch {
       reading.cancel()
       throw error
@@ -136,11 +138,16 @@ extension StreamRun {
   }
 
   private func format(
-    _ request: GenerationRequest, _ dialect: DialectKind?, _ metadata: StreamMetadata, isDisabled: Bool,
-    isResumable: Bool
-  ) -> DeliveryFormat {
-    guard let dialect, !isDisabled, !request.wantsJSON else { return .json(request.jsonBody) }
+    _ request: GenerationRequest, _ dialect: DialectKind?, _ metadata: StreamMetadata, isResumable: Bool
+  ) throws(Failure) -> DeliveryFormat {
+    guard let dialect, isWebSocket || !(isDisabled || request.wantsJSON) else { return .json(request.jsonBody) }
+    guard isTransportEnabled else { throw Self.disabled(endpoint.disabledBehavior) }
     return .eventStream(dialect.type.init(metadata), ids: isResumable ? .all(of: dialect) : firstIDs(of: dialect))
+  }
+
+  /// Whether STREAMING_BACKEND enables streams on the transport of this one.
+  private var isTransportEnabled: Bool {
+    services.streamingBackend(context.configuration).enables(webSocket: isWebSocket)
   }
 
   /// Returns the ids of a stream that cannot be resumed: an EventSource needs one, so that its reconnection is
@@ -153,7 +160,9 @@ extension StreamRun {
   private static let differentRequest = Failure(
     .badRequest, "This Idempotency-Key was already used for a different request; use a new key.")
 
-  private static func disabled(_ alternate: String?) -> Failure {
+  static func disabled(_ behavior: StreamingEndpoint.DisabledBehavior) -> Failure {
+    var alternate: String?
+    if case .refusal(let path) = behavior { alternate = path }
     var failure = Failure(
       .streamingDisabled, "Streaming is disabled for this endpoint" + (alternate.map { "; use \($0) instead." } ?? "."))
     failure.alternate = alternate

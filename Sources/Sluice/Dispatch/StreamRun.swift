@@ -10,6 +10,10 @@ final class StreamRun {
   private let route: String
   let endpoint: StreamingEndpoint
   private let reactor: Reactor
+  /// Whether the response is sent over a WebSocket, which carries streams only.
+  let isWebSocket: Bool
+  /// Whether a setting disables streaming at this endpoint.
+  var isDisabled = false
   let id = Identifier.make()
   /// The stream's slot, held for the lifetime of this run.
   private var slot: StreamSlot?
@@ -19,8 +23,10 @@ final class StreamRun {
   var requestDigest = ""
 
   init(
-    _ context: RequestContext, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor
+    _ context: RequestContext, route: String, _ endpoint: StreamingEndpoint, _ services: Services, _ reactor: Reactor,
+    isWebSocket: Bool
   ) {
+    self.isWebSocket = isWebSocket
     self.context = context
     self.route = route
     self.endpoint = endpoint
@@ -29,29 +35,29 @@ final class StreamRun {
   }
 
   /// Responds to the request, or starts a stream that responds.
-  func run(_ writer: consuming ResponseWriter) async {
+  func run(_ client: consuming StreamClient) async {
     let decision: Decision
     do { decision = try await decide() } catch {
       let failure = Failure(cause: error)
       services.recordRefusal(failure, fields: fields)
       await releaseIdempotencyLock()
-      await writer.respond(failure.response(to: context.head))
+      await client.refuse(failure, context.head)
       return
     }
     switch decision {
-    case .respond(let response): await writer.respond(response)
+    case .respond(let response): await client.respond(response)
     case .generate(let produce, let session, let options, let format):
       if !endpoint.retainsBody { context.body.release() }
-      start(produce, options, format, messageID: id, session: session, writer)
+      start(produce, options, format, messageID: id, session: session, client)
     case .replay(let replay, let options, let format):
       context.body.release()
       start(
         { generation, _ in try await replay.send(to: generation) }, options, format, messageID: replay.messageID,
-        session: nil, writer)
+        session: nil, client)
     case .read(let reading, let format):
       context.body.release()
       reading.start(
-        context, route: route, services, to: delivery(of: reading.transcript.id, format, writer))
+        context, route: route, services, to: delivery(of: reading.transcript.id, format, client))
     }
   }
 
@@ -72,9 +78,10 @@ final class StreamRun {
   /// the stream, which can be long-lived.
   private func start(
     _ produce: @escaping GenerationRequest.Producer, _ options: consuming Generation.Options,
-    _ format: consuming DeliveryFormat, messageID: String, session: String?, _ writer: consuming ResponseWriter
+    _ format: consuming DeliveryFormat, messageID: String, session: String?, _ client: consuming StreamClient
   ) {
-    var delivery = delivery(of: id, format, writer)
+    let webSocket = client.webSocket
+    var delivery = delivery(of: id, format, client)
     if let transcript = options.transcript { delivery = sharedDelivery(of: transcript, with: delivery) }
     let generation = Generation(
       id: id, messageID: messageID, options, limits: context.configuration.generationLimits, reactor: reactor,
@@ -82,14 +89,15 @@ final class StreamRun {
     let task = reactor.spawn { await self.stream(generation, produce) }
     generation.start { task.cancel() }
     register(generation, session: session)
+    if webSocket?.isStopRequested == true { generation.terminate(.stopped) }
     log(.info, "stream started", ["stream": .string(id)])
   }
 
   private func delivery(
-    of id: String, _ format: consuming DeliveryFormat, _ writer: consuming ResponseWriter
+    of id: String, _ format: consuming DeliveryFormat, _ client: consuming StreamClient
   ) -> any Delivery {
-    format.delivery(
-      of: id, to: context.head, heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool, writer)
+    client.delivery(
+      of: id, format, to: context.head, heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool)
   }
 
   /// Returns a delivery to any number of readers, of which `first` is the first one.

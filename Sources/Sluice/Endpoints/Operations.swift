@@ -7,6 +7,7 @@ extension Services {
   nonisolated(nonsending) func listFeatures(_ context: RequestContext) async throws -> Response {
     var features: JSON.Members = [:]
     for feature in self.features { features[feature.name] = .bool(try isEnabled(feature, context)) }
+    features["STREAMING_BACKEND"] = .string(streamingBackend(context.configuration).rawValue)
     return .json(["features": .object(features)])
   }
 
@@ -21,7 +22,7 @@ extension Services {
     var head = ResponseHead()
     head.set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
     head.set("Cache-Control", "no-store")
-    return Response(head, body: Array(metrics.text(openStreams: generations.count, transcripts).utf8))
+    return Response(head, body: Array(metrics.text(openStreams: generations.count, webSockets: webSockets.count, transcripts).utf8))
   }
 
   /// GET /openapi.yaml: returns the API contract.

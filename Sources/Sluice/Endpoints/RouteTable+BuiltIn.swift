@@ -27,7 +27,8 @@ extension RouteTable {
         whenDisabled: .refusal(alternate: "/api/ai/report"), s.createReport),
       .json("POST", at: "/api/ai/report", s.createReport),
       .stream(
-        "GET", "POST", at: "/api/stream/ai-block/{block_type}", as: .chunks, feature: .aiBlocks, s.streamBlock),
+        "GET", "POST", at: "/api/stream/ai-block/{block_type}", as: .chunks, feature: .aiBlocks,
+        checkPath: s.checkBlock, s.streamBlock),
 
       // Stored data.
       .handle("POST", at: "/api/reports", s.saveReport),

@@ -38,6 +38,9 @@ final class GenerationRegistry: Sendable {
     return true
   }
 
+  /// Stops a stream for the connection that carries it.
+  func stop(_ id: String) { entries.withLock { $0[id] }?.terminate(.stopped) }
+
   /// Requests termination of every stream.
   func terminateAll(_ termination: Termination) {
     for entry in entries.withLock({ Array($0.values) }) { entry.terminate(termination) }

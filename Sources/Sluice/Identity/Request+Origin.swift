@@ -15,6 +15,15 @@ extension Request {
     return Self.authority(of: page).map { $0 != header("Host")?.lowercased() } ?? true
   }
 
+  /// Returns whether a page of another host made the request, as far as the field `Origin` says, which browsers send
+  /// with every WebSocket. The scheme makes no difference, because TLS can end at the web server.
+  ///
+  /// - Parameter origins: the origins whose pages can make requests.
+  func hasForeignOrigin(allowing origins: [String]) -> Bool {
+    guard let origin = header("Origin"), !origins.contains(origin) else { return false }
+    return Self.authority(of: origin).map { $0 != header("Host")?.lowercased() } ?? true
+  }
+
   /// Returns the host and port of a URL or an origin in lower case, or nil if it has none, such as the origin `null`.
   private static func authority(of url: String) -> String? {
     guard let start = url.firstRange(of: "://")?.upperBound else { return nil }

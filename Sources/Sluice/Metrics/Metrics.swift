@@ -50,10 +50,11 @@ final class Metrics: Sendable {
   func countWrite(isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
   /// Returns all metrics in the Prometheus text format (0.0.4).
-  func text(openStreams: Int, _ transcripts: TranscriptRegistry) -> String {
+  func text(openStreams: Int, webSockets: Int, _ transcripts: TranscriptRegistry) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
     text.add("sluice_streams_open", "gauge", "Streams currently open.", [("", Double(openStreams))])
+    text.add("sluice_websockets_open", "gauge", "WebSocket connections.", [("", Double(webSockets))])
     text.add(
       "sluice_generations_detached", "gauge", "Running streams without a client.",
       [("", Double(transcripts.detachedGenerations))])

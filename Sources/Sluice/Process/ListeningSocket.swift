@@ -4,29 +4,53 @@ import EventLoop
 import FastCGI
 import Glibc
 
-/// The sockets that a server accepts FastCGI connections on.
-enum ListeningSocket {
-  /// Returns systemd's sockets (sd_listen_fds(3)), otherwise the configured one, otherwise descriptor 0 if it is a
+/// A socket that a server accepts connections on.
+struct ListeningSocket {
+  /// The protocol of its connections.
+  enum Kind {
+    case fastCGI
+    case webSocket
+  }
+
+  let number: CInt
+  let kind: Kind
+
+  /// Returns systemd's sockets (sd_listen_fds(3)), otherwise the configured ones, otherwise descriptor 0 if it is a
   /// listening socket, which is how spawn-fcgi and mod_fcgid pass it (FastCGI specification 2.2).
   ///
-  /// - Throws: ``StartError`` when there is no socket, or the configured one cannot be opened.
-  static func all(_ configuration: Configuration) throws(StartError) -> [CInt] {
-    if unsafe getenv("LISTEN_FDS") != nil {
-      if let reason = unsafe clazy_load_systemd() {
-        throw StartError(message: "libsystemd cannot be loaded: \(unsafe String(cString: reason))")
-      }
-      let passed = sd_listen_fds(1)
-      if passed > 0 { return (0..<passed).map { 3 + $0 } }
+  /// - Throws: ``StartError`` when there is no socket for FastCGI, or a configured one cannot be opened.
+  static func all(_ configuration: Configuration) throws(StartError) -> [ListeningSocket] {
+    var sockets = try passed()
+    func bind(_ address: ListenAddress?, _ kind: Kind) throws(StartError) {
+      guard let address, !sockets.contains(where: { $0.kind == kind }) else { return }
+      do throws(SystemError) {
+        sockets.append(ListeningSocket(number: try Self.bind(address).release(), kind: kind))
+      } catch { throw StartError(message: "cannot listen: \(error)") }
     }
-    if let address = configuration.listen {
-      do throws(SystemError) { return [try bind(address).release()] } catch {
-        throw StartError(message: "cannot listen: \(error)")
-      }
+    try bind(configuration.listen, .fastCGI)
+    if !sockets.contains(where: { $0.kind == .fastCGI }), isListening(STDIN_FILENO) {
+      sockets.append(ListeningSocket(number: STDIN_FILENO, kind: .fastCGI))
     }
-    if isListening(STDIN_FILENO) { return [STDIN_FILENO] }
+    try bind(configuration.webSocketListen, .webSocket)
+    if sockets.contains(where: { $0.kind == .fastCGI }) { return sockets }
     throw StartError(
       message:
         "no socket to listen on: set SLUICE_LISTEN to unix:PATH or HOST:PORT, or start sluice.socket with systemd")
+  }
+
+  /// Returns the sockets that systemd has passed. Those with the name `websocket` are for WebSockets
+  /// (FileDescriptorName=, systemd.socket(5)).
+  private static func passed() throws(StartError) -> [ListeningSocket] {
+    guard unsafe getenv("LISTEN_FDS") != nil else { return [] }
+    if let reason = unsafe clazy_load_systemd() {
+      throw StartError(message: "libsystemd cannot be loaded: \(unsafe String(cString: reason))")
+    }
+    let names = unsafe getenv("LISTEN_FDNAMES").map { unsafe String(cString: $0) } ?? ""
+    let list = names.split(separator: ":", omittingEmptySubsequences: false)
+    return (0..<max(0, sd_listen_fds(1))).map { index in
+      let isWebSocket = list.indices.contains(Int(index)) && list[Int(index)] == "websocket"
+      return ListeningSocket(number: 3 + index, kind: isWebSocket ? .webSocket : .fastCGI)
+    }
   }
 
   private static func isListening(_ number: CInt) -> Bool {

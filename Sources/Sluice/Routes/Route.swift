@@ -49,6 +49,7 @@ struct Route: Sendable {
     _ methods: String..., at path: PathPattern, as dialect: DialectKind, feature: Feature? = nil,
     whenDisabled disabledBehavior: StreamingEndpoint.DisabledBehavior = .refusal(alternate: nil),
     supportsIdempotencyKey: Bool = true,
+    checkPath: (@Sendable (_ parameters: [String: String]) throws(Failure) -> Void)? = nil,
     _ validate: @escaping StreamingEndpoint.Validator
   ) -> Route {
     Route(
@@ -56,7 +57,7 @@ struct Route: Sendable {
       .stream(
         StreamingEndpoint(
           dialect: dialect, feature: feature, disabledBehavior: disabledBehavior,
-          supportsIdempotencyKey: supportsIdempotencyKey, validate: validate)))
+          supportsIdempotencyKey: supportsIdempotencyKey, checkPath: checkPath, validate: validate)))
   }
 
   /// Returns a row for an endpoint that calls a model and responds with JSON.

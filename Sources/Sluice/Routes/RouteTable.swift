@@ -42,6 +42,20 @@ struct RouteTable: Sendable {
     throw failure
   }
 
+  /// Returns the row of the streaming endpoint at a path, for any method.
+  ///
+  /// - Throws: ``Failure/Code/notFound``.
+  func findStream(at path: String) throws(Failure) -> (
+    route: Route, endpoint: StreamingEndpoint, parameters: [String: String]
+  ) {
+    let segments = split(path)
+    for route in routes {
+      guard case .stream(let endpoint) = route.action, endpoint.dialect != nil else { continue }
+      if let parameters = route.path.match(segments) { return (route, endpoint, parameters) }
+    }
+    throw Failure(.notFound, "No streaming endpoint matches \(path.prefix(200)).")
+  }
+
   /// Returns the methods allowed for a path, including OPTIONS and, with GET, HEAD.
   ///
   /// - Throws: ``Failure/Code/notFound`` when no row matches the path.

@@ -24,6 +24,8 @@ struct StreamingEndpoint: Sendable {
   var supportsIdempotencyKey = false
   /// Whether the body is retained while the response is streamed, because an embedder's handler can read it later.
   var retainsBody = false
+  /// Checks the parameters of the path. A WebSocket checks them in its handshake, before there is a request.
+  var checkPath: (@Sendable (_ parameters: [String: String]) throws(Failure) -> Void)?
   /// Parses and validates the request.
   let validate: Validator
 }

@@ -32,6 +32,14 @@ final class Server {
   /// The holder of a connection server, which is set and used only on its own loop.
   private final class ConnectionServerHolder: Sendable {
     nonisolated(unsafe) var server: ConnectionServer?
+    nonisolated(unsafe) var webSockets: WebSocketServer?
+
+    @unsafe func serve(_ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind) {
+      switch kind {
+      case .fastCGI: unsafe server?.serve(descriptor)
+      case .webSocket: unsafe webSockets?.serve(descriptor)
+      }
+    }
   }
 
   init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
@@ -52,7 +60,7 @@ final class Server {
     do throws(SystemError) { try start(sockets) } catch { throw StartError(message: "cannot start: \(error)") }
   }
 
-  private func start(_ sockets: [CInt]) throws(SystemError) {
+  private func start(_ sockets: [ListeningSocket]) throws(SystemError) {
     // Restore unsaved turns before requests can read their sessions.
     services.unsaved.restore()
     addWorker(reactor.loop, thread: nil)
@@ -63,12 +71,13 @@ final class Server {
     }
     let log = services.log
     for socket in sockets {
+      if socket.kind == .webSocket { services.webSockets.setServed() }
       listeners.append(
         try Listener(
-          Descriptor(owning: socket), on: reactor, budget: services.descriptors,
+          Descriptor(owning: socket.number), on: reactor, budget: services.descriptors,
           onShortage: { [unowned self] in closeIdleConnections() },
           onError: { log.error("accept failed", ["error": .string($0.description)]) },
-          onAccept: { [unowned self] in distribute($0) }))
+          onAccept: { [unowned self] in distribute($0, socket.kind) }))
     }
     startWatchdog()
     retryUnsaved(after: .seconds(1))
@@ -89,6 +98,7 @@ final class Server {
       unsafe holder.server = ConnectionServer(
         reactor: reactor, limits: services.serverLimits,
         responder: { request, writer in handler.respond(request, writer) })
+      unsafe holder.webSockets = WebSocketServer(services, handler, on: reactor)
     }
   }
 
@@ -99,20 +109,17 @@ final class Server {
     }
   }
 
-  private func distribute(_ descriptor: consuming Descriptor) {
+  private func distribute(_ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind) {
     let worker = workers[nextWorker % workers.count]
     nextWorker += 1
     let holder = worker.connections
     if worker.thread == nil {
       // Safe: this is the loop of the worker.
-      unsafe holder.server?.serve(descriptor)
+      unsafe holder.serve(descriptor, kind)
       return
     }
     let number = descriptor.release()
-    worker.loop.execute { _ in
-      let descriptor = Descriptor(owning: number)
-      unsafe holder.server?.serve(descriptor)
-    }
+    worker.loop.execute { _ in unsafe holder.serve(Descriptor(owning: number), kind) }
   }
 
   // MARK: Shutdown
@@ -135,7 +142,10 @@ final class Server {
     services.beginDraining()
     for worker in workers {
       let holder = worker.connections
-      worker.loop.execute { _ in unsafe holder.server?.drain() }
+      worker.loop.execute { _ in
+        unsafe holder.server?.drain()
+        unsafe holder.webSockets?.drain()
+      }
     }
     drainTimer = reactor.schedule(after: services.configuration.drainTimeout) { [unowned self] in terminateStreams() }
     waitUntilIdle()
@@ -174,7 +184,7 @@ final class Server {
   private func waitForRefusals(until end: LoopClock.Instant) {
     // A request that was admitted just before may have started a stream.
     if services.generations.count > 0 || services.streamLimiter.streams > 0 { return waitUntilIdle() }
-    if services.activity.count == 0 || reactor.now >= end { return finish() }
+    if (services.activity.count == 0 && services.webSockets.count == 0) || reactor.now >= end { return finish() }
     _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in self?.waitForRefusals(until: end) }
   }
 

@@ -16,6 +16,7 @@ final class Services: Sendable {
   let turns: any TurnStore
   let generations = GenerationRegistry()
   let transcripts = TranscriptRegistry()
+  let webSockets = WebSocketActivity()
   let unsaved: UnsavedTurns
   let metrics = Metrics()
   let streamLimiter: Limiter
@@ -91,6 +92,11 @@ final class Services: Sendable {
 
   /// Whether streams can be read again at a request's location. A CGI program serves one client only.
   func canResume(_ configuration: Configuration) -> Bool { configuration.resume > .zero && !isCGI }
+
+  /// The transports of streams at a request's location.
+  func streamingBackend(_ configuration: Configuration) -> StreamingBackend {
+    configuration.streamingBackend ?? (webSockets.isServed ? .both : .sse)
+  }
 
   // MARK: Features
 

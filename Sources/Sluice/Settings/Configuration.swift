@@ -20,6 +20,8 @@ struct Configuration: Sendable {
 
   // Feature flags.
   var disabledFeatures: Set<Feature> = []
+  /// Nil: both transports if there is a socket for WebSockets.
+  var streamingBackend: StreamingBackend?
 
   // CORS, prompts and redaction.
   var corsOrigins: [String] = []
@@ -50,6 +52,7 @@ struct Configuration: Sendable {
   // Store, socket, event loops and log.
   var state: String
   var listen: ListenAddress?
+  var webSocketListen: ListenAddress?
   var loops = 1
   /// Whether a busy loop sleeps to handle several events per wake-up.
   var coalescesEvents = true
@@ -68,7 +71,7 @@ final class SharedConfiguration: Sendable {
   init(_ values: Configuration) { self.values = values }
 }
 
-/// An address to listen on for FastCGI connections.
+/// An address to listen on.
 enum ListenAddress: Sendable, Equatable {
   /// A socket in the file system.
   case unix(path: String)

@@ -100,6 +100,9 @@ struct Setting: Sendable {
     global("SLUICE_LISTEN", "unix:PATH or HOST:PORT (default: systemd's socket, else descriptor 0)") {
       (c, text) throws(SettingError) in c.listen = try ListenAddress(parsing: text)
     },
+    global("SLUICE_WEBSOCKET_LISTEN", "unix:PATH or HOST:PORT for WebSockets (default: systemd's socket, else none)") {
+      (c, text) throws(SettingError) in c.webSocketListen = try ListenAddress(parsing: text)
+    },
     global("SLUICE_LOOPS", "event loops, one thread each (default 1)") { (c, text) throws(SettingError) in
       c.loops = try SettingValue.count(text)
       guard (1...64).contains(c.loops) else { throw SettingError(reason: "must be an integer from 1 to 64") }
@@ -122,10 +125,8 @@ struct Setting: Sendable {
         }
       }
     } + [
-      perLocation("STREAMING_BACKEND", "sse, the only supported value") { (c, text) throws(SettingError) in
-        guard text == "sse" else {
-          throw SettingError(reason: "must be sse: WebSocket is not supported yet")
-        }
+      perLocation("STREAMING_BACKEND", "sse, websocket or both (default both with a WebSocket socket, else sse)") {
+        (c, text) throws(SettingError) in c.streamingBackend = try SettingValue.choice(text)
       }
     ]
 

@@ -1,0 +1,68 @@
+import FastCGI
+import JSON
+
+/// The requests of WebSockets: the handshake, and the streams that the client starts or resumes.
+extension RequestDispatcher {
+  /// Decides about a handshake.
+  ///
+  /// - Throws: the reason why it is refused.
+  func admit(_ request: Request) async throws(Failure) {
+    let (route, endpoint, parameters) = try routes.findStream(at: request.path)
+    if services.isDraining { throw Failure.draining }
+    guard !request.hasForeignOrigin(allowing: services.cors.origins) else { throw Failure.crossSite }
+    let context = try await call(request, RequestBody(request), route, parameters)
+    let isEnabled = try endpoint.feature.map { (feature) throws(Failure) in
+      try services.isEnabled(feature, context)
+    }
+    guard isEnabled ?? true, services.streamingBackend(context.configuration).enables(webSocket: true) else {
+      throw StreamRun.disabled(endpoint.disabledBehavior)
+    }
+    try endpoint.checkPath?(parameters)
+    if let own = endpoint.dialect, let name = request.query("dialect") { _ = try DialectKind.named(name, own: own) }
+  }
+
+  /// Starts a stream.
+  func start(_ request: Request, on stream: WebSocketStream) {
+    let head = Request(parameters: request.parameters, lacksDescriptor: stream.unit == nil)
+    start(head, RequestBody(request), .webSocket(stream))
+  }
+
+  /// Sends a stream that another request began.
+  ///
+  /// - Parameters:
+  ///   - request: the handshake.
+  ///   - id: the stream's id.
+  ///   - start: the number of deltas that the client already has.
+  func resume(_ request: Request, _ id: String, after start: Int, on stream: WebSocketStream) {
+    reactor.spawn {
+      do throws(Failure) {
+        let (route, _, parameters) = try self.routes.findStream(at: request.path)
+        let context = try await self.call(request, RequestBody(request), route, parameters)
+        try self.resume(context, route, id, after: start, on: stream)
+      } catch {
+        self.services.recordRefusal(error, fields: ["stream": .string(id)])
+        stream.refuse(error)
+      }
+    }
+  }
+
+  private func resume(
+    _ context: RequestContext, _ route: Route, _ id: String, after start: Int, on stream: WebSocketStream
+  ) throws(Failure) {
+    guard services.canResume(context.configuration) else { throw StreamReading.disabled }
+    guard let transcript = services.transcripts.transcript(of: id, for: context.user) else {
+      throw Failure.noSuchStream
+    }
+    guard start <= transcript.deltas else { throw StreamReading.badPosition(transcript.deltas) }
+    let own = transcript.dialect ?? .events
+    let dialect = try context.head.query("dialect").map { (name) throws(Failure) in
+      try DialectKind.named(name, own: own)
+    }
+    let reading = try StreamReading(transcript, after: start, on: reactor.loop)
+    let delivery = StreamClient.webSocket(stream).delivery(
+      of: id, .eventStream((dialect ?? own).type.init(transcript.metadata), ids: .none), to: context.head,
+      heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool)
+    reading.start(context, route: route.path.text, services, to: delivery)
+    if stream.isStopRequested { services.generations.stop(id) }
+  }
+}

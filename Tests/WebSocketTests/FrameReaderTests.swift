@@ -1,0 +1,5 @@
+import Testing
+import WebSocket
+
+@Suite("Frames")
+struct FrameReaderTests {}
