@@ -23,8 +23,9 @@ package final class FrameReader {
   private var input = unsafe UnsafeBufferPointer<UInt8>(start: nil, count: 0)
   private var events: [Event] = []
   private var replies: [UInt8] = []
-  /// Whether a close frame with a single byte was received. libwslay accepts it, although a code has two.
-  private var isCloseMalformed = false
+  /// The violation in a close frame that libwslay accepts: a single byte, although a code has two, or a reason that is
+  /// not UTF-8 and arrived in a part of its own.
+  private var closeViolation: CloseCode?
 
   /// Whether the connection must be closed: after ``Event/close`` or ``Event/violation``. No more input is read.
   package private(set) var isFinished = false
@@ -57,13 +58,13 @@ package final class FrameReader {
       defer { unsafe input = UnsafeBufferPointer(start: nil, count: 0) }
       return unsafe wslay_event_recv(context)
     }
-    let hasFailed = result != 0 || isCloseMalformed
-    if !hasFailed { unsafe wslay_event_send(context) }
-    if hasFailed {
+    let violation = closeViolation ?? (result == 0 ? nil : .protocolError)
+    if violation == nil { unsafe wslay_event_send(context) }
+    if let violation {
       isFinished = true
       events.removeAll { $0 == .close }
       events.append(.violation)
-      Frame.appendClose(.protocolError, to: &replies)
+      Frame.appendClose(violation, to: &replies)
     } else if unsafe wslay_event_get_read_enabled(context) == 0 {
       isFinished = true
       if !events.contains(.close) { events.append(.violation) }
@@ -94,7 +95,8 @@ package final class FrameReader {
     case WSLAY_BINARY_FRAME.rawValue: events.append(.binary)
     case WSLAY_PONG.rawValue: events.append(.pong)
     case WSLAY_CONNECTION_CLOSE.rawValue:
-      isCloseMalformed = message.count == 1
+      if message.count == 1 { closeViolation = .protocolError }
+      if unsafe String(validating: message.dropFirst(2), as: UTF8.self) == nil { closeViolation = .invalidPayload }
       events.append(.close)
     default: break
     }

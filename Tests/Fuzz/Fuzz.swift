@@ -4,6 +4,7 @@ import JSON
 @testable import FastCGI
 @testable import Sluice
 @testable import Upstream
+@testable import WebSocket
 
 /// libFuzzer with the arguments of this program. The first byte of an input selects the parser for the remaining bytes.
 @main
@@ -34,13 +35,33 @@ private func runLibFuzzer(
 ) -> CInt
 
 private let parsers: [@Sendable ([UInt8]) -> Void] = [
-  json, eventStream, completion, records, query, token, redaction, files, response,
+  json, eventStream, completion, records, query, token, redaction, files, response, frames, handshake,
 ]
 
 private func json(_ bytes: [UInt8]) {
   guard let json = try? JSON(parsing: bytes) else { return }
   let again = try? JSON(parsing: json.encoded)
   precondition(again == json, "the encoded JSON parses differently")
+}
+
+private func frames(_ bytes: [UInt8]) {
+  var (whole, parts): ([UInt8], [UInt8]) = ([], [])
+  guard let complete = FrameReader(maximumMessageBytes: 1000), let reader = FrameReader(maximumMessageBytes: 1000) else {
+    preconditionFailure("libwslay cannot be loaded")
+  }
+  let expected = complete.read(bytes.span, output: &whole)
+  var events: [FrameReader.Event] = []
+  for byte in bytes { events += reader.read([byte].span, output: &parts) }
+  precondition(events == expected && whole.suffix(4) == parts.suffix(4), "the result differs when fed byte by byte")
+  for case .text(let text) in events { _ = try? WebSocketMessage.parse(text) }
+}
+
+private func handshake(_ bytes: [UInt8]) {
+  var parser = HandshakeParser()
+  guard case .complete(let request, let rest) = parser.read(bytes.span) else { return }
+  precondition(rest.count < bytes.count)
+  _ = request.issue
+  _ = request.acceptance(subprotocol: nil)
 }
 
 private func eventStream(_ bytes: [UInt8]) {

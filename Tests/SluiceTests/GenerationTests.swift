@@ -32,9 +32,9 @@ private final class Fixture {
     let dialect: any Dialect = model == nil ? EventsDialect(metadata) : OpenAIDialect(metadata)
     let format: DeliveryFormat =
       isJSON ? .json { _, text in ["message": .string(text)] } : .eventStream(dialect, ids: .none)
-    let delivery = format.delivery(
-      of: "id", to: Request(parameters: [:]), heartbeat: heartbeat, on: reactor, pool: BlockingPool(),
-      ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60)))
+    let writer = ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60))
+    let delivery = StreamClient.http(writer).delivery(
+      of: "id", format, to: Request(parameters: [:]), heartbeat: heartbeat, on: reactor, pool: BlockingPool())
     var options = Generation.Options()
     if !rules.isEmpty { options.redactor = Redactor(rules) }
     generation = Generation(
