@@ -30,6 +30,19 @@ private final class Browser: Sendable {
     try await call("/execute/sync", ["script": "return String(\(script))", "args": [String]()]) as? String ?? ""
   }
 
+  /// Opens a tab, which becomes the current one, and returns the handle of the one before.
+  func openTab(_ url: String) async throws -> String {
+    let before = try await Self.call("GET", "\(base)/session/\(session)/window", nil) as? String
+    let tab = try await call("/window/new", ["type": "tab"]) as? [String: String]
+    try await select(try #require(tab?["handle"]))
+    try await open(url)
+    return try #require(before)
+  }
+
+  func select(_ tab: String) async throws { _ = try await call("/window", ["handle": tab]) }
+
+  func reload() async throws { _ = try await call("/refresh", [String: Any]()) }
+
   func click(_ selector: String) async throws {
     let found = try await call("/element", ["using": "css selector", "value": selector]) as? [String: String]
     _ = try await call("/element/\(try #require(found?.values.first))/click", [String: String]())
@@ -94,8 +107,9 @@ extension Integration {
       try await browser.click("#send")
       #expect(await eventually { (try? await browser.run(Self.answer).hasPrefix("word")) == true })
       kill(servers.pid, SIGKILL)
+      // The page has tried to resume the stream.
       #expect(
-        await eventually {
+        await eventually(within: .seconds(30)) {
           (try? await browser.run(Self.status).contains("lost before the answer was complete")) == true
         })
       #expect(servers.storedLines.count == 1)
@@ -133,6 +147,73 @@ extension Integration {
       #expect(try await browser.run(Self.answer) == "The quick brown fox jumps over the lazy dog")
       await browser.close()
       _ = await off.stop()
+    }
+
+    private static let question = "document.querySelector('#messages .user')?.textContent"
+
+    @Test(
+      "A stream survives a lost connection, nginx's reload and the page's own, and is seen in a second tab",
+      arguments: ["", "?transport=websocket"])
+    func resumption(query: String) async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "100ms", "SLUICE_RESUME": "20s"])
+      let browser = try await Browser()
+      let words = (0..<80).map { "w\($0)" }.joined(separator: " ")
+      try await browser.open("\(servers.url)/\(query)#token=\(servers.token)")
+      _ = try await browser.run("document.getElementById('message').value = '\(words)'")
+      try await browser.click("#send")
+      func shows(_ word: String) async -> Bool {
+        await eventually(within: .seconds(20)) { (try? await browser.run(Self.answer).contains(word + " ")) == true }
+      }
+      #expect(await shows("w3"))
+      try servers.cutConnections()
+      #expect(await shows("w12"))
+      kill(servers.nginxPID, SIGHUP)
+      #expect(await shows("w18"))
+      try await browser.reload()
+      #expect(await shows("w25"))
+      #expect(try await browser.run(Self.question) == words)
+      let session = try await browser.run("sessionStorage.getItem('session')")
+      let first = try await browser.openTab("\(servers.url)/\(query)#token=\(servers.token)&session=\(session)")
+      #expect(await shows("w35"))
+      #expect(try await browser.run(Self.question) == words)
+      for tab in ["second", "first"] {
+        #expect(
+          await eventually(within: .seconds(30)) { (try? await browser.run(Self.status)) == "Done." }, "\(tab) tab")
+        #expect(try await browser.run(Self.answer) == words, "\(tab) tab")
+        if tab == "second" { try await browser.select(first) }
+      }
+      #expect(servers.storedLines.count == 1)
+      #expect(await servers.outcomes(1) == ["completed"])
+      // After the end a reload shows the stored turn.
+      try await browser.reload()
+      #expect(await eventually { (try? await browser.run(Self.answer)) == words })
+      await browser.close()
+      _ = await servers.stop()
+    }
+
+    @Test("An EventSource that loses its connection continues by itself, without a gap")
+    func eventSourceContinues() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "100ms", "SLUICE_RESUME": "20s"])
+      let browser = try await Browser()
+      try await browser.open("\(servers.url)/")
+      let words = (0..<60).map { "w\($0)" }.joined(separator: "+")
+      _ = try await browser.run(
+        """
+        (() => {
+          window.sequence = []; window.ends = [];
+          const source = new EventSource('/api/stream/ai-block/quiz?input=\(words)&token=\(servers.token)');
+          source.addEventListener('chunk', (e) => sequence.push(JSON.parse(e.data).seq));
+          source.addEventListener('complete', (e) => { ends.push(e.lastEventId); source.close(); });
+        })()
+        """)
+      #expect(await eventually { (try? await browser.run("sequence.length > 4")) == "true" })
+      try servers.cutConnections()
+      #expect(await eventually(within: .seconds(30)) { (try? await browser.run("ends.length")) == "1" })
+      #expect(try await browser.run("sequence.join()") == (0..<60).map(String.init).joined(separator: ","))
+      #expect(try await browser.run("ends[0].endsWith('.end')") == "true")
+      #expect(await servers.outcomes(1) == ["completed"])
+      await browser.close()
+      _ = await servers.stop()
     }
 
     @Test("An EventSource that reconnects does not start a second generation")
@@ -174,10 +255,11 @@ extension Integration {
           (() => { window.result = ''; (async () => {
             try {
               const { chat } = await import('/sluice.js');
-              let text = '', id;
-              const end = await chat({ url: '\(servers.url)/api/chat', token: '\(servers.token)', message: 'one two',
-                onOpen: (given) => { id = given; }, onToken: (t) => { text += t; } });
-              result = (id && end.type === 'done' ? 'ok ' : 'bad ') + text;
+              const run = chat('one two', { url: '\(servers.url)/api/chat', token: '\(servers.token)' });
+              let text = '';
+              for await (const piece of run) text += piece;
+              const end = await run.done;
+              result = (run.id && end.type === 'done' ? 'ok ' : 'bad ') + text;
             } catch (e) { result = e.code === 'connection_lost' ? 'TypeError' : String(e); }
           })(); })()
           """)

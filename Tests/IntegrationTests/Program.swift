@@ -150,6 +150,7 @@ final class Servers: Sendable {
   let url: String
   let token: String
   let pid: Int32
+  let nginxPID: Int32
   let state: String
   let demo: Program
 
@@ -160,14 +161,30 @@ final class Servers: Sendable {
     demo = try Program(
       packageRoot + "/nginx/demo",
       ["--no-build", "--port", "\(port)"] + (state.map { ["--state", $0] } ?? [])
-        + ["--", "sh", "-c", "echo $SLUICE_URL $SLUICE_TOKEN $SLUICE_PID $SLUICE_STATE; exec cat"],
+        + ["--", "sh", "-c", "echo $SLUICE_URL $SLUICE_TOKEN $SLUICE_PID $SLUICE_STATE $SLUICE_NGINX_PID; exec cat"],
       environment: environment)
     let demo = demo
     let isUp = await eventually(within: .seconds(60)) { demo.output.contains("\n") || !demo.isRunning }
     let words = demo.output.split(whereSeparator: \.isWhitespace).map(String.init)
-    try #require(isUp && words.count == 4, "\(demo.errors)")
+    try #require(isUp && words.count == 5, "\(demo.errors)")
     (url, token, self.state) = (words[0], words[1], words[3])
     pid = try #require(Int32(words[2]))
+    nginxPID = try #require(Int32(words[4]))
+  }
+
+  /// Cuts all connections through nginx by killing its worker, which nginx replaces.
+  func cutConnections() throws {
+    let children = try String(contentsOfFile: "/proc/\(nginxPID)/task/\(nginxPID)/children", encoding: .utf8)
+    for worker in children.split(separator: " ").compactMap({ Int32($0) }) { kill(worker, SIGKILL) }
+  }
+
+  /// The number of open file descriptors of Sluice; -1 if it cannot be read.
+  var descriptors: Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count) ?? -1 }
+
+  /// Returns the value of a metric; nil if there is none.
+  func metric(_ name: String) async throws -> Int? {
+    let line = try await get("/metrics").body.split(separator: "\n").first { $0.hasPrefix(name + " ") }
+    return line.flatMap { Int($0.dropFirst(name.count + 1)) }
   }
 
   /// Starts curl(1) with the demo token or another; an empty `token` sends none.

@@ -1,18 +1,23 @@
-import { chat, stopStream } from "./sluice.js";
+import { chat, randomID, running } from "./sluice.js";
 
 const $ = (id) => document.getElementById(id);
-let sessionId, streamId, isStopping;
-// The last message, and the key for retrying it.
-let last;
 // The maximum number of messages shown; the server stores all.
 const maximumShown = 50;
+const transport = new URLSearchParams(location.search).get("transport") ?? undefined;
+// The running stream.
+let run;
+// The last message, and the key for retrying it.
+let last;
 
-// The token is in the fragment, which is not sent to servers, and is removed from the history.
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
-  $("token").value = given;
-  history.replaceState(null, "", location.pathname);
-}
+// The token and the session are kept for this tab. They can be in the fragment, which is not sent to servers, and is
+// removed from the history.
+const given = new URLSearchParams(location.hash.slice(1));
+for (const name of ["token", "session"]) if (given.has(name)) sessionStorage.setItem(name, given.get(name));
+if (given.size) history.replaceState(null, "", location.pathname + location.search);
+$("token").value = sessionStorage.getItem("token") ?? "";
+$("token").addEventListener("change", () => sessionStorage.setItem("token", token()));
+const token = () => $("token").value.trim();
+const session = () => sessionStorage.getItem("session") ?? undefined;
 
 function add(role, text) {
   const item = document.createElement("li");
@@ -27,7 +32,9 @@ function add(role, text) {
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if ($("send").disabled) return;
-  last = { message: $("message").value, key: crypto.randomUUID?.() };
+  last = { message: $("message").value, idempotencyKey: randomID() };
+  // The session is known before the answer, so that a reload finds it.
+  if (!session()) sessionStorage.setItem("session", randomID());
   add("user", last.message);
   ask();
 });
@@ -45,50 +52,69 @@ $("message").addEventListener("keydown", (event) => {
   $("form").requestSubmit();
 });
 
-async function ask() {
-  const { message, key } = last;
-  const token = $("token").value.trim();
+function ask() {
+  const { message, idempotencyKey } = last;
+  show(chat(message, { token: token(), sessionId: session(), idempotencyKey, transport }));
+}
+
+// Shows the answer of a run as it arrives.
+async function show(started) {
+  run = started;
   const answer = add("assistant streaming", "");
   $("send").disabled = true;
+  $("stop").disabled = false;
   $("retry").hidden = true;
   $("status").textContent = "The assistant is typing…";
-  isStopping = false;
+  run.onToken = (text) => {
+    answer.append(text);
+    answer.scrollIntoView({ block: "end" });
+  };
   try {
-    const end = await chat({
-      token, message, sessionId, key,
-      onOpen(id) {
-        streamId = id;
-        $("stop").disabled = false;
-        if (isStopping) stopStream(id, token);
-      },
-      onToken(text) {
-        answer.append(text);
-        answer.scrollIntoView({ block: "end" });
-      },
-    });
+    const end = await run.done;
     if (end.type === "done") {
-      sessionId = end.sessionId;
+      if (end.sessionId) sessionStorage.setItem("session", end.sessionId);
       $("status").textContent = "Done.";
       $("message").value = "";
     } else {
       answer.classList.add("failed");
       $("status").textContent = "Stopped. Nothing was stored.";
-      $("retry").hidden = false;
+      $("retry").hidden = !last;
     }
   } catch (error) {
     answer.classList.add("failed");
     $("status").textContent = error.message;
-    $("retry").hidden = !error.retriable;
+    $("retry").hidden = !error.retriable || !last;
   } finally {
     answer.classList.remove("streaming");
     $("send").disabled = false;
     $("stop").disabled = true;
-    streamId = undefined;
     $("message").focus();
   }
 }
 
-$("stop").addEventListener("click", () => {
-  isStopping = true;
-  if (streamId) stopStream(streamId, $("token").value.trim());
-});
+$("stop").addEventListener("click", () => run?.stop());
+
+// After a reload, or in a second tab: the conversation so far, and the answer that is still being streamed.
+async function restore() {
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const response = await fetch(`/api/sessions/${encodeURIComponent(session())}?limit=${maximumShown / 2}`, { headers })
+    .catch(() => undefined);
+  const turns = response?.ok ? (await response.json()).turns : [];
+  for (const { user, assistant } of turns) {
+    add("user", user.content);
+    add("assistant", assistant.content);
+  }
+  // This dialect contains the user's message, which is not stored before the answer is complete.
+  const current = running(session(), { token: token(), dialect: "deltas" });
+  current.done.catch(() => {});
+  await new Promise((resolve) => {
+    current.onPrompt = (message) => {
+      last = { message };
+      add("user", message);
+      show(current);
+      resolve();
+    };
+    current.done.then(resolve, resolve);
+  });
+}
+if (session()) restore();
