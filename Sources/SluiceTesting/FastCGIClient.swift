@@ -99,6 +99,13 @@ package final class FastCGIClient {
     }
   }
 
+  /// Returns all bytes until the connection is closed, or until nothing arrives within `limit`.
+  package func readAll(within limit: Duration = .seconds(15)) -> [UInt8] {
+    var bytes: [UInt8] = []
+    while let more = descriptor.receive(timeout: limit), !more.isEmpty { bytes += more }
+    return bytes
+  }
+
   /// Returns whether the socket becomes readable within `limit`. Reads nothing.
   package func waitUntilReadable(within limit: Duration = .seconds(10)) -> Bool {
     var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)

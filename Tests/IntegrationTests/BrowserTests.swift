@@ -165,6 +165,7 @@ extension Integration {
         await eventually(within: .seconds(20)) { (try? await browser.run(Self.answer).contains(word + " ")) == true }
       }
       #expect(await shows("w3"))
+      #expect(try await servers.metric("sluice_websockets_open") == (query.isEmpty ? 0 : 1))
       try servers.cutConnections()
       #expect(await shows("w12"))
       kill(servers.nginxPID, SIGHUP)

@@ -10,7 +10,7 @@ extension RequestDispatcher {
     let (route, endpoint, parameters) = try routes.findStream(at: request.path)
     if services.isDraining { throw Failure.draining }
     guard !request.hasForeignOrigin(allowing: services.cors.origins) else { throw Failure.crossSite }
-    let context = try await call(request, RequestBody(request), route, parameters)
+    let context = try await call(request, RequestBody(request), route, parameters, isWebSocket: true)
     let isEnabled = try endpoint.feature.map { (feature) throws(Failure) in
       try services.isEnabled(feature, context)
     }
@@ -37,7 +37,7 @@ extension RequestDispatcher {
     reactor.spawn {
       do throws(Failure) {
         let (route, _, parameters) = try self.routes.findStream(at: request.path)
-        let context = try await self.call(request, RequestBody(request), route, parameters)
+        let context = try await self.call(request, RequestBody(request), route, parameters, isWebSocket: true)
         try self.resume(context, route, id, after: start, on: stream)
       } catch {
         self.services.recordRefusal(error, fields: ["stream": .string(id)])

@@ -48,7 +48,8 @@ final class RequestDispatcher {
     _ request: Request, _ body: RequestBody, _ client: inout StreamClient?
   ) async -> StreamRun? {
     let decision: Decision
-    do throws(Failure) { decision = try await decide(request, body) } catch {
+    let isWebSocket = client?.webSocket != nil
+    do throws(Failure) { decision = try await decide(request, body, isWebSocket: isWebSocket) } catch {
       services.recordRefusal(
         error, fields: ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
       await client.take()?.refuse(error, request)
@@ -64,7 +65,7 @@ final class RequestDispatcher {
     }
     if case .stream(let endpoint) = route.action {
       return StreamRun(
-        context, route: route.path.text, endpoint, services, reactor, isWebSocket: client?.webSocket != nil)
+        context, route: route.path.text, endpoint, services, reactor, isWebSocket: isWebSocket)
     }
     switch client.take() {
     case .http(let writer)?:
@@ -88,16 +89,21 @@ final class RequestDispatcher {
   /// Decides how the request is handled.
   ///
   /// - Throws: the reason why the request is refused before its handler runs.
-  private func decide(_ request: Request, _ body: RequestBody) async throws(Failure) -> Decision {
+  private func decide(
+    _ request: Request, _ body: RequestBody, isWebSocket: Bool
+  ) async throws(Failure) -> Decision {
     let path = request.path
     if request.method == "OPTIONS" { return .respond(options(of: request, try routes.methods(at: path))) }
     let (route, parameters) = try routes.find(request.method, path)
     if services.isDraining, !route.isServedWhileDraining { throw Failure.draining }
-    return .call(try await call(request, body, route, parameters), route)
+    return .call(try await call(request, body, route, parameters, isWebSocket: isWebSocket), route)
   }
 
+  /// Authenticates a request.
+  ///
+  /// - Parameter isWebSocket: whether it arrived over a WebSocket. Browsers always name the page that opens one.
   func call(
-    _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String]
+    _ request: Request, _ body: RequestBody, _ route: Route, _ parameters: [String: String], isWebSocket: Bool
   ) async throws(Failure) -> RequestContext {
     let configuration: SharedConfiguration
     do { configuration = try locations.configuration(for: request.parameters) } catch {
@@ -107,7 +113,8 @@ final class RequestDispatcher {
     var user = User("anonymous")
     if !route.isPublic {
       user = try await services.authenticator.authenticate(
-        request, trustsRemoteUser: configuration.values.trustsRemoteUser, callsModel: route.callsModel)
+        request, trustsRemoteUser: configuration.values.trustsRemoteUser,
+        callsModel: route.callsModel && !isWebSocket)
     }
     guard let user else { throw Failure(.unauthorized, "The authenticated user has no name.") }
     if route.callsModel, request.lacksDescriptor {
