@@ -38,6 +38,8 @@ struct Options: Sendable {
   var path = "/api/chat"
   var body = #"{"message":"Go on."}"#
   var token = "any"
+  /// Whether each stream has a WebSocket of its own.
+  var usesWebSocket = false
   var port: UInt16 = 0
   var upstreamPort: UInt16 = 0
   var streams = 1000
@@ -63,6 +65,11 @@ struct Options: Sendable {
       case "--path": path = value
       case "--body": body = value
       case "--token": token = value
+      case "--transport":
+        guard value == "http" || value == "websocket" else {
+          throw Issue(description: "--transport takes http or websocket")
+        }
+        usesWebSocket = value == "websocket"
       case "--pids":
         for pair in value.split(separator: ",") {
           let parts = pair.split(separator: "=")

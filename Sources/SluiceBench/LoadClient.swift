@@ -26,13 +26,20 @@ final class LoadClient {
   var isMeasuring = false
   /// Whether tokens are read. A client that reads a flood only looks for its end.
   private let readsTokens: Bool
+  /// Whether the server keeps the connection at the end of the stream.
+  private let isConnectionKept: Bool
 
   init(_ options: Options, readsTokens: Bool = true, on reactor: Reactor, onEnd: @escaping () -> Void) {
     self.reactor = reactor
     self.port = options.port
     self.readsTokens = readsTokens
     self.onEnd = onEnd
-    request = Array(
+    request = options.usesWebSocket ? Self.webSocketRequest(options) : Self.httpRequest(options)
+    isConnectionKept = options.usesWebSocket
+  }
+
+  private static func httpRequest(_ options: Options) -> [UInt8] {
+    Array(
       """
       POST \(options.path) HTTP/1.1\r
       Host: localhost\r
@@ -43,6 +50,25 @@ final class LoadClient {
       \r
       \(options.body)
       """.utf8)
+  }
+
+  /// Returns the handshake of a WebSocket and, without waiting for the response, the message that starts a stream.
+  private static func webSocketRequest(_ options: Options) -> [UInt8] {
+    let handshake = """
+      GET /ws\(options.path) HTTP/1.1\r
+      Host: localhost\r
+      Authorization: Bearer \(options.token)\r
+      Upgrade: websocket\r
+      Connection: Upgrade\r
+      Sec-WebSocket-Version: 13\r
+      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
+      \r
+
+      """
+    let message = Array(#"{"type":"start","id":"a","body":\#(options.body)}"#.utf8)
+    precondition(message.count < 126, "the body is too long for a short frame")
+    // The mask is zero, so the payload stays as it is.
+    return Array(handshake.utf8) + [0x81, 0x80 | UInt8(message.count), 0, 0, 0, 0] + message
   }
 
   var openStreams: Int { streams.count }
@@ -102,7 +128,7 @@ final class LoadClient {
         read(at: now)
       }
       if count < 0, errno == EAGAIN { return }
-      guard count <= 0 else { return }
+      guard count <= 0 || (client.isConnectionKept && isComplete) else { return }
       if isComplete {
         client.report.completed += 1
       } else {
@@ -118,6 +144,7 @@ final class LoadClient {
       while index < rest.count {
         let byte = rest[index]
         if byte == UInt8(ascii: "e"), rest[index...].starts(with: "event: done".utf8) { isComplete = true }
+        if byte == UInt8(ascii: "e"), rest[index...].starts(with: #"event":"done""#.utf8) { isComplete = true }
         if byte == UInt8(ascii: "["), rest[index...].starts(with: "[DONE]".utf8) { isComplete = true }
         guard byte == UInt8(ascii: "\"") else {
           index += 1

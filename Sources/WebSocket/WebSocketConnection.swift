@@ -75,6 +75,8 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
   /// The number of writes since the last scheduled flush that made room for more output.
   private var writesInEvent = 0
 
+  /// Not `writable`: each time that the web server has read something, the socket would report that.
+  private static let quiet: Readiness = .readable | .peerClosed | .edgeTriggered
   private static let handshakeTimeout: Duration = .seconds(10)
   private static let closingTimeout: Duration = .seconds(2)
   private static let maximumOutputBytes = 32 * 1024
@@ -92,7 +94,7 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
     deadline = reactor.schedule(after: Self.handshakeTimeout) { [unowned self] in close() }
     guard let number = descriptor?.number else { return }
     do {
-      watch = try reactor.watch(number, for: .readable | .writable | .peerClosed | .edgeTriggered, handler: self)
+      watch = try reactor.watch(number, for: Self.quiet, handler: self)
     } catch { close() }
   }
 
@@ -248,6 +250,7 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
     reactor.keepBuffer(exchange(&output, with: []))
     writeTimer?.cancel()
     if exchange(&isBlocked, with: false) {
+      try? watch?.change(to: Self.quiet)
       delegate?.webSocketDidDrain()
       receive()
     }
@@ -255,7 +258,7 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
   }
 
   private func block() {
-    isBlocked = true
+    if !exchange(&isBlocked, with: true) { try? watch?.change(to: Self.quiet | .writable) }
     hasProgressed = false
     guard writeTimer?.isPending != true else { return }
     writeTimer = reactor.schedule(after: limits.writeTimeout) { [unowned self] in

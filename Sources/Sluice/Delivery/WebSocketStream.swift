@@ -1,3 +1,4 @@
+import Bytes
 import EventLoop
 import JSON
 import WebSocket
@@ -81,55 +82,66 @@ final class WebSocketStream {
     guard !connection.isClosed else { return 0 }
     var output = connection.takeOutput()
     let before = output.count
-    var rest = records[...]
-    while let record = EventStreamRecord(parsing: &rest) {
-      guard !record.data.isEmpty, !record.event.elementsEqual("heartbeat".utf8) else { continue }
-      let isJSON = record.data.first != UInt8(ascii: "[")
-      let eventBytes = record.event.isEmpty ? 0 : record.event.count + Self.event.count + 1
-      let dataBytes = record.data.count + (isJSON ? 0 : 2)
-      Frame.appendHeader(
-        .text, payloadBytes: prefix.count + eventBytes + Self.data.count + dataBytes + 1, to: &output)
-      output += prefix
-      if !record.event.isEmpty {
-        output += Self.event
-        output += record.event
-        output.append(UInt8(ascii: "\""))
-      }
-      output += Self.data
-      if !isJSON { output.append(UInt8(ascii: "\"")) }
-      output += record.data
-      if !isJSON { output.append(UInt8(ascii: "\"")) }
-      output.append(UInt8(ascii: "}"))
-    }
+    append(records.span, to: &output)
     let count = output.count - before
     connection.putOutput(output)
     return count
+  }
+
+  private func append(_ records: borrowing Span<UInt8>, to output: inout [UInt8]) {
+    var record = EventStreamRecord()
+    while record.readNext(in: records) {
+      if record.data.isEmpty || record.isHeartbeat(in: records) { continue }
+      // Everything but `[DONE]` is JSON.
+      let isText = records[record.data.lowerBound] == UInt8(ascii: "[")
+      let eventBytes = record.event.isEmpty ? 0 : Self.event.count + record.event.count + 1
+      let dataBytes = Self.data.count + record.data.count + (isText ? 2 : 0)
+      Frame.appendHeader(.text, payloadBytes: prefix.count + eventBytes + dataBytes + 1, to: &output)
+      output.append(contentsOf: prefix)
+      if !record.event.isEmpty {
+        output.append(contentsOf: Self.event)
+        output.append(records.extracting(record.event))
+        output.append(UInt8(ascii: "\""))
+      }
+      output.append(contentsOf: Self.data)
+      if isText { output.append(UInt8(ascii: "\"")) }
+      output.append(records.extracting(record.data))
+      if isText { output.append(UInt8(ascii: "\"")) }
+      output.append(UInt8(ascii: "}"))
+    }
   }
 
   private static let event = Array(#","event":""#.utf8)
   private static let data = Array(#","data":"#.utf8)
 }
 
-/// One record as a dialect encodes it: an event and a line of data, of which either can be missing.
+/// The places of an event and of a line of data in a dialect's records; either can be missing.
 private struct EventStreamRecord {
-  var event: ArraySlice<UInt8> = []
-  var data: ArraySlice<UInt8> = []
+  private(set) var event = 0..<0
+  private(set) var data = 0..<0
+  private var end = 0
 
-  /// Removes the first record from `bytes`. Returns nil if there is none.
-  init?(parsing bytes: inout ArraySlice<UInt8>) {
-    guard !bytes.isEmpty else { return nil }
-    while let end = bytes.firstIndex(of: 0x0A) {
-      let line = bytes[..<end]
-      bytes = bytes[(end + 1)...]
-      if line.starts(with: "data: ".utf8) {
-        data = line.dropFirst(6)
-      } else if line.starts(with: "event: ".utf8) {
-        event = line.dropFirst(7)
-      } else {
-        // The empty line after a record, or a comment.
-        return
+  /// Advances to the next record. Returns false if there is none.
+  mutating func readNext(in records: borrowing Span<UInt8>) -> Bool {
+    (event, data) = (0..<0, 0..<0)
+    while end < records.count {
+      let start = end
+      while end < records.count, records[end] != 0x0A { end += 1 }
+      let line = start..<end
+      end += 1
+      switch line.isEmpty ? 0 : records[start] {
+      // "data: " and "event: ", as Records writes them.
+      case UInt8(ascii: "d"): data = line.lowerBound + 6..<line.upperBound
+      case UInt8(ascii: "e"): event = line.lowerBound + 7..<line.upperBound
+      // The empty line after a record, or a comment.
+      default: return true
       }
     }
-    bytes = []
+    return false
+  }
+
+  func isHeartbeat(in records: borrowing Span<UInt8>) -> Bool {
+    guard event.count == 9 else { return false }
+    return String(decodingUTF8: records.extracting(event)) == "heartbeat"
   }
 }
