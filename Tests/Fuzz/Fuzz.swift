@@ -46,7 +46,8 @@ private func json(_ bytes: [UInt8]) {
 
 private func frames(_ bytes: [UInt8]) {
   var (whole, parts): ([UInt8], [UInt8]) = ([], [])
-  guard let complete = FrameReader(maximumMessageBytes: 1000), let reader = FrameReader(maximumMessageBytes: 1000) else {
+  guard let complete = FrameReader(maximumMessageBytes: 1000), let reader = FrameReader(maximumMessageBytes: 1000)
+  else {
     preconditionFailure("libwslay cannot be loaded")
   }
   let expected = complete.read(bytes.span, output: &whole)

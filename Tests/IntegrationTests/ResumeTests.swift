@@ -17,7 +17,8 @@ extension Integration {
       }
     }
 
-    @Test("A killed client that comes back after a second gets the rest; the model is asked once, and one turn is stored")
+    @Test(
+      "A killed client that comes back after a second gets the rest; the model is asked once, and one turn is stored")
     func comesBack() async throws {
       let upstream = try ScriptedUpstream { $0.stream((0..<40).map { "\($0) " }, gap: .milliseconds(50)) }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_RESUME": "5s"])
@@ -108,8 +109,9 @@ extension Integration {
         [packageRoot + "/Tests/Contract/resume.py", transport, "\(count)"],
         environment: ["SLUICE_URL": servers.url, "SLUICE_TOKEN": servers.token])
       #expect(await python.exitCode(within: .seconds(120)) == 0, "\(python.output) \(python.errors)")
-      for metric in ["sluice_streams_open", "sluice_generations_detached", "sluice_transcript_bytes", "sluice_websockets_open"]
-      {
+      for metric in [
+        "sluice_streams_open", "sluice_generations_detached", "sluice_transcript_bytes", "sluice_websockets_open",
+      ] {
         #expect(try await eventually { try await servers.metric(metric) == 0 }, "\(metric)")
       }
       #expect(servers.storedLines.count == count)

@@ -81,7 +81,9 @@ final class Site: Sendable {
     var shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
       .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:\(sluice.socket)")
       .replacingOccurrences(of: "unix:/run/sluice/websocket.sock", with: "unix:\(directory)/w")
-      .replacingOccurrences(of: "    # The socket of Sluice, as systemd/sluice.socket", with: location + "\n    # The socket of Sluice, as systemd/sluice.socket")
+      .replacingOccurrences(
+        of: "    # The socket of Sluice, as systemd/sluice.socket",
+        with: location + "\n    # The socket of Sluice, as systemd/sluice.socket")
     for (old, new) in replacing { shipped = shipped.replacingOccurrences(of: old, with: new) }
     let socket = try Loopback.listen()
     let port = Loopback.port(of: socket)

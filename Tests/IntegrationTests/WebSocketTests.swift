@@ -140,7 +140,9 @@ extension Integration {
       ]
       let socket = try await servers.get("/ws/chat/stream", handshake)
       #expect(socket.status == webSocket, "\(socket)")
-      if webSocket == 404 { #expect(socket.errorCode == "streaming_disabled" && socket.field("Link") != nil, "\(socket)") }
+      if webSocket == 404 {
+        #expect(socket.errorCode == "streaming_disabled" && socket.field("Link") != nil, "\(socket)")
+      }
       let stream = try await servers.get("/chat/stream?message=a")
       #expect(stream.status == http, "\(stream)")
       if http == 404 { #expect(stream.errorCode == "streaming_disabled", "\(stream)") }
@@ -150,7 +152,8 @@ extension Integration {
       let json = try await servers.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}]}"#)
       #expect(json.status == 200, "\(json)")
       let chat = try await servers.post("/api/chat", #"{"message":"a"}"#)
-      #expect(chat.status == 200 && (chat.field("Content-Type")?.hasPrefix("application/json") == (http == 404)), "\(chat)")
+      #expect(
+        chat.status == 200 && (chat.field("Content-Type")?.hasPrefix("application/json") == (http == 404)), "\(chat)")
       #expect(try await servers.get("/api/features").json["features"]?["STREAMING_BACKEND"]?.string == value)
       _ = await servers.stop()
     }

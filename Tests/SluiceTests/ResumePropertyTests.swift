@@ -77,7 +77,9 @@ private struct UnsteadyReader {
 
   private func request(_ message: String?) -> (String, String, [String: String], JSON?) {
     if let message {
-      return ("POST", "/api/chat?dialect=\(dialect)", [:], ["message": .string(message), "sessionId": .string(session)])
+      return (
+        "POST", "/api/chat?dialect=\(dialect)", [:], ["message": .string(message), "sessionId": .string(session)]
+      )
     }
     guard let stream else { return ("GET", "/api/sessions/\(session)/stream?dialect=\(dialect)", [:], nil) }
     let headers = lastID.map { ["Last-Event-ID": String($0)] } ?? [:]

@@ -315,7 +315,8 @@ struct ResumeTests {
     #expect(again.status == 204 && steps.starts == 1)
   }
 
-  @Test("Without SLUICE_RESUME only the first record of an EventSource has an id, the terminal record if there is no other")
+  @Test(
+    "Without SLUICE_RESUME only the first record of an EventSource has an id, the terminal record if there is no other")
   func firstID() async throws {
     for parts in [[], ["a", "b"]] {
       let steps = parts.isEmpty ? Steps() : Steps("a", "b")

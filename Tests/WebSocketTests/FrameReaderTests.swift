@@ -30,7 +30,9 @@ private struct ClientFrame {
     let length = announcedLength ?? UInt64(payload.count)
     let bits = lengthBits ?? (length < 126 ? 7 : length <= 0xFFFF ? 16 : 64)
     bytes.append((isMasked ? 0x80 : 0) | (bits == 7 ? UInt8(length) : bits == 16 ? 126 : 127))
-    if bits > 7 { for index in (0..<bits / 8).reversed() { bytes.append(UInt8(truncatingIfNeeded: length >> (8 * index))) } }
+    if bits > 7 {
+      for index in (0..<bits / 8).reversed() { bytes.append(UInt8(truncatingIfNeeded: length >> (8 * index))) }
+    }
     guard isMasked else { return bytes + payload }
     let mask: [UInt8] = [0x37, 0xFA, 0x21, 0x3D]
     return bytes + mask + payload.enumerated().map { $1 ^ mask[$0 % 4] }
@@ -125,7 +127,8 @@ private let table: [Row] = [
     output: closeFrame(1002)),
   Row("Invalid UTF-8", [ClientFrame(opcode: 1, payload: [0xC0, 0xAF])], [.violation], output: closeFrame(1007)),
   Row("A surrogate", [ClientFrame(opcode: 1, payload: [0xED, 0xA0, 0x80])], [.violation], output: closeFrame(1007)),
-  Row("An incomplete character", [ClientFrame(opcode: 1, payload: [0xE2, 0x82])], [.violation], output: closeFrame(1007)),
+  Row(
+    "An incomplete character", [ClientFrame(opcode: 1, payload: [0xE2, 0x82])], [.violation], output: closeFrame(1007)),
   Row(
     "Invalid UTF-8 in the second fragment", [.text("a", isFinal: false), .continuation([0xFF])], [.violation],
     output: closeFrame(1007)),
@@ -134,7 +137,10 @@ private let table: [Row] = [
     output: closeFrame(1009)),
   Row(
     "Fragments over the limit together",
-    [.text(String(repeating: "x", count: 60_000), isFinal: false), ClientFrame(opcode: 0, payload: [97], announcedLength: 60_000)],
+    [
+      .text(String(repeating: "x", count: 60_000), isFinal: false),
+      ClientFrame(opcode: 0, payload: [97], announcedLength: 60_000),
+    ],
     [.violation], output: closeFrame(1009)),
 ]
 

@@ -61,7 +61,8 @@ final class Metrics: Sendable {
     text.add(
       "sluice_transcript_bytes", "gauge", "Memory of the streams that can be read again.",
       [("", Double(transcripts.retainedBytes))])
-    text.add("sluice_resumed_total", "counter", "Streams read again or by a further client.", [("", Double(state.resumed))])
+    text.add(
+      "sluice_resumed_total", "counter", "Streams read again or by a further client.", [("", Double(state.resumed))])
     text.add(
       "sluice_streams_total", "counter", "Ended streams by route and outcome.",
       state.streams.map { ("route=\"\($0.key.route)\",outcome=\"\($0.key.outcome.rawValue)\"", Double($0.value)) })

@@ -64,7 +64,9 @@ struct Setting: Sendable {
     perLocation("SLUICE_HEARTBEAT", "heartbeat interval; 0 = off (default 15s)") {
       (c, text) throws(SettingError) in c.heartbeat = try SettingValue.duration(text)
     },
-    perLocation("SLUICE_RESUME", "time for which a stream waits for a lost client, and can be read again; 0 = off (default)") {
+    perLocation(
+      "SLUICE_RESUME", "time for which a stream waits for a lost client, and can be read again; 0 = off (default)"
+    ) {
       (c, text) throws(SettingError) in c.resume = try SettingValue.duration(text)
     },
     perLocation("SLUICE_STREAMS_PER_USER", "maximum concurrent streams per user; 0 = unlimited (default 10)") {

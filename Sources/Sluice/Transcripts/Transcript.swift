@@ -44,7 +44,8 @@ final class Transcript: Sendable {
   static let maximumReaders = 10
 
   init(
-    id: String, of user: User, session: String?, requestDigest: String, dialect: DialectKind?, _ metadata: StreamMetadata
+    id: String, of user: User, session: String?, requestDigest: String, dialect: DialectKind?,
+    _ metadata: StreamMetadata
   ) {
     self.id = id
     self.user = user

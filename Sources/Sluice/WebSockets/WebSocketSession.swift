@@ -77,7 +77,9 @@ final class WebSocketSession: WebSocketDelegate {
     reactor.spawn { [self] in
       while !queue.isEmpty {
         let text = queue.removeFirst()
-        let parsed = await services.parsing.run { Result { () throws(WebSocketMessage.Refusal) in try WebSocketMessage.parse(text) } }
+        let parsed = await services.parsing.run {
+          Result { () throws(WebSocketMessage.Refusal) in try WebSocketMessage.parse(text) }
+        }
         handle(parsed)
       }
       isParsing = false
@@ -178,7 +180,9 @@ extension Request {
     var parameters = Parameters()
     parameters["REQUEST_METHOD"] = "GET"
     parameters["REQUEST_URI"] = isBelow ? String(handshake.target.dropFirst(3)) : handshake.target
-    parameters["QUERY_STRING"] = handshake.target.firstIndex(of: "?").map { String(handshake.target[$0...].dropFirst()) }
+    parameters["QUERY_STRING"] = handshake.target.firstIndex(of: "?").map {
+      String(handshake.target[$0...].dropFirst())
+    }
     for (name, value) in handshake.fields {
       switch name {
       // Set by the web server alone.
