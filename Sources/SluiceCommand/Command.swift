@@ -42,7 +42,8 @@ struct Command {
 
   private static func check() -> CInt {
     do throws(ConfigurationError) {
-      _ = try Application()
+      let application = try Application()
+      for note in application.configurationNotes { print("sluice: \(note)") }
       print("sluice: the configuration is valid")
       return 0
     } catch {

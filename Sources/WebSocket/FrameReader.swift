@@ -6,7 +6,7 @@ import CWslay
 /// frames and violations of the protocol. Not thread-safe.
 @safe
 package final class FrameReader {
-  /// What a client has sent.
+  /// A message or a control frame of a client.
   package enum Event: Equatable, Sendable {
     /// A text message, in valid UTF-8.
     case text([UInt8])

@@ -75,7 +75,8 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
   /// The number of writes since the last scheduled flush that made room for more output.
   private var writesInEvent = 0
 
-  /// Not `writable`: each time that the web server has read something, the socket would report that.
+  /// The events of a connection that is not blocked. A writable socket would cause one for each frame that the web
+  /// server has read.
   private static let quiet: Readiness = .readable | .peerClosed | .edgeTriggered
   private static let handshakeTimeout: Duration = .seconds(10)
   private static let closingTimeout: Duration = .seconds(2)

@@ -335,6 +335,8 @@ extension Integration {
     @Test("An invalid configuration is reported by --check and at startup, and prevents the start")
     func check() async throws {
       #expect(try await run(["--check"], ["SLUICE_AUTH": "none"]).0 == 0)
+      let note = try await run(["--check"], ["SLUICE_AUTH": "none", "SLUICE_RESUME": "5s"])
+      #expect(note.0 == 0 && note.1.contains("SLUICE_RESUME has no effect in a CGI program"), "\(note)")
       for arguments in [["--check"], []] {
         let (code, _, errors) = try await run(
           arguments, ["SLUICE_AUTH": "none", "SLUICE_LOOPS": "many", "SLUICE_LOG": "x"])

@@ -54,7 +54,8 @@ private struct UnsteadyReader {
   /// - Parameter message: the message to post; nil to read the running stream of the session.
   mutating func read(posting message: String?) async throws {
     var message = message
-    for _ in 0..<200 where lastID?.hasSuffix(".end") != true {
+    let end = ContinuousClock.now + .seconds(60)
+    while ContinuousClock.now < end, lastID?.hasSuffix(".end") != true {
       let client = clients[Int.random(in: 0..<clients.count, using: &random)]
       let isLost = losses < 5 && Bool.random(using: &random)
       let delay = Duration.microseconds(Int.random(in: 0...3000, using: &random))
@@ -68,8 +69,11 @@ private struct UnsteadyReader {
       let response = try await task.value
       // A POST whose client left before the head must not be repeated: it would be another message.
       message = nil
-      if response.status == 204 { try await Task.sleep(for: .microseconds(200)) }
-      guard response.status == 200 else { continue }
+      guard response.status == 200 else {
+        // The stream has not begun.
+        try await Task.sleep(for: .microseconds(200))
+        continue
+      }
       stream = response.headers["sluice-stream-id"]
       take(response.body, isLost: !response.isComplete)
     }

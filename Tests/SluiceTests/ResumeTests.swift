@@ -24,7 +24,7 @@ private final class Steps: Generator {
   /// Allows `count` deltas in all, and waits until they have been yielded.
   func release(_ count: Int) async {
     released.store(count, ordering: .relaxed)
-    #expect(await eventually { yielded >= min(count, parts.count) })
+    #expect(await eventually(within: .seconds(60)) { yielded >= min(count, parts.count) })
   }
 
   /// Allows all deltas and the completion.
@@ -95,10 +95,10 @@ struct ResumeTests {
     await steps.release(2)
     first.cancel()
     let lost = try await first.value
-    #expect(try await eventually { try await fixture.metric("sluice_generations_detached") == 1 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_generations_detached") == 1 })
     clock.advance(by: .milliseconds(4900))
     let reader = Task { try await fixture.get("/api/streams/\(lost.stream)?after=1") }
-    #expect(try await eventually { try await fixture.metric("sluice_generations_detached") == 0 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_generations_detached") == 0 })
     clock.advance(by: .milliseconds(4900))
     steps.complete()
     let response = try await reader.value
@@ -110,7 +110,7 @@ struct ResumeTests {
     // The stream can be read for as long after its end.
     #expect(try await fixture.get("/api/streams/\(lost.stream)").text == "abc")
     clock.advance(by: .seconds(5))
-    #expect(try await eventually { try await fixture.get("/api/streams/\(lost.stream)").status == 404 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.get("/api/streams/\(lost.stream)").status == 404 })
     #expect(try await fixture.metric("sluice_transcript_bytes") == 0)
   }
 
@@ -122,11 +122,11 @@ struct ResumeTests {
     await steps.release(1)
     first.cancel()
     let stream = try await first.value.stream
-    #expect(try await eventually { try await fixture.metric("sluice_generations_detached") == 1 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_generations_detached") == 1 })
     clock.advance(by: .milliseconds(4500))
     #expect(steps.cancellations == 0 && fixture.application.runningStreams == 1)
     clock.advance(by: .milliseconds(600))
-    #expect(await eventually { steps.cancellations == 1 && fixture.application.runningStreams == 0 })
+    #expect(await eventually(within: .seconds(60)) { steps.cancellations == 1 && fixture.application.runningStreams == 0 })
     #expect(try await fixture.get("/api/streams/\(stream)").status == 404)
     #expect(try await fixture.get("/api/sessions/s").status == 404)
     #expect(try await fixture.metric("sluice_transcript_bytes") == 0)
@@ -139,7 +139,7 @@ struct ResumeTests {
     let own = fixture.chat(["X-User": "alice", "Idempotency-Key": "k"])
     await steps.release(1)
     let running = Task { try await fixture.get("/api/sessions/s/stream", ["X-User": "alice"]) }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 1 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 1 })
     #expect(try await fixture.get("/api/sessions/s/stream", ["X-User": "bob"]).errorCode == "not_found")
     steps.complete()
     let stream = try await own.value.stream
@@ -167,7 +167,7 @@ struct ResumeTests {
     let second = fixture.chat(["Idempotency-Key": "k"], path: "/api/chat?dialect=chat")
     let json = fixture.chat(
       ["Idempotency-Key": "k"], path: "/api/chat")
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 2 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 2 })
     let other = try await fixture.chat(["Idempotency-Key": "k"], ["message": "b"]).value
     #expect(other.status == 400 && other.errorCode == "bad_request", "\(other)")
     steps.complete()
@@ -186,23 +186,23 @@ struct ResumeTests {
     let first = fixture.chat(["Idempotency-Key": "k"], body, path: "/chat/message")
     await steps.release(1)
     first.cancel()
-    #expect(try await eventually { try await fixture.metric("sluice_generations_detached") == 1 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_generations_detached") == 1 })
     let second = fixture.chat(["Idempotency-Key": "k"], body, path: "/chat/message")
     let stream = Task { try await fixture.get("/api/sessions/s/stream") }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 2 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 2 })
     steps.complete()
     #expect(try await second.value.json?["message"] == "ab" && steps.starts == 1)
     #expect(try await stream.value.text == "ab")
   }
 
-  @Test("A JSON response that nobody could find again ends with its client")
+  @Test("A JSON response without a key or a session ends with its client")
   func unnamedJSON() async throws {
     let steps = Steps("a", "b")
     let fixture = try InMemory.resumable(steps)
     let first = fixture.chat([:], ["messages": [["role": "user", "content": "a"]]], path: "/v1/chat/completions")
     await steps.release(1)
     first.cancel()
-    #expect(await eventually { steps.cancellations == 1 })
+    #expect(await eventually(within: .seconds(60)) { steps.cancellations == 1 })
   }
 
   @Test("An EventSource that reconnects continues its stream, and stops after the end")
@@ -218,7 +218,7 @@ struct ResumeTests {
     let again = Task {
       try await fixture.get("/chat/stream?message=a", source.merging(["Last-Event-ID": lost.stream + ".1"]) { $1 })
     }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 1 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 1 })
     steps.complete()
     let response = try await again.value
     #expect(response.events.compactMap { $0.json?["content"]?.string } == ["b"], "\(response)")
@@ -256,13 +256,13 @@ struct ResumeTests {
     let first = fixture.chat()
     await steps.release(1)
     let readers = (0..<9).map { _ in Task { try await fixture.get("/api/sessions/s/stream") } }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 9 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 9 })
     let refused = try await fixture.get("/api/sessions/s/stream")
     #expect(refused.status == 429 && refused.errorCode == "too_many_streams", "\(refused)")
     first.cancel()
     _ = try await first.value
     let next = Task { try await fixture.get("/api/sessions/s/stream") }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 10 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 10 })
     steps.complete()
     for reader in readers + [next] { #expect(try await reader.value.text == "ab") }
   }
@@ -274,9 +274,9 @@ struct ResumeTests {
     let first = fixture.chat()
     await steps.release(1)
     let second = Task { try await fixture.get("/api/sessions/s/stream") }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 1 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 1 })
     let third = Task { try await fixture.get("/api/sessions/s/stream") }
-    #expect(try await eventually { try await fixture.metric("sluice_resumed_total") == 2 })
+    #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_resumed_total") == 2 })
     third.cancel()
     let stream = try await third.value.stream
     #expect(try await fixture.client.send("DELETE", "/api/streams/\(stream)").status == 204)
@@ -307,7 +307,7 @@ struct ResumeTests {
     await steps.release(1)
     first.cancel()
     let lost = try await first.value
-    #expect(await eventually { steps.cancellations == 1 })
+    #expect(await eventually(within: .seconds(60)) { steps.cancellations == 1 })
     let response = try await fixture.get("/api/streams/\(lost.stream)")
     #expect(response.status == 404 && response.errorCode == "streaming_disabled", "\(response)")
     #expect(try await fixture.get("/api/sessions/s/stream").status == 404)

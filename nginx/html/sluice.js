@@ -80,7 +80,7 @@ class Run {
       this.#isOver = true;
       this.#wake?.();
     });
-    // Whoever iterates receives the failure there.
+    // An iteration receives the failure too.
     this.done.catch(() => {});
   }
 

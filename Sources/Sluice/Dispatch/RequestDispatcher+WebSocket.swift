@@ -5,8 +5,9 @@ import JSON
 extension RequestDispatcher {
   /// Decides about a handshake.
   ///
+  /// - Returns: the slot of the connection, to be kept as long as it is open.
   /// - Throws: the reason why it is refused.
-  func admit(_ request: Request) async throws(Failure) {
+  func admit(_ request: Request) async throws(Failure) -> StreamSlot {
     let (route, endpoint, parameters) = try routes.findStream(at: request.path)
     if services.isDraining { throw Failure.draining }
     guard !request.hasForeignOrigin(allowing: services.cors.origins) else { throw Failure.crossSite }
@@ -19,6 +20,7 @@ extension RequestDispatcher {
     }
     try endpoint.checkPath?(parameters)
     if let own = endpoint.dialect, let name = request.query("dialect") { _ = try DialectKind.named(name, own: own) }
+    return try await services.webSocketLimiter.acquireSlot(for: context.user, context.configuration)
   }
 
   /// Starts a stream.

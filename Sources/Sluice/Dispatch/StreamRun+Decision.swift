@@ -107,12 +107,10 @@ extension StreamRun {
     let request = try await endpoint.validate(context)
     services.freedMemory.record(replay.text.utf8.count)
     try await services.finishStoring(replay, key: earlier.key, for: context.user)
-    let metadata = request.metadata(messageID: replay.messageID)
-    let transcript = transcript(metadata, dialect, session: nil)
+    // Not resumable: the client can send the key again, and any number of replays must not be kept in memory.
     return .replay(
-      try await services.redacted(replay, for: context.configuration),
-      Generation.Options(retainsText: false, transcript: transcript),
-      try format(request, dialect, metadata, isResumable: transcript != nil))
+      try await services.redacted(replay, for: context.configuration), Generation.Options(retainsText: false),
+      try format(request, dialect, request.metadata(messageID: replay.messageID), isResumable: false))
   }
 
   /// Returns the decision about a request whose Idempotency-Key is that of a running stream: its client reads that

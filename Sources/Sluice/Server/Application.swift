@@ -234,6 +234,11 @@ public final class Application: Sendable {
   package var isDraining: Bool { services.isDraining }
   package func retryUnsaved() async -> Int { await services.pool.run { [services] in services.unsaved.retry() } }
 
+  /// The notes for the administrator about a valid configuration, as sentences without a full stop.
+  package var configurationNotes: [String] {
+    services.configuration.resume > .zero ? ["SLUICE_RESUME has no effect in a CGI program"] : []
+  }
+
   /// The table of settings, as `sluice --help` prints it.
   package static var settingsHelp: String { Configuration.help }
 }

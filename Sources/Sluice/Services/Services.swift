@@ -22,6 +22,8 @@ final class Services: Sendable {
   let streamLimiter: Limiter
   /// The limiter of concurrent requests that call no model; the limits are the same as for streams.
   let requestLimiter: Limiter
+  /// The limiter of WebSocket connections; the limits are the same as for streams.
+  let webSocketLimiter: Limiter
   let prompts: Prompts
   let cors: CORS
   let redactionFiles = WatchedFiles { RedactionRules(parsing: $0) }
@@ -64,6 +66,7 @@ final class Services: Sendable {
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)
     requestLimiter = Limiter(store, sharesSlots: false, log: log)
+    webSocketLimiter = Limiter(store, sharesSlots: false, log: log)
     isCGI = CGIExchange.isStarted(in: environment)
     streamLimiter = Limiter(store, sharesSlots: isCGI, log: log)
     prompts = Prompts(directory: configuration.prompts)

@@ -14,6 +14,7 @@ final class WebSocketSession: WebSocketDelegate {
   /// The handshake, as the request that each stream is based on.
   private var handshake = Request(parameters: [:])
   private var isOpen = false
+  private var slot: StreamSlot?
   /// The running streams, by the client's ids.
   private var streams: [String: WebSocketStream] = [:]
   private var idleTimer: Timer?
@@ -55,7 +56,8 @@ final class WebSocketSession: WebSocketDelegate {
         guard offered.isEmpty || offered.contains(Self.subprotocol) else {
           throw Failure(.badRequest, "The subprotocol must be \(Self.subprotocol).")
         }
-        try await dispatcher.admit(handshake)
+        let slot = try await dispatcher.admit(handshake)
+        if !connection.isClosed { self.slot = slot }
         connection.accept(request, subprotocol: offered.isEmpty ? nil : Self.subprotocol)
         isOpen = true
         closeIfIdle()
@@ -167,6 +169,7 @@ final class WebSocketSession: WebSocketDelegate {
 
   func webSocketDidClose() {
     idleTimer?.cancel()
+    slot = nil
     for stream in streams.values { stream.delivery?.connectionDidChange() }
   }
 }
