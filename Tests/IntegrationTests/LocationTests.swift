@@ -61,7 +61,8 @@ extension Integration {
       let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND socket;")
       let output = try await site.request("/api/chat", #"{"message":"a"}"#)
       #expect(output.status == 500 && output.errorCode == "internal" && !output.contains("socket"), "\(output)")
-      #expect(await eventually { site.sluice.program.errors.contains("STREAMING_BACKEND must be sse, websocket or both") })
+      #expect(
+        await eventually { site.sluice.program.errors.contains("STREAMING_BACKEND must be sse, websocket or both") })
       await site.stop()
       let check = try Program(
         releaseDirectory + "/sluice", ["--check"],

@@ -110,7 +110,8 @@ struct ResumeTests {
     // The stream can be read for as long after its end.
     #expect(try await fixture.get("/api/streams/\(lost.stream)").text == "abc")
     clock.advance(by: .seconds(5))
-    #expect(try await eventually(within: .seconds(60)) { try await fixture.get("/api/streams/\(lost.stream)").status == 404 })
+    #expect(
+      try await eventually(within: .seconds(60)) { try await fixture.get("/api/streams/\(lost.stream)").status == 404 })
     #expect(try await fixture.metric("sluice_transcript_bytes") == 0)
   }
 
@@ -126,7 +127,8 @@ struct ResumeTests {
     clock.advance(by: .milliseconds(4500))
     #expect(steps.cancellations == 0 && fixture.application.runningStreams == 1)
     clock.advance(by: .milliseconds(600))
-    #expect(await eventually(within: .seconds(60)) { steps.cancellations == 1 && fixture.application.runningStreams == 0 })
+    #expect(
+      await eventually(within: .seconds(60)) { steps.cancellations == 1 && fixture.application.runningStreams == 0 })
     #expect(try await fixture.get("/api/streams/\(stream)").status == 404)
     #expect(try await fixture.get("/api/sessions/s").status == 404)
     #expect(try await fixture.metric("sluice_transcript_bytes") == 0)
