@@ -17,7 +17,7 @@ public struct ResponseStream {
   public var id: String { generation.id }
 
   /// Sends text, preceded by the head if that has not been sent. Returns when the web server has accepted the text, so
-  /// a slow client delays it. An empty string sends nothing.
+  /// a slow client delays it, unless `SLUICE_RESUME` is set. An empty string sends nothing.
   ///
   /// - Throws: ``StreamClosedError``, which the handler should propagate, when the stream has terminated. ``Failure``
   ///   when the response exceeds `SLUICE_MAX_ANSWER`.

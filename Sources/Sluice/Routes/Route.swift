@@ -5,8 +5,8 @@ public typealias RouteHandler = nonisolated(nonsending) @Sendable (RequestContex
 
 /// A handler that streams a response: it sends text and returns when the response is complete.
 ///
-/// It runs in a task on an event loop and must not block. When the client disconnects, or the stream terminates for
-/// another reason, the task is cancelled and the next `send` throws.
+/// It runs in a task on an event loop and must not block. When the client disconnects (with `SLUICE_RESUME`, when none has
+/// come back in that time), or the stream terminates for another reason, the task is cancelled and the next `send` throws.
 public typealias StreamHandler = nonisolated(nonsending) @Sendable (RequestContext, ResponseStream) async throws -> Void
 
 /// A function that returns the transcript that a request selects; nil if there is none to read now.

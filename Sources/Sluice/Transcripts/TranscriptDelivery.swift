@@ -21,12 +21,12 @@ final class TranscriptDelivery: Delivery, Flushable {
   private var graceTimer: Timer?
   private let reference = Reference()
   private var isFlushScheduled = false
-  /// The number of bytes appended since the last flush.
-  private var unflushedBytes = 0
+  /// The number of bytes appended since the loop last handled other events.
+  private var bytesInEvent = 0
 
   /// The maximum number of bytes per event, so that a generator that never waits does not keep the loop from its other
   /// streams.
-  private static let maximumUnflushedBytes = 128 * 1024
+  private static let maximumBytesInEvent = 128 * 1024
 
   /// Creates a delivery, and adds its transcript to `registry`. The first reader must already be attached.
   init(_ transcript: Transcript, gracePeriod: Duration, in registry: TranscriptRegistry, on reactor: Reactor) {
@@ -54,11 +54,11 @@ final class TranscriptDelivery: Delivery, Flushable {
     scheduleFlush()
   }
 
-  func makeRoom(for bytes: Int) -> Bool { unflushedBytes + bytes <= Self.maximumUnflushedBytes }
+  func makeRoom(for bytes: Int) -> Bool { bytesInEvent + bytes <= Self.maximumBytesInEvent }
 
   func append(_ delta: borrowing Span<UInt8>) {
     transcript.append(delta)
-    unflushedBytes += delta.count
+    bytesInEvent += delta.count
     lastSentAt = reactor.now
     scheduleFlush()
   }
@@ -73,16 +73,21 @@ final class TranscriptDelivery: Delivery, Flushable {
   }
 
   func flushPending() {
-    unflushedBytes = 0
-    guard exchange(&isFlushScheduled, with: false) else { return }
-    notifyReaders()
+    bytesInEvent = 0
+    notifyIfNeeded()
+  }
+
+  private func notifyIfNeeded() {
+    if exchange(&isFlushScheduled, with: false) { notifyReaders() }
   }
 
   func flush() async throws(WriteError) {
-    let isLarge = unflushedBytes > Self.maximumUnflushedBytes / 2
-    flushPending()
+    notifyIfNeeded()
     // The generation does not wait for its readers, but for the other streams of the loop.
-    if isLarge { await Task.yield() }
+    if bytesInEvent > Self.maximumBytesInEvent / 2 {
+      await Task.yield()
+      bytesInEvent = 0
+    }
   }
 
   private func notifyReaders() {
