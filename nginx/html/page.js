@@ -97,6 +97,13 @@ $("stop").addEventListener("click", () => run?.stop());
 // After a reload, or in a second tab: the conversation so far, and the answer that is still being streamed.
 async function restore() {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  // Asked for first: an answer that is completed meanwhile is then among the turns.
+  // This dialect contains the user's message, which is not stored before the answer is complete.
+  const current = running(session(), { token: token(), dialect: "deltas" });
+  const message = await new Promise((resolve) => {
+    current.onPrompt = resolve;
+    current.done.then(() => resolve(), () => resolve());
+  });
   const response = await fetch(`/api/sessions/${encodeURIComponent(session())}?limit=${maximumShown / 2}`, { headers })
     .catch(() => undefined);
   const turns = response?.ok ? (await response.json()).turns : [];
@@ -104,17 +111,10 @@ async function restore() {
     add("user", user.content);
     add("assistant", assistant.content);
   }
-  // This dialect contains the user's message, which is not stored before the answer is complete.
-  const current = running(session(), { token: token(), dialect: "deltas" });
-  current.done.catch(() => {});
-  await new Promise((resolve) => {
-    current.onPrompt = (message) => {
-      last = { message };
-      add("user", message);
-      show(current);
-      resolve();
-    };
-    current.done.then(resolve, resolve);
-  });
+  // It can have been stored meanwhile.
+  if (message === undefined || turns.some(({ id }) => id === current.id) || $("send").disabled) return;
+  last = { message };
+  add("user", message);
+  show(current);
 }
 if (session()) restore();

@@ -48,9 +48,7 @@ const maximumRepetitions = 3;
 class Run {
   // The stream's id, once it is open.
   id;
-  // Called with each piece of text, unless the run is iterated; with the stream's id; with the user's message, which the
-  // dialect `deltas` contains.
-  onToken;
+  // Called with the stream's id; with the user's message, which the dialect `deltas` contains.
   onOpen;
   onPrompt;
   // The terminal record: {type: "done" | "cancelled", …}. {type: "closed"} after close(). Rejects with a SluiceError.
@@ -66,6 +64,7 @@ class Run {
   #isStopping = false;
   #isClosed = false;
   #end = {};
+  #onToken;
   #queue = [];
   #wake;
   #isOver = false;
@@ -82,6 +81,12 @@ class Run {
     });
     // An iteration receives the failure too.
     this.done.catch(() => {});
+  }
+
+  // Called with each piece of text, first with those that have arrived already; instead of an iteration.
+  set onToken(receive) {
+    this.#onToken = receive;
+    while (receive && this.#queue.length) receive(this.#queue.shift());
   }
 
   // Asks the server to stop the stream, which then ends with the record `cancelled`.
@@ -135,7 +140,15 @@ class Run {
     return this.#key !== undefined && this.#failures <= maximumRepetitions;
   }
 
+  // What the server has forgotten or never kept cannot be resumed. Before the first text it can be requested again.
+  #forgotten() {
+    if (this.#received === 0 && this.#key) this.id = undefined;
+    else this.#failures = maximumResumptions;
+    return lost();
+  }
+
   #attempt() {
+    if (this.#abort.signal.aborted) throw lost();
     if (this.#options.transport === "websocket" && this.#socket !== null) return this.#readSocket();
     return this.#readResponse();
   }
@@ -148,7 +161,7 @@ class Run {
     if (text) {
       this.#received += 1;
       this.#failures = 0;
-      if (this.onToken) this.onToken(text);
+      if (this.#onToken) this.#onToken(text);
       else this.#queue.push(text);
       this.#wake?.();
     }
@@ -204,12 +217,7 @@ class Run {
       const { error } = await response.json().catch(() => ({}));
       // The web server's own error: its backend is restarting, for example.
       if (!error && response.status >= 502) throw lost();
-      if (isResumption && response.status === 404) {
-        // What is forgotten or was never kept cannot be resumed. Before the first text it can be requested again.
-        if (this.#received === 0 && this.#key) this.id = undefined;
-        else this.#failures = maximumResumptions;
-        throw lost();
-      }
+      if (isResumption && response.status === 404) throw this.#forgotten();
       throw failure(error ?? { message: `Status ${response.status}` }, response);
     }
     if (response.headers.get("Content-Type")?.startsWith("application/json")) return this.#readJSON(response);
@@ -257,6 +265,7 @@ class Run {
       socket.onmessage = ({ data }) => {
         try {
           const message = JSON.parse(data);
+          if (message.status === 404 && start.type === "resume") throw this.#forgotten();
           if (message.status) throw failure(message.data, { status: message.status });
           if (message.event === "open") {
             if (!this.id) this.#didOpen(message.stream);
