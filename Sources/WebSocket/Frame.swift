@@ -42,5 +42,6 @@ package enum CloseCode: UInt16, Sendable {
   case unsupportedData = 1003
   case invalidPayload = 1007
   case policyViolation = 1008
+  case tooLarge = 1009
   case internalError = 1011
 }

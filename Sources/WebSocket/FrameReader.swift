@@ -23,9 +23,13 @@ package final class FrameReader {
   private var input = unsafe UnsafeBufferPointer<UInt8>(start: nil, count: 0)
   private var events: [Event] = []
   private var replies: [UInt8] = []
-  /// The violation in a close frame that libwslay accepts: a single byte, although a code has two, or a reason that is
-  /// not UTF-8 and arrived in a part of its own.
-  private var closeViolation: CloseCode?
+  /// A violation that libwslay accepts: a close frame with a single byte, although a code has two, or with a reason that
+  /// is not UTF-8 and arrived in a part of its own; too many fragments.
+  private var violation: CloseCode?
+  /// The number of fragments of the current message. libwslay stores each one separately.
+  private var fragments = 0
+
+  private static let maximumFragments = 4096
 
   /// Whether the connection must be closed: after ``Event/close`` or ``Event/violation``. No more input is read.
   package private(set) var isFinished = false
@@ -39,6 +43,7 @@ package final class FrameReader {
     var callbacks = wslay_event_callbacks()
     unsafe callbacks.recv_callback = receiveCallback
     unsafe callbacks.send_callback = sendCallback
+    unsafe callbacks.on_frame_recv_start_callback = frameCallback
     unsafe callbacks.on_msg_recv_callback = messageCallback
     let owner = unsafe Unmanaged.passUnretained(self).toOpaque()
     guard unsafe wslay_event_context_server_init(&context, &callbacks, owner) == 0 else { return nil }
@@ -58,7 +63,7 @@ package final class FrameReader {
       defer { unsafe input = UnsafeBufferPointer(start: nil, count: 0) }
       return unsafe wslay_event_recv(context)
     }
-    let violation = closeViolation ?? (result == 0 ? nil : .protocolError)
+    let violation = self.violation ?? (result == 0 ? nil : .protocolError)
     if violation == nil { unsafe wslay_event_send(context) }
     if let violation {
       isFinished = true
@@ -77,7 +82,7 @@ package final class FrameReader {
   // MARK: Callbacks
 
   fileprivate func receive(_ buffer: UnsafeMutablePointer<UInt8>?, _ count: Int) -> Int {
-    let count = unsafe min(count, input.count)
+    let count = violation == nil ? unsafe min(count, input.count) : 0
     guard count > 0, let source = unsafe input.baseAddress, let buffer = unsafe buffer else {
       unsafe wslay_event_set_error(context, WSLAY_ERR_WOULDBLOCK.rawValue)
       return -1
@@ -89,14 +94,26 @@ package final class FrameReader {
 
   fileprivate func send(_ bytes: UnsafeBufferPointer<UInt8>) { unsafe replies.append(contentsOf: bytes) }
 
+  fileprivate func didStart(_ opcode: UInt8) {
+    switch UInt32(opcode) {
+    case WSLAY_CONTINUATION_FRAME.rawValue:
+      fragments += 1
+      if fragments > Self.maximumFragments { violation = .tooLarge }
+    case WSLAY_TEXT_FRAME.rawValue, WSLAY_BINARY_FRAME.rawValue: fragments = 0
+    default: break
+    }
+  }
+
   fileprivate func didReceive(_ opcode: UInt8, _ message: UnsafeBufferPointer<UInt8>) {
+    // libwslay still handles what it has buffered.
+    guard violation == nil else { return }
     switch UInt32(opcode) {
     case WSLAY_TEXT_FRAME.rawValue: unsafe events.append(.text(Array(message)))
     case WSLAY_BINARY_FRAME.rawValue: events.append(.binary)
     case WSLAY_PONG.rawValue: events.append(.pong)
     case WSLAY_CONNECTION_CLOSE.rawValue:
-      if message.count == 1 { closeViolation = .protocolError }
-      if unsafe String(validating: message.dropFirst(2), as: UTF8.self) == nil { closeViolation = .invalidPayload }
+      if message.count == 1 { violation = .protocolError }
+      if unsafe String(validating: message.dropFirst(2), as: UTF8.self) == nil { violation = .invalidPayload }
       events.append(.close)
     default: break
     }
@@ -120,6 +137,13 @@ package final class FrameReader {
 ) -> Int {
   unsafe reader(owner)?.send(UnsafeBufferPointer(start: bytes, count: count))
   return count
+}
+
+@unsafe private func frameCallback(
+  _ context: wslay_event_context_ptr?, _ frame: UnsafePointer<wslay_event_on_frame_recv_start_arg>?,
+  _ owner: UnsafeMutableRawPointer?
+) {
+  if let frame = unsafe frame { unsafe reader(owner)?.didStart(frame.pointee.opcode) }
 }
 
 @unsafe private func messageCallback(

@@ -66,6 +66,8 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
   /// The number of bytes of ``output`` that have been sent.
   private var sent = 0
   private var isFlushScheduled = false
+  /// Whether there may be bytes to read that were left until the output has been sent.
+  private var mustReceive = false
   /// Whether reading is suspended, for messages that take time.
   package var isPaused = false { didSet { if !isPaused, oldValue { receive() } } }
   /// Whether the client could not accept all output at once.
@@ -144,14 +146,17 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
     switch state {
     case .handshake, .closing: true
     // A client that reads nothing must not make more output necessary.
-    case .open: !isBlocked && !isPaused
+    case .open: !isBlocked && !isPaused && output.count <= Self.maximumOutputBytes
     case .deciding, .closed: false
     }
   }
 
   private func receive() {
     for _ in 0..<Self.maximumReads {
-      guard isReading, let number = descriptor?.number else { return }
+      guard isReading, let number = descriptor?.number else {
+        mustReceive = true
+        return
+      }
       let count = reactor.receiveBuffer.receive(from: number) { read($0) }
       if count < 0, errno == EINTR { continue }
       if count < 0, errno == EAGAIN { return }
@@ -253,15 +258,15 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
     if exchange(&isBlocked, with: false) {
       try? watch?.change(to: Self.quiet)
       delegate?.webSocketDidDrain()
-      receive()
     }
+    if exchange(&mustReceive, with: false) { receive() }
     if case .closing = state, let number = descriptor?.number { shutdown(number, CInt(SHUT_WR)) }
   }
 
   private func block() {
     if !exchange(&isBlocked, with: true) { try? watch?.change(to: Self.quiet | .writable) }
-    hasProgressed = false
     guard writeTimer?.isPending != true else { return }
+    hasProgressed = false
     writeTimer = reactor.schedule(after: limits.writeTimeout) { [unowned self] in
       if hasProgressed { block() } else { close() }
     }
@@ -269,9 +274,12 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
 
   private func schedulePing() {
     pingTimer = reactor.schedule(after: limits.pingInterval) { [unowned self] in
-      if isPongDue { return close() }
-      // Behind unsent output the client could not respond in time.
-      if !isBlocked {
+      if isBlocked {
+        // The client is slow, which the write timeout limits. Its response may not have been read.
+        isPongDue = false
+      } else if isPongDue {
+        return close()
+      } else {
         isPongDue = true
         Frame.appendHeader(.ping, payloadBytes: 0, to: &output)
         flush()

@@ -11,7 +11,7 @@ private final class Fixture {
   let services: Services
   private let server: WebSocketServer
   private let reactor: Reactor
-  private let client: Descriptor
+  private var client: Descriptor?
   private var received: [UInt8] = []
 
   init(_ services: Services, on reactor: Reactor) throws {
@@ -28,12 +28,19 @@ private final class Fixture {
 
   /// Sends bytes unmodified.
   func send(_ bytes: [UInt8]) {
-    let isSent = client.sendAll(bytes)
+    let isSent = client?.sendAll(bytes) ?? false
     #expect(isSent)
   }
 
   /// Sends a text message, masked with zeros.
   func send(_ text: String) { send([0x81, 0x80 | UInt8(text.utf8.count), 0, 0, 0, 0] + text.utf8) }
+
+  func disconnect() { client = nil }
+
+  /// Lets the server handle everything that is pending.
+  func settle() async {
+    for _ in 0..<100 { await reactor.nextTurn() }
+  }
 
   func open() async throws {
     send(
@@ -74,7 +81,8 @@ private final class Fixture {
         return Array(received.prefix(count))
       }
       var buffer = [UInt8](repeating: 0, count: 4096)
-      let count = unsafe recv(client.number, &buffer, buffer.count, CInt(MSG_DONTWAIT))
+      guard let number = client?.number else { return [] }
+      let count = unsafe recv(number, &buffer, buffer.count, CInt(MSG_DONTWAIT))
       if count == 0 { return [] }
       if count > 0 { received += buffer.prefix(count) } else { await reactor.nextTurn() }
     }
@@ -110,6 +118,31 @@ struct WebSocketSessionTests {
       #expect(try await fixture.frame() == [0x88, 2, 0x03, 0xE8])
       clock.advance(by: .seconds(2))
       #expect(try await fixture.frame() == nil)
+    }
+  }
+
+  @Test(
+    "A client that leaves in mid-stream or during the handshake frees its connection, and no timer is left",
+    arguments: [true, false])
+  func leaves(closesCleanly: Bool) async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.sendHead()
+      exchange.sendDelta("x")
+      exchange.waitUntilClosed()
+    }
+    try await test(upstream: upstream) { (fixture, clock) async throws in
+      fixture.send(#"{"type":"start","id":"a","body":{"message":"x"}}"#)
+      #expect(try await fixture.message()["event"] == "open")
+      if closesCleanly {
+        fixture.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8])
+        while try await fixture.frame()?.first == 0x81 {}
+      }
+      fixture.disconnect()
+      let isClosed = await eventually(within: .seconds(60)) { upstream.closeTimes.count == 1 }
+      #expect(isClosed)
+      await fixture.settle()
+      clock.advance(by: .seconds(301))
+      await fixture.settle()
     }
   }
 

@@ -136,6 +136,11 @@ private let table: [Row] = [
     "A message over the limit", [ClientFrame(opcode: 1, payload: [97], announcedLength: 100_001)], [.violation],
     output: closeFrame(1009)),
   Row(
+    "A message of too many fragments",
+    [.text("a", isFinal: false)]
+      + (0..<4097).map { _ in .continuation([97], isFinal: false) } + [.continuation([97])],
+    [.violation], output: closeFrame(1009)),
+  Row(
     "Fragments over the limit together",
     [
       .text(String(repeating: "x", count: 60_000), isFinal: false),

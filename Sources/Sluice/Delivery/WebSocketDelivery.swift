@@ -52,6 +52,10 @@ final class WebSocketDelivery: Delivery {
     guard state.begin() == .sendHead else { return }
     stopHeartbeats()
     hasBegun = true
+    sendStart()
+  }
+
+  private func sendStart() {
     stream.appendOpen(id)
     // A client that continues the stream has received this event already.
     if hasSkipped { return }
@@ -127,7 +131,7 @@ final class WebSocketDelivery: Delivery {
       return true
     case .sendHeadAndRecord:
       // A stream that was stopped before it was open has nothing but its terminal record.
-      if case .stopped = termination {} else { stream.appendOpen(id) }
+      if case .stopped = termination {} else { sendStart() }
     case .sendRecord: break
     case .abort, .none: return true
     }

@@ -74,7 +74,7 @@ final class WebSocketStream {
     Self.send(prefix + #","event":"open","stream":"\#(streamID)"}"#.utf8, on: connection)
   }
 
-  /// Sends each of a dialect's records as a message of its own, except heartbeats.
+  /// Sends each of a dialect's records as a message of its own.
   ///
   /// - Returns: the number of bytes appended to the output.
   @discardableResult
@@ -91,9 +91,8 @@ final class WebSocketStream {
   private func append(_ records: borrowing Span<UInt8>, to output: inout [UInt8]) {
     var record = EventStreamRecord()
     while record.readNext(in: records) {
-      if record.data.isEmpty || record.isHeartbeat(in: records) { continue }
-      // Everything but `[DONE]` is JSON.
-      let isText = records[record.data.lowerBound] == UInt8(ascii: "[")
+      if record.data.isEmpty { continue }
+      let isText = record.isDone(in: records)
       let eventBytes = record.event.isEmpty ? 0 : Self.event.count + record.event.count + 1
       let dataBytes = Self.data.count + record.data.count + (isText ? 2 : 0)
       Frame.appendHeader(.text, payloadBytes: prefix.count + eventBytes + dataBytes + 1, to: &output)
@@ -129,7 +128,7 @@ private struct EventStreamRecord {
       while end < records.count, records[end] != 0x0A { end += 1 }
       let line = start..<end
       end += 1
-      switch line.isEmpty ? 0 : records[start] {
+      switch line.count > 6 ? records[start] : 0 {
       // "data: " and "event: ", as Records writes them.
       case UInt8(ascii: "d"): data = line.lowerBound + 6..<line.upperBound
       case UInt8(ascii: "e"): event = line.lowerBound + 7..<line.upperBound
@@ -140,8 +139,9 @@ private struct EventStreamRecord {
     return false
   }
 
-  func isHeartbeat(in records: borrowing Span<UInt8>) -> Bool {
-    guard event.count == 9 else { return false }
-    return String(decodingUTF8: records.extracting(event)) == "heartbeat"
+  /// Returns whether the data is `[DONE]`. All other data is JSON.
+  func isDone(in records: borrowing Span<UInt8>) -> Bool {
+    guard data.count == 6, records[data.lowerBound] == UInt8(ascii: "[") else { return false }
+    return String(decodingUTF8: records.extracting(data)) == "[DONE]"
   }
 }

@@ -60,7 +60,10 @@ extension RequestDispatcher {
     let dialect = try context.head.query("dialect").map { (name) throws(Failure) in
       try DialectKind.named(name, own: own)
     }
-    let reading = try StreamReading(transcript, after: start, on: reactor.loop)
+    guard stream.unit != nil else { throw Failure.noDescriptor }
+    guard let reading = try StreamReading(transcript, after: start, on: reactor.loop) else {
+      throw Failure.noSuchStream
+    }
     let delivery = StreamClient.webSocket(stream).delivery(
       of: id, .eventStream((dialect ?? own).type.init(transcript.metadata), ids: .none), to: context.head,
       heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool)

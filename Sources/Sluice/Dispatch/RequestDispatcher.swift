@@ -118,8 +118,7 @@ final class RequestDispatcher {
     }
     guard let user else { throw Failure(.unauthorized, "The authenticated user has no name.") }
     if route.callsModel, request.lacksDescriptor {
-      throw Failure(
-        .overloaded, "The server has no file descriptor left to connect to a model.", retryAfter: .seconds(5))
+      throw Failure.noDescriptor
     }
     return RequestContext(
       request: request, body: body, user: user, pathParameters: parameters,
@@ -162,4 +161,9 @@ final class RequestDispatcher {
     // memory.
     withExtendedLifetime(slot) {}
   }
+}
+
+extension Failure {
+  static let noDescriptor = Failure(
+    .overloaded, "The server has no file descriptor left to connect to a model.", retryAfter: .seconds(5))
 }

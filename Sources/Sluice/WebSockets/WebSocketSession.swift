@@ -37,7 +37,10 @@ final class WebSocketSession: WebSocketDelegate {
     connection.delegate = self
   }
 
-  deinit { connection.delegate = nil }
+  deinit {
+    idleTimer?.cancel()
+    connection.delegate = nil
+  }
 
   /// Closes the connection when no stream runs on it any more.
   func drain() {
@@ -98,7 +101,7 @@ final class WebSocketSession: WebSocketDelegate {
     switch parsed {
     case .failure(let refusal): WebSocketStream.sendRefusal(refusal.failure, id: refusal.id, on: connection)
     case .success((let id, .start(let body, let query, let key))):
-      guard let stream = stream(id, callsModel: true) else { return }
+      guard let stream = stream(id) else { return }
       do throws(Failure) {
         dispatcher.start(try request(body, query, key: key), on: stream)
       } catch { stream.refuse(error) }
@@ -108,19 +111,20 @@ final class WebSocketSession: WebSocketDelegate {
       stream.isStopRequested = true
       if let running = stream.streamID { services.generations.stop(running) }
     case .success((let id, .resume(let running, let after))):
-      if let stream = stream(id, callsModel: false) { dispatcher.resume(handshake, running, after: after, on: stream) }
+      if let stream = stream(id) { dispatcher.resume(handshake, running, after: after, on: stream) }
     }
   }
 
   /// Adds a stream. Returns nil, and refuses the message, if the client uses its id already.
-  private func stream(_ id: String, callsModel: Bool) -> WebSocketStream? {
+  private func stream(_ id: String) -> WebSocketStream? {
     guard streams[id] == nil else {
       WebSocketStream.sendRefusal(Failure(.conflict, "A stream with this id is running."), id: id, on: connection)
       return nil
     }
     idleTimer?.cancel()
-    let unit = callsModel ? services.descriptors.acquireUnit() : nil
-    let stream = WebSocketStream(id, on: connection, unit: unit) { [weak self] in self?.didEnd(id, $0) }
+    let stream = WebSocketStream(id, on: connection, unit: services.descriptors.acquireUnit()) { [weak self] in
+      self?.didEnd(id, $0)
+    }
     streams[id] = stream
     return stream
   }
@@ -157,7 +161,7 @@ final class WebSocketSession: WebSocketDelegate {
   }
 
   private func closeIfIdle() {
-    guard isOpen, streams.isEmpty else { return }
+    guard isOpen, streams.isEmpty, !connection.isClosed else { return }
     if let closeCode { return connection.close(closeCode) }
     idleTimer?.cancel()
     idleTimer = reactor.schedule(after: Self.idleTimeout) { [unowned self] in connection.close(.normal) }
