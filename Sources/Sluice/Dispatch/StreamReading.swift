@@ -8,17 +8,16 @@ struct StreamReading {
   /// The number of deltas that the client already has.
   let start: Int
   private let handle: TranscriptReaderHandle
-  private let loop: EventLoop
 
   /// Attaches a reader.
   ///
-  /// - Throws: ``Failure/Code/tooManyStreams`` or ``Failure/Code/notFound``.
-  init(_ transcript: Transcript, after start: Int, on loop: EventLoop) throws(Failure) {
+  /// - Returns: nil if the stream has just been given up.
+  /// - Throws: ``Failure/Code/tooManyStreams``.
+  init?(_ transcript: Transcript, after start: Int, on loop: EventLoop) throws(Failure) {
     self.transcript = transcript
     self.start = start
-    self.loop = loop
     handle = TranscriptReaderHandle(on: loop)
-    try transcript.attach(handle)
+    guard try transcript.attach(handle) else { return nil }
   }
 
   func cancel() { transcript.detach(handle) }
@@ -36,7 +35,7 @@ struct StreamReading {
         "correlationId": .string(context.correlationID), "route": .string(route), "user": .string(context.user.name),
         "stream": .string(transcript.id), "after": .integer(start), "readers": .integer(transcript.readers.count),
       ])
-    TranscriptReader.start(handle, of: transcript, after: start, to: delivery, on: context.reactor) {
+    services.transcripts.read(transcript, handle, after: start, to: delivery, on: context.reactor) {
       services.metrics.countSentBytes($0)
     }
   }
@@ -122,6 +121,9 @@ extension RequestDispatcher {
     let dialect = try context.head.query("dialect").map { (name) throws(Failure) in
       try DialectKind.named(name, own: own)
     }
-    return (try StreamReading(transcript, after: start, on: context.reactor.loop), dialect ?? own)
+    guard let reading = try StreamReading(transcript, after: start, on: context.reactor.loop) else {
+      throw Failure.noSuchStream
+    }
+    return (reading, dialect ?? own)
   }
 }

@@ -52,7 +52,7 @@ extension StreamRun {
       var options = Generation.Options(retainsText: request.retainsText || idempotencyLock != nil)
       options.redactor = try await services.redactor(for: context.configuration)
       let metadata = request.metadata(messageID: id)
-      options.transcript = transcript(metadata, dialect, session: request.session)
+      options.transcript = transcript(metadata, isStreamed(request) ? dialect : nil, session: request.session)
       return .generate(
         request.produce, session: request.session, options,
         try format(request, dialect, metadata, isResumable: options.transcript != nil))
@@ -79,11 +79,10 @@ extension StreamRun {
     if services.canResume(context.configuration),
       let transcript = services.transcripts.transcript(of: String(lastEventID.stream), for: context.user),
       let start = try StreamReading.start(of: context.head, in: transcript),
-      let dialect = context.head.query("dialect") == nil ? transcript.dialect ?? dialect : dialect
+      let dialect = context.head.query("dialect") == nil ? transcript.dialect ?? dialect : dialect,
+      let reading = try StreamReading(transcript, after: start, on: context.reactor.loop)
     {
-      return .read(
-        try StreamReading(transcript, after: start, on: context.reactor.loop),
-        .eventStream(dialect.type.init(transcript.metadata), ids: .all(of: dialect)))
+      return .read(reading, .eventStream(dialect.type.init(transcript.metadata), ids: .all(of: dialect)))
     }
     // EventSource reconnects after every stream. 204 makes it stop; the model must not be called again.
     return .respond(Response(ResponseHead(status: 204)))
@@ -122,7 +121,9 @@ extension StreamRun {
       let transcript = services.transcripts.transcript(of: stream, for: context.user)
     else { throw Self.conflict(stream) }
     // First, because a user with too many readers must not cause the body to be parsed.
-    let reading = try StreamReading(transcript, after: 0, on: context.reactor.loop)
+    guard let reading = try StreamReading(transcript, after: 0, on: context.reactor.loop) else {
+      throw Self.conflict(stream)
+    }
     do {
       try await digestRequest()
       guard transcript.requestDigest == requestDigest else { throw Self.differentRequest }
@@ -138,10 +139,13 @@ extension StreamRun {
   private func format(
     _ request: GenerationRequest, _ dialect: DialectKind?, _ metadata: StreamMetadata, isResumable: Bool
   ) throws(Failure) -> DeliveryFormat {
-    guard let dialect, isWebSocket || !(isDisabled || request.wantsJSON) else { return .json(request.jsonBody) }
+    guard let dialect, isStreamed(request) else { return .json(request.jsonBody) }
     guard isTransportEnabled else { throw Self.disabled(endpoint.disabledBehavior) }
     return .eventStream(dialect.type.init(metadata), ids: isResumable ? .all(of: dialect) : firstIDs(of: dialect))
   }
+
+  /// Returns whether a streaming endpoint's response is a stream rather than JSON.
+  private func isStreamed(_ request: GenerationRequest) -> Bool { isWebSocket || !(isDisabled || request.wantsJSON) }
 
   /// Whether STREAMING_BACKEND enables streams on the transport of this one.
   private var isTransportEnabled: Bool {

@@ -56,8 +56,10 @@ final class StreamRun {
         session: nil, client)
     case .read(let reading, let format):
       context.body.release()
+      let webSocket = client.webSocket
       reading.start(
         context, route: route, services, to: delivery(of: reading.transcript.id, format, client))
+      if webSocket?.isStopRequested == true { services.generations.stop(reading.transcript.id) }
     }
   }
 
@@ -104,10 +106,11 @@ final class StreamRun {
   private func sharedDelivery(of transcript: Transcript, with first: any Delivery) -> any Delivery {
     let handle = TranscriptReaderHandle(on: reactor.loop)
     // A new transcript has room for a reader.
-    try? transcript.attach(handle)
+    _ = try? transcript.attach(handle)
     let shared = TranscriptDelivery(
-      transcript, gracePeriod: context.configuration.resume, in: services.transcripts, on: reactor)
-    TranscriptReader.start(handle, of: transcript, after: 0, to: first, on: reactor) { [services] in
+      transcript, gracePeriod: context.configuration.resume, in: services.transcripts, services.descriptors, on: reactor
+    )
+    services.transcripts.read(transcript, handle, after: 0, to: first, on: reactor) { [services] in
       services.metrics.countSentBytes($0)
     }
     return shared

@@ -19,6 +19,11 @@ extension Services {
   /// GET /api/sessions/{id}/stream: the running stream of a session. What has ended is in the session itself.
   nonisolated(nonsending) func selectRunningStream(_ context: RequestContext) async throws -> Transcript? {
     let id = context.pathParameters["id"] ?? ""
+    // An EventSource that reconnects continues its own stream, also when that has just ended.
+    if let lastEventID = context.head.lastEventID {
+      let transcript = transcripts.transcript(of: String(lastEventID.stream), for: context.user)
+      return transcript?.session == id ? transcript : nil
+    }
     if let transcript = transcripts.running(inSession: id, of: context.user) { return transcript }
     guard Identifier.isValid(id), try await readingStore({ try await turns.hasSession(id, of: context.user) }) else {
       throw Failure.noSuchSession

@@ -183,7 +183,9 @@ final class Server {
 
   private func waitForRefusals(until end: LoopClock.Instant) {
     // A request that was admitted just before may have started a stream.
-    if services.generations.count > 0 || services.streamLimiter.streams > 0 { return waitUntilIdle() }
+    if services.generations.count > 0 || services.streamLimiter.streams > 0 || services.transcripts.readers > 0 {
+      return waitUntilIdle()
+    }
     if (services.activity.count == 0 && services.webSockets.count == 0) || reactor.now >= end { return finish() }
     _ = reactor.schedule(after: .milliseconds(20)) { [weak self] in self?.waitForRefusals(until: end) }
   }

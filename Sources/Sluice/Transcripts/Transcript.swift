@@ -20,6 +20,8 @@ final class Transcript: Sendable {
     var hasBegun = false
     var termination: Termination?
     var readers: [TranscriptReaderHandle] = []
+    /// How often the last reader has left.
+    var departures = 0
     /// Whether no reader can be attached any more.
     var isForgotten = false
   }
@@ -31,14 +33,14 @@ final class Transcript: Sendable {
   let session: String?
   /// The digest of the request, if it has an Idempotency-Key; otherwise empty.
   let requestDigest: String
-  /// The dialect in which the stream began; nil if it began as a JSON response.
+  /// The dialect in which the stream began; nil if it began as a JSON response, which has no id.
   let dialect: DialectKind?
   let metadata: StreamMetadata
 
   private let state = Locked(State())
   private let bytesSent = Atomic(0)
   /// Called on any thread when the last reader has left.
-  private let onUnread = Locked<(@Sendable () -> Void)?>(nil)
+  private let onUnread = Locked<(@Sendable (_ departure: Int) -> Void)?>(nil)
 
   /// The maximum number of simultaneous readers.
   static let maximumReaders = 10
@@ -88,8 +90,8 @@ final class Transcript: Sendable {
   /// Whether the generation has terminated.
   var hasEnded: Bool { state.withLock { $0.termination != nil } }
 
-  /// The number of bytes that the deltas take.
-  var retainedBytes: Int { state.withLock { $0.bytes.count } }
+  /// The number of bytes of memory that the deltas take.
+  var retainedBytes: Int { state.withLock { $0.bytes.capacity } }
 
   /// The text of all deltas.
   var text: String {
@@ -150,42 +152,46 @@ final class Transcript: Sendable {
 
   /// Adds a reader. ``detach(_:)`` must follow.
   ///
-  /// - Throws: ``Failure/Code/tooManyStreams`` when there are too many readers; ``Failure/Code/notFound`` when the stream
-  ///   has been given up in the meantime.
-  func attach(_ reader: TranscriptReaderHandle) throws(Failure) {
+  /// - Returns: false if the stream has been given up in the meantime.
+  /// - Throws: ``Failure/Code/tooManyStreams`` when there are too many readers.
+  func attach(_ reader: TranscriptReaderHandle) throws(Failure) -> Bool {
     try state.withLock { (state) throws(Failure) in
-      if state.isForgotten { throw Failure.noSuchStream }
+      if state.isForgotten { return false }
       guard state.readers.count < Self.maximumReaders else {
         throw Failure(
           .tooManyStreams, "The stream already has \(Self.maximumReaders) readers.", retryAfter: .seconds(5))
       }
       state.readers.append(reader)
+      return true
     }
   }
 
   func detach(_ reader: TranscriptReaderHandle) {
-    let isUnread = state.withLock { state in
+    let departure: Int? = state.withLock { state in
       state.readers.removeAll { $0 === reader }
-      return state.readers.isEmpty
+      guard state.readers.isEmpty else { return nil }
+      state.departures += 1
+      return state.departures
     }
-    if isUnread { onUnread.withLock { $0 }?() }
+    if let departure { onUnread.withLock { $0 }?(departure) }
   }
 
   /// The current readers.
   var readers: [TranscriptReaderHandle] { state.withLock { $0.readers } }
 
-  /// Prevents further readers, unless there is one.
+  /// Prevents further readers, unless there has been one since the last of them left.
   ///
-  /// - Returns: whether there is none.
-  func forgetIfUnread() -> Bool {
+  /// - Parameter departure: the number that was passed to the unread handler then.
+  /// - Returns: whether there was none.
+  func forgetIfUnread(since departure: Int) -> Bool {
     state.withLock { state in
-      if state.readers.isEmpty { state.isForgotten = true }
+      if state.readers.isEmpty, state.departures == departure { state.isForgotten = true }
       return state.isForgotten
     }
   }
 
   /// Sets the closure to call when the last reader has left. It is called on any thread.
-  func setUnreadHandler(_ handler: (@Sendable () -> Void)?) { onUnread.withLock { $0 = handler } }
+  func setUnreadHandler(_ handler: (@Sendable (_ departure: Int) -> Void)?) { onUnread.withLock { $0 = handler } }
 
   /// The number of bytes that all readers together have sent to the web server.
   var sentBytes: Int { bytesSent.load(ordering: .relaxed) }

@@ -19,6 +19,9 @@ final class TranscriptDelivery: Delivery, Flushable {
   /// The time for which the generation continues without a reader, and can be read after its end.
   private let gracePeriod: Duration
   private var graceTimer: Timer?
+  private let descriptors: DescriptorBudget
+  /// The unit of the connection to the model while there is no client, whose connection holds one otherwise.
+  private var graceUnit: DescriptorUnit?
   private let reference = Reference()
   private var isFlushScheduled = false
   /// The number of bytes appended since the loop last handled other events.
@@ -29,16 +32,20 @@ final class TranscriptDelivery: Delivery, Flushable {
   private static let maximumBytesInEvent = 128 * 1024
 
   /// Creates a delivery, and adds its transcript to `registry`. The first reader must already be attached.
-  init(_ transcript: Transcript, gracePeriod: Duration, in registry: TranscriptRegistry, on reactor: Reactor) {
+  init(
+    _ transcript: Transcript, gracePeriod: Duration, in registry: TranscriptRegistry, _ descriptors: DescriptorBudget,
+    on reactor: Reactor
+  ) {
     self.transcript = transcript
+    self.descriptors = descriptors
     self.registry = registry
     self.reactor = reactor
     self.gracePeriod = gracePeriod
     lastSentAt = reactor.now
     registry.add(transcript)
     unsafe reference.delivery = self
-    transcript.setUnreadHandler { [loop = reactor.loop, reference] in
-      loop.execute { _ in unsafe reference.delivery?.startGracePeriod() }
+    transcript.setUnreadHandler { [loop = reactor.loop, reference] departure in
+      loop.execute { _ in unsafe reference.delivery?.startGracePeriod(after: departure) }
     }
   }
 
@@ -100,10 +107,13 @@ final class TranscriptDelivery: Delivery, Flushable {
 
   func close(_ termination: Termination, text: String) async -> Bool {
     graceTimer?.cancel()
+    graceUnit = nil
     transcript.setUnreadHandler(nil)
     unsafe reference.delivery = nil
     transcript.end(termination)
     notifyReaders()
+    // Lets the readers on this loop finish, so that their bytes are counted.
+    await Task.yield()
     if case .disconnected = termination {
       registry.remove(transcript.id)
     } else {
@@ -112,11 +122,15 @@ final class TranscriptDelivery: Delivery, Flushable {
     return true
   }
 
-  private func startGracePeriod() {
+  /// - Parameter departure: the last reader's; see ``Transcript/forgetIfUnread(since:)``.
+  private func startGracePeriod(after departure: Int) {
     guard !transcript.hasEnded else { return }
     graceTimer?.cancel()
-    graceTimer = reactor.schedule(after: gracePeriod) { [unowned self] in
-      if transcript.forgetIfUnread() { delegate?.deliveryDidDisconnect() }
+    graceUnit = nil
+    graceUnit = descriptors.acquireUnit()
+    // Without a descriptor to spare, the model's is not kept for a client that may not come back.
+    graceTimer = reactor.schedule(after: graceUnit == nil ? .zero : gracePeriod) { [unowned self] in
+      if transcript.forgetIfUnread(since: departure) { delegate?.deliveryDidDisconnect() }
     }
   }
 }

@@ -111,8 +111,9 @@ final class TranscriptReader: DeliveryDelegate {
     if !delivery.makeRoom(for: transcript.nextDeltaBytes(at: position) ?? 0) {
       transcript.readDelta(at: &position) { delivery.append($0) }
       try await delivery.flush()
-      await Task.yield()
     }
+    // The loop's other streams run while this one catches up.
+    await Task.yield()
     mustFlush = false
   }
 
@@ -140,7 +141,7 @@ final class TranscriptReaderHandle: Sendable {
 
   init(on loop: EventLoop) { self.loop = loop }
 
-  /// Sets the reader, on its loop. It must be removed again before the loop stops.
+  /// Sets the reader, on its loop, or removes it. The reader is released with its task.
   func setReader(_ reader: TranscriptReader?) { unsafe self.reader = reader }
 
   /// Makes the reader pass on what is new: at once on its own loop, otherwise soon.
@@ -155,8 +156,12 @@ final class TranscriptReaderHandle: Sendable {
     }
   }
 
-  /// Stops the heartbeats of a reader on the calling loop.
+  /// Stops the heartbeats of the reader: at once on its own loop, otherwise soon.
   func stopHeartbeats() {
-    if loop.isCurrent { unsafe reader?.stopHeartbeats() }
+    if loop.isCurrent {
+      unsafe reader?.stopHeartbeats()
+    } else {
+      loop.execute { [self] _ in unsafe reader?.stopHeartbeats() }
+    }
   }
 }

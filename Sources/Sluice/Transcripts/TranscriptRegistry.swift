@@ -1,8 +1,10 @@
 import EventLoop
+import Synchronization
 
 /// The transcripts that can be read, of all loops. Thread-safe.
 final class TranscriptRegistry: Sendable {
   private let transcripts = Locked<[String: Transcript]>([:])
+  private let openReaders = Atomic(0)
 
   func add(_ transcript: Transcript) { transcripts.withLock { $0[transcript.id] = transcript } }
 
@@ -34,8 +36,20 @@ final class TranscriptRegistry: Sendable {
   /// The number of bytes that all transcripts take.
   var retainedBytes: Int { all.reduce(0) { $0 + $1.retainedBytes } }
 
-  /// The number of readers of all transcripts.
-  var readers: Int { all.reduce(0) { $0 + $1.readers.count } }
+  /// The number of readers, including those of transcripts that have been removed.
+  var readers: Int { openReaders.load(ordering: .relaxed) }
+
+  /// Starts a reader; see ``TranscriptReader/start(_:of:after:to:on:onEnd:)``.
+  func read(
+    _ transcript: Transcript, _ handle: TranscriptReaderHandle, after start: Int, to delivery: any Delivery,
+    on reactor: Reactor, onEnd: @escaping (_ sentBytes: Int) -> Void
+  ) {
+    openReaders.add(1, ordering: .relaxed)
+    TranscriptReader.start(handle, of: transcript, after: start, to: delivery, on: reactor) { [self] in
+      openReaders.subtract(1, ordering: .relaxed)
+      onEnd($0)
+    }
+  }
 
   private var all: [Transcript] { transcripts.withLock { Array($0.values) } }
 }
