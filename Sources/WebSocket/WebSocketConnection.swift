@@ -121,6 +121,8 @@ package final class WebSocketConnection: ReadinessHandler, Flushable {
     state = .open(reader)
     output += request.acceptance(subprotocol: subprotocol)
     flush()
+    // The client can have left.
+    if isClosed { return }
     if limits.pingInterval > .zero { schedulePing() }
     let early = exchange(&earlyBytes, with: [])
     read(early.span)

@@ -95,7 +95,9 @@ async def refusals():
             ('{"type":"start","id":"b","body":{"message":"x"},"idempotencyKey":5}', 400, "bad_request", "b"),
             ('{"type":"start","id":"b","body":{"message":"%s"}}' % ("x" * 70000), 413, "payload_too_large", "b"),
             ('{"type":"start","id":"b","query":{"message":"x"}}', 405, "method_not_allowed", "b"),
+            ('{"type":"start","id":"b"}', 400, "bad_request", "b"),
             ('{"type":"resume","id":"b"}', 400, "bad_request", "b"),
+            ('{"type":"resume","id":"b","stream":"not an id"}', 404, "not_found", "b"),
             ('{"type":"resume","id":"b","stream":"x","after":-1}', 400, "bad_request", "b"),
             ('{"type":"resume","id":"b","stream":"x"}', 404, "not_found", "b"),
             ('{"type":"start","id":"a","body":{"message":"x"}}', 409, "conflict", "a"),
@@ -127,7 +129,34 @@ async def routes():
             assert all[0]["event"] == "open" and sum(map(is_terminal, all)) == 1, (path, all)
             assert last is None or all[-1]["data"] == last, (path, all)
             if path == "/ws/chat/stream":
+                # The dialect and the token are the connection's.
+                query = {"message": "x", "dialect": "openai", "token": "wrong"}
+                await send(socket, type="start", id="b", query=query)
+                assert (await messages(socket, "b"))[-1]["data"]["type"] == "complete"
                 assert "".join(m["data"]["content"] for m in all[1:-1]) == "é &=%", all
+
+
+async def floods():
+    """Two hundred starts at once, and as many with the key of a running stream."""
+    async with connect() as socket:
+        for number in range(200):
+            await send(socket, type="start", id=f"s{number}", body={"message": "x y"})
+        ends = 0
+        while ends < 200:
+            ends += is_terminal(await receive(socket))
+        body = {"message": "word " * 50}
+        await send(socket, type="start", id="a", body=body, idempotencyKey="k")
+        assert (await receive(socket))["event"] == "open"
+        # In one write: the stop arrives while the second start is being decided on.
+        pair = [{"type": "start", "id": "b", "body": body, "idempotencyKey": "k"}, {"type": "stop", "id": "b"}]
+        frames = [Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=True) for message in pair]
+        socket.transport.write(b"".join(frames))
+        ends = set()
+        while len(ends) < 2:
+            message = await receive(socket)
+            if is_terminal(message):
+                assert message["event"] == "cancelled", message
+                ends.add(message["id"])
 
 
 async def handshakes():
@@ -211,7 +240,7 @@ async def expiry():
 
 
 async def main():
-    for part in [expiry, streams, refusals, routes, handshakes, closes]:
+    for part in [expiry, streams, refusals, routes, floods, handshakes, closes]:
         await part()
         print(part.__name__)
 

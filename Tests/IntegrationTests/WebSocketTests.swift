@@ -20,6 +20,7 @@ extension Integration {
       try "expiring:\(digest):\(time)\n".write(toFile: path, atomically: true, encoding: .utf8)
       let servers = try await Servers([
         "SLUICE_TOKENS_FILE": path, "SLUICE_RESUME": "5s", "SLUICE_MESSAGES_PER_HOUR": "0",
+        "SLUICE_STREAMS_PER_USER": "50",
       ])
       let python = try Self.python(
         [packageRoot + "/Tests/Contract/websocket.py"],

@@ -42,11 +42,15 @@ private final class Fixture {
     for _ in 0..<100 { await reactor.nextTurn() }
   }
 
-  func open() async throws {
+  func sendHandshake() {
     send(
       Array(
         ("GET /ws/api/chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
           + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").utf8))
+  }
+
+  func open() async throws {
+    sendHandshake()
     let response = try await read { $0.firstRange(of: Array("\r\n\r\n".utf8))?.upperBound }
     #expect(String(decoding: response, as: UTF8.self).hasPrefix("HTTP/1.1 101 "))
   }
@@ -93,7 +97,8 @@ private final class Fixture {
 @Suite("WebSocket sessions")
 struct WebSocketSessionTests {
   private func test(
-    upstream: ScriptedUpstream? = nil, _ body: @escaping @Sendable (Fixture, SlowClock) async throws -> Void
+    upstream: ScriptedUpstream? = nil, opens: Bool = true,
+    _ body: @escaping @Sendable (Fixture, SlowClock) async throws -> Void
   ) async throws {
     let clock = SlowClock()
     let directory = TemporaryDirectory()
@@ -101,7 +106,7 @@ struct WebSocketSessionTests {
       let services = Services(upstream: upstream?.baseURL ?? "http://127.0.0.1:1/v1", in: directory)
       services.webSockets.setServed()
       let fixture = try Fixture(services, on: reactor)
-      try await fixture.open()
+      if opens { try await fixture.open() }
       try await body(fixture, clock)
       for _ in 0..<1000 where services.webSockets.count > 0 || reactor.pendingTimers > 0 { await reactor.nextTurn() }
       #expect(services.webSockets.count == 0 && services.webSocketLimiter.streams == 0)
@@ -122,7 +127,7 @@ struct WebSocketSessionTests {
   }
 
   @Test(
-    "A client that leaves in mid-stream or during the handshake frees its connection, and no timer is left",
+    "A client that leaves in mid-stream frees its connection, and no timer is left",
     arguments: [true, false])
   func leaves(closesCleanly: Bool) async throws {
     let upstream = try ScriptedUpstream { exchange in
@@ -142,6 +147,19 @@ struct WebSocketSessionTests {
       #expect(isClosed)
       await fixture.settle()
       clock.advance(by: .seconds(301))
+      await fixture.settle()
+    }
+  }
+
+  @Test("A client that leaves before the handshake is accepted frees its connection, and no timer is left")
+  func leavesDuringHandshake() async throws {
+    try await test(opens: false) { (fixture, clock) async throws in
+      fixture.sendHandshake()
+      fixture.disconnect()
+      for time in [Duration.seconds(16), .seconds(16), .seconds(301)] {
+        await fixture.settle()
+        clock.advance(by: time)
+      }
       await fixture.settle()
     }
   }

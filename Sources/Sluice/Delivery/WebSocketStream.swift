@@ -18,15 +18,19 @@ final class WebSocketStream {
   /// Whether the client has stopped the stream.
   var isStopRequested = false
   /// The delivery of the response until its end; it observes the connection.
-  var delivery: WebSocketDelivery?
+  var delivery: WebSocketDelivery? { didSet { onDecision.take()?() } }
+  private var onDecision: (() -> Void)?
   private var onEnd: ((Failure?) -> Void)?
 
   /// - Parameters:
   ///   - id: the client's id of the stream.
+  ///   - onDecision: called once, when the stream is accepted or refused.
   ///   - onEnd: called once, with the reason of a refusal.
   init(
-    _ id: String, on connection: WebSocketConnection, unit: DescriptorUnit?, onEnd: @escaping (Failure?) -> Void
+    _ id: String, on connection: WebSocketConnection, unit: DescriptorUnit?, onDecision: @escaping () -> Void,
+    onEnd: @escaping (Failure?) -> Void
   ) {
+    self.onDecision = onDecision
     self.id = id
     self.connection = connection
     self.unit = unit

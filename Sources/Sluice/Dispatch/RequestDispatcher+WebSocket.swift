@@ -42,7 +42,8 @@ extension RequestDispatcher {
         let context = try await self.call(request, RequestBody(request), route, parameters, isWebSocket: true)
         try self.resume(context, route, id, after: start, on: stream)
       } catch {
-        self.services.recordRefusal(error, fields: ["stream": .string(id)])
+        self.services.recordRefusal(
+          error, fields: ["correlationId": .string(Self.correlationID(request)), "stream": .string(id)])
         stream.refuse(error)
       }
     }

@@ -127,7 +127,7 @@ final class RequestDispatcher {
 
   /// Returns nginx's `$request_id` if it has the form of an identifier, because it is logged verbatim; otherwise a new
   /// one.
-  private static func correlationID(_ request: Request) -> String {
+  static func correlationID(_ request: Request) -> String {
     let given = request.parameters["REQUEST_ID"] ?? request.parameters["UNIQUE_ID"] ?? ""
     return Identifier.isValid(given) ? given : Identifier.make()
   }

@@ -1,4 +1,5 @@
 import FastCGI
+import JSON
 
 /// Handling of the Idempotency-Key.
 extension StreamRun {
@@ -16,9 +17,13 @@ extension StreamRun {
 
   /// Sets ``requestDigest``.
   func digestRequest() async throws {
-    // Hashing a large body takes milliseconds.
+    // Parsing and hashing a large body takes milliseconds.
     let (body, path) = (context.body, context.head.path)
-    requestDigest = await services.pool.run { Digest(of: Array("\(path)\n".utf8) + body.bytes).hex }
+    requestDigest = await services.pool.run {
+      // White space and escapes make no difference: a client does not know how a WebSocket passes the body on.
+      let canonical = (try? JSON(parsing: body.bytes))?.encoded ?? body.bytes
+      return Digest(of: Array("\(path)\n".utf8) + canonical).hex
+    }
   }
 
   /// Tries to acquire an Idempotency-Key for this run.

@@ -90,8 +90,8 @@ final class Transcript: Sendable {
   /// Whether the generation has terminated.
   var hasEnded: Bool { state.withLock { $0.termination != nil } }
 
-  /// The number of bytes of memory that the deltas take.
-  var retainedBytes: Int { state.withLock { $0.bytes.capacity } }
+  /// The number of bytes that the deltas and their lengths take.
+  var retainedBytes: Int { state.withLock { $0.bytes.count } }
 
   /// The text of all deltas.
   var text: String {

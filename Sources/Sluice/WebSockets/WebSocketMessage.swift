@@ -19,6 +19,13 @@ enum WebSocketMessage {
     let failure: Failure
   }
 
+  typealias ParsingResult = Result<(id: String, message: WebSocketMessage), Refusal>
+
+  /// Returns what ``parse(_:)`` returns or throws.
+  static func result(_ text: [UInt8]) -> ParsingResult {
+    Result { () throws(Refusal) in try parse(text) }
+  }
+
   /// Parses a message.
   ///
   /// - Returns: the client's id of the stream, and what it wants.
@@ -41,6 +48,8 @@ enum WebSocketMessage {
       guard let stream = members["stream"]?.string else {
         throw Failure(.badRequest, "\"stream\" must be the id of a stream.")
       }
+      // Also because the id is logged.
+      guard Identifier.isValid(stream) else { throw Failure.noSuchStream }
       guard let after = (members["after"] ?? .integer(0)).integer, after >= 0 else {
         throw Failure(.badRequest, "\"after\" must be the number of deltas received.")
       }

@@ -20,13 +20,18 @@ final class WebSocketSession: WebSocketDelegate {
   private var idleTimer: Timer?
   /// The code with which the connection is closed when no stream runs on it any more.
   private var closeCode: CloseCode?
-  /// The messages that wait for a large one to be parsed.
+  /// The messages that wait for a large one to be parsed, or for a decision. No more are read meanwhile.
   private var queue: [[UInt8]] = []
-  private var isParsing = false
+  private var isProcessing = false
+  /// The number of streams that have been neither accepted nor refused.
+  private var undecided = 0
+  private let decided = Waiter()
 
   /// The maximum time without a stream.
   private static let idleTimeout: Duration = .seconds(300)
   private static let maximumBytesOnLoop = 4 * 1024
+  /// The maximum number of undecided streams, so that one client cannot take all threads and descriptors.
+  private static let maximumUndecided = 8
   private static let subprotocol = "sluice.v1"
 
   init(_ connection: WebSocketConnection, _ dispatcher: RequestDispatcher, _ services: Services, on reactor: Reactor) {
@@ -74,29 +79,26 @@ final class WebSocketSession: WebSocketDelegate {
   // MARK: Messages
 
   func webSocketDidReceive(text: [UInt8]) {
-    guard isParsing || text.count > Self.maximumBytesOnLoop else { return handle(text) }
+    guard isProcessing || text.count > Self.maximumBytesOnLoop || undecided >= Self.maximumUndecided else {
+      return handle(WebSocketMessage.result(text))
+    }
     queue.append(text)
-    if isParsing { return }
-    isParsing = true
+    if isProcessing { return }
+    isProcessing = true
     connection.isPaused = true
     reactor.spawn { [self] in
       while !queue.isEmpty {
+        while undecided >= Self.maximumUndecided { await decided.wait() }
         let text = queue.removeFirst()
-        let parsed = await services.parsing.run {
-          Result { () throws(WebSocketMessage.Refusal) in try WebSocketMessage.parse(text) }
-        }
-        handle(parsed)
+        let isLarge = text.count > Self.maximumBytesOnLoop
+        handle(isLarge ? await services.parsing.run { WebSocketMessage.result(text) } : WebSocketMessage.result(text))
       }
-      isParsing = false
+      isProcessing = false
       connection.isPaused = false
     }
   }
 
-  private func handle(_ text: [UInt8]) {
-    handle(Result { () throws(WebSocketMessage.Refusal) in try WebSocketMessage.parse(text) })
-  }
-
-  private func handle(_ parsed: Result<(id: String, message: WebSocketMessage), WebSocketMessage.Refusal>) {
+  private func handle(_ parsed: WebSocketMessage.ParsingResult) {
     guard !connection.isClosed else { return }
     switch parsed {
     case .failure(let refusal): WebSocketStream.sendRefusal(refusal.failure, id: refusal.id, on: connection)
@@ -122,7 +124,10 @@ final class WebSocketSession: WebSocketDelegate {
       return nil
     }
     idleTimer?.cancel()
-    let stream = WebSocketStream(id, on: connection, unit: services.descriptors.acquireUnit()) { [weak self] in
+    undecided += 1
+    let stream = WebSocketStream(
+      id, on: connection, unit: services.descriptors.acquireUnit(), onDecision: { [weak self] in self?.didDecide() }
+    ) { [weak self] in
       self?.didEnd(id, $0)
     }
     streams[id] = stream
@@ -140,17 +145,26 @@ final class WebSocketSession: WebSocketDelegate {
       return request
     }
     let methods = try dispatcher.routes.findStream(at: handshake.path).route.methods
-    request.parameters["REQUEST_METHOD"] = query != nil || methods.contains("GET") ? "GET" : methods.first
-    var items: [String] = []
-    for member in query?.all ?? [] {
+    guard query != nil || methods.contains("GET") else {
+      throw Failure(.badRequest, "\"body\" must be a JSON object.")
+    }
+    request.parameters["REQUEST_METHOD"] = "GET"
+    // The dialect and the token are those of the connection.
+    let own = ["dialect", "token"].compactMap { name in handshake.query(name).map { (name, $0) } }
+    var items = own.map { $0.0 + "=" + $0.1.queryEncoded }
+    for member in query?.all ?? [] where member.name != "dialect" && member.name != "token" {
       guard let text = member.value.string ?? member.value.integer.map(String.init) else {
         throw Failure(.badRequest, "\"query\" must contain strings and integers only.")
       }
       items.append(member.name.queryEncoded + "=" + text.queryEncoded)
     }
-    if let own = handshake.parameters["QUERY_STRING"], !own.isEmpty { items.append(own) }
     request.parameters["QUERY_STRING"] = items.joined(separator: "&")
     return request
+  }
+
+  private func didDecide() {
+    undecided -= 1
+    decided.wake()
   }
 
   private func didEnd(_ id: String, _ refusal: Failure?) {
