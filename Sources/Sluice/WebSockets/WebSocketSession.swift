@@ -126,10 +126,8 @@ final class WebSocketSession: WebSocketDelegate {
     idleTimer?.cancel()
     undecided += 1
     let stream = WebSocketStream(
-      id, on: connection, unit: services.descriptors.acquireUnit(), onDecision: { [weak self] in self?.didDecide() }
-    ) { [weak self] in
-      self?.didEnd(id, $0)
-    }
+      id, on: connection, unit: services.descriptors.acquireUnit(), onDecision: { [weak self] in self?.didDecide() },
+      onEnd: { [weak self] in self?.didEnd(id, $0) })
     streams[id] = stream
     return stream
   }
