@@ -20,7 +20,7 @@ final class Transcript: Sendable {
     var hasBegun = false
     var termination: Termination?
     var readers: [TranscriptReaderHandle] = []
-    /// How often the last reader has left.
+    /// The number of times that the last reader has left.
     var departures = 0
     /// Whether no reader can be attached any more.
     var isForgotten = false
