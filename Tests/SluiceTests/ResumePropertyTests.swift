@@ -117,7 +117,8 @@ struct ResumePropertyTests {
     let clients = [fixture.client] + (try (1..<loops).map { _ in try TestClient(fixture.application) })
     let dialects = ["events", "deltas", "chunks", "chat"]
     var (losses, read) = (0, 0)
-    for seed in UInt64(0)..<250 {
+    // Another 250 seeds for each number of loops.
+    for seed in UInt64(loops * 250)..<UInt64(loops * 250 + 250) {
       let session = "s\(seed)"
       let readers = try await withThrowingTaskGroup(of: UnsteadyReader.self) { group in
         for index in UInt64(0)...(seed % 4) {
