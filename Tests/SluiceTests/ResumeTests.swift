@@ -55,7 +55,7 @@ private struct Named: Authenticator {
 
 extension InMemory {
   fileprivate static func resumable(
-    _ generator: Steps, clock: LoopClock = .continuous, _ environment: [String: String] = [:]
+    _ generator: Steps, clock: LoopClock = SlowClock().loopClock, _ environment: [String: String] = [:]
   ) throws -> InMemory {
     try InMemory(
       generator: generator, authenticator: Named(), clock: clock, ["SLUICE_RESUME": "5s"].merging(environment) { $1 })
