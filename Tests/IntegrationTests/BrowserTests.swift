@@ -3,7 +3,7 @@ import SluiceTesting
 import Testing
 
 /// A real browser that curl controls through the WebDriver protocol (W3C WebDriver, level 2).
-private final class Browser: Sendable {
+final class Browser: Sendable {
   private let driver: Program
   private let base: String
   private let session: String

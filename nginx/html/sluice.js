@@ -7,8 +7,32 @@
 // A stream that ends without a terminal record has failed, even if its connection closed cleanly: a web server reports a
 // complete response when its backend is killed. A lost connection is resumed where the server allows it (SLUICE_RESUME).
 
-// The reason why a stream failed. `code` is the server's, or `connection_lost`. `retryAfter` is in seconds.
+/**
+ * Options of a stream.
+ *
+ * @typedef {object} StreamOptions
+ * @property {string} [method] POST if there is a body, else GET
+ * @property {Record<string, any>} [body] sent as JSON
+ * @property {Record<string, string | number | undefined>} [query]
+ * @property {string} [token] the bearer token
+ * @property {string} [dialect] another dialect than the endpoint's own
+ * @property {AbortSignal} [signal] aborts the run: `done` rejects with the signal's reason
+ * @property {string} [idempotencyKey] of a POST; random unless given
+ * @property {"http" | "websocket" | "eventsource"} [transport] a WebSocket falls back to HTTP if it cannot be opened; an
+ *   EventSource is for GET only, and continues by itself
+ * @property {number} [timeout] the seconds without a byte after which a connection is lost (default 45); more than two
+ *   heartbeats of the server
+ */
+
+/** @typedef {{ type: string, [member: string]: any }} Terminal the terminal record, of which `type` says how it ended */
+
+/** The reason why a stream failed. */
 export class SluiceError extends Error {
+  /**
+   * @param {string} code the server's code, or `connection_lost`
+   * @param {string} message
+   * @param {{ retriable?: boolean, retryAfter?: number, status?: number }} more `retryAfter` is in seconds
+   */
   constructor(code, message, { retriable = false, retryAfter, status } = {}) {
     super(message);
     this.name = "SluiceError";
@@ -19,118 +43,243 @@ export class SluiceError extends Error {
   }
 }
 
-// Starts a stream at `path`, a path or a URL, and returns its run.
-//
-//     body          the object to POST as JSON; without it the method is GET
-//     query         parameters of the query
-//     token         the bearer token
-//     dialect       another dialect than the endpoint's own
-//     signal        an AbortSignal: `done` rejects with its AbortError
-//     transport     "websocket": over a WebSocket, if one can be opened; otherwise over HTTP
-//     idempotencyKey  of a POST; random unless given
+/**
+ * Starts a stream.
+ *
+ * @param {string} path a path, or a URL
+ * @param {StreamOptions} [options]
+ */
 export function stream(path, options = {}) {
   return new Run(path, options);
 }
 
-// Sends a chat message. `sessionId` continues a conversation; the terminal record has the id of a new one.
+/**
+ * Sends a chat message. `sessionId` continues a conversation; the terminal record has the id of a new one.
+ *
+ * @param {string} message
+ * @param {StreamOptions & { sessionId?: string, url?: string }} options
+ */
 export function chat(message, { sessionId, url = "/api/chat", ...options } = {}) {
   return stream(url, { ...options, body: { message, ...(sessionId && { sessionId }) } });
 }
 
-// Reads the running stream of a session from its start. Without one, `done` resolves with {type: "none"}.
+/**
+ * Asks for a report. The terminal record has it as `report` and, if it is saved, its `reportId`.
+ *
+ * @param {string} input
+ * @param {StreamOptions & { title?: string, save?: boolean }} options
+ */
+export function report(input, { title, save, ...options } = {}) {
+  return stream("/api/ai/stream-report", { ...options, body: { input, ...(title && { title }), ...(save && { save }) } });
+}
+
+/**
+ * Sends an input to a block.
+ *
+ * @param {string} type such as `quiz`
+ * @param {string} input
+ * @param {StreamOptions} [options]
+ */
+export function block(type, input, options = {}) {
+  return stream(`/api/stream/ai-block/${encodeURIComponent(type)}`, { ...options, body: { input } });
+}
+
+/**
+ * Answers the current step of the onboarding. The terminal record has `step`, `steps` and `finished`.
+ *
+ * @param {string} message
+ * @param {StreamOptions} [options]
+ */
+export function onboarding(message, options = {}) {
+  return stream("/chat/onboarding-stream", { ...options, query: { message } });
+}
+
+/**
+ * Reads the running stream of a session from its start. Without one, `done` resolves with {type: "none"}.
+ *
+ * @param {string} sessionId
+ * @param {StreamOptions} [options]
+ */
 export function running(sessionId, options = {}) {
   return stream(`/api/sessions/${encodeURIComponent(sessionId)}/stream`, options);
+}
+
+/** Returns a random id, for a session or a key. */
+export function randomID() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 const maximumResumptions = 5;
 const maximumRepetitions = 3;
 
+/** The endpoints that respond with JSON instead, by the path of the one that streams. */
+const twins = new Map([
+  ["/stream/", "/messages/"],
+  ["/chat/stream", "/chat/message"],
+  ["/api/ai/stream-report", "/api/ai/report"],
+]);
+
 class Run {
-  // The stream's id, once it is open.
+  /**
+   * The stream's id, once it is open.
+   *
+   * @type {string | undefined}
+   */
   id;
-  // Called with the stream's id; with the user's message, which the dialect `deltas` contains.
+  /**
+   * Called with the stream's id once it is open.
+   *
+   * @type {((id: string) => void) | undefined}
+   */
   onOpen;
+  /**
+   * Called with the user's message, which the dialect `deltas` contains.
+   *
+   * @type {((message: string) => void) | undefined}
+   */
   onPrompt;
-  // The terminal record: {type: "done" | "cancelled", …}. {type: "closed"} after close(). Rejects with a SluiceError.
+  /**
+   * The terminal record: `type` is `done` or `cancelled`, or `closed` after close(). Rejects with a SluiceError, or with the
+   * reason of an aborted signal.
+   *
+   * @type {Promise<Terminal>}
+   */
   done;
 
-  #path;
+  /** @type {URL} */
+  #url;
+  /** @type {StreamOptions} */
   #options;
+  /** @type {string | undefined} */
   #key;
   #abort = new AbortController();
+  /**
+   * The current WebSocket; null if none could be opened.
+   *
+   * @type {WebSocket | null | undefined}
+   */
   #socket;
+  /** The number of pieces of text received. */
   #received = 0;
+  /** The number of failures since the last piece of text. */
   #failures = 0;
   #isStopping = false;
   #isClosed = false;
-  #end = {};
+  /**
+   * The members of the terminal record that came before it.
+   *
+   * @type {Record<string, any>}
+   */
+  #members = {};
+  /** @type {((text: string) => void) | undefined} */
   #onToken;
+  /**
+   * The pieces of text that have not been taken.
+   *
+   * @type {string[]}
+   */
   #queue = [];
+  /** @type {(() => void) | undefined} */
   #wake;
   #isOver = false;
 
+  /**
+   * @param {string} path
+   * @param {StreamOptions} options
+   */
   constructor(path, options) {
-    this.#path = path;
+    this.#url = new URL(path, location.href);
     this.#options = options;
     this.#key = options.body ? options.idempotencyKey ?? randomID() : undefined;
     options.signal?.addEventListener("abort", () => this.#leave(), { once: true });
-    if (options.signal?.aborted) this.#abort.abort();
+    if (options.signal?.aborted) this.#leave();
     this.done = this.#run().finally(() => {
       this.#isOver = true;
       this.#wake?.();
+      // Also when the page's own function has failed.
+      this.#leave();
     });
     // An iteration receives the failure too.
     this.done.catch(() => {});
   }
 
-  // Called with each piece of text, first with those that have arrived already; instead of an iteration.
-  set onToken(receive) {
+  /** Called with each piece of text, first with those that have arrived already; instead of an iteration. */
+  set onToken(/** @type {((text: string) => void) | undefined} */ receive) {
     this.#onToken = receive;
-    while (receive && this.#queue.length) receive(this.#queue.shift());
+    for (let text; receive && (text = this.#queue.shift()) !== undefined;) receive(text);
   }
 
-  // Asks the server to stop the stream, which then ends with the record `cancelled`.
+  get onToken() { return this.#onToken; }
+
+  /** Asks the server to stop the stream, which then ends with the record `cancelled`. */
   stop() {
     this.#isStopping = true;
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ type: "stop", id: "a" }));
     else if (this.id) this.#requestStop();
   }
 
-  // Leaves the stream without stopping it. Without SLUICE_RESUME the server stops it then.
+  /** Leaves the stream without stopping it. Without SLUICE_RESUME the server stops it then. */
   close() {
     this.#isClosed = true;
     this.#leave();
   }
 
+  /** The pieces of text, in order. Throws what `done` rejects with. */
   async *[Symbol.asyncIterator]() {
     for (;;) {
-      while (this.#queue.length) yield this.#queue.shift();
+      for (let text; (text = this.#queue.shift()) !== undefined;) yield text;
       if (this.#isOver) break;
-      await new Promise((resolve) => { this.#wake = resolve; });
+      await new Promise((resolve) => { this.#wake = () => resolve(undefined); });
     }
     await this.done;
   }
 
   #leave() {
-    this.#abort.abort(this.#options.signal?.reason);
+    this.#abort.abort();
     this.#socket?.close();
   }
 
-  // Reads until the terminal record, over as many connections as that takes.
+  // MARK: Attempts
+
+  /**
+   * Reads until the terminal record, over as many connections as that takes.
+   *
+   * @returns {Promise<Terminal>}
+   */
   async #run() {
     for (;;) {
       try {
+        if (this.#abort.signal.aborted) throw lost();
         return await this.#attempt();
       } catch (error) {
         if (this.#isClosed) return { type: "closed" };
         if (this.#options.signal?.aborted) throw this.#options.signal.reason;
+        if (!(error instanceof SluiceError)) throw error;
+        if (error.code === "streaming_disabled" || this.#isUnusable(error)) {
+          const twin = this.#twin(error);
+          if (twin) return await this.#readTwin(twin);
+        }
         if (!this.#canRetry(error)) throw error;
         await pause(error.retryAfter ? error.retryAfter * 1000 : 250 * 2 ** (this.#failures - 1), this.#abort.signal);
       }
     }
   }
 
-  // Whether the stream can be continued or, as long as nothing has been received, requested again with the same key.
+  /** @returns {Promise<Terminal>} */
+  #attempt() {
+    switch (this.#options.transport) {
+      case "websocket": return this.#socket === null ? this.#readResponse() : this.#readSocket();
+      case "eventsource": return this.#readSource();
+      default: return this.#readResponse();
+    }
+  }
+
+  /**
+   * Returns whether the stream can be continued or, as long as nothing has been received, requested again with the same
+   * key.
+   *
+   * @param {SluiceError} error
+   */
   #canRetry(error) {
     const isLost = error.code === "connection_lost";
     const isRunning = error.code === "conflict" && this.#failures > 0;
@@ -140,23 +289,24 @@ class Run {
     return this.#key !== undefined && this.#failures <= maximumRepetitions;
   }
 
-  // What the server has forgotten or never kept cannot be resumed. Before the first text it can be requested again.
+  /** Handles a 404 for a stream that the server has forgotten or never kept. */
   #forgotten() {
+    // Before the first text it can be requested again.
     if (this.#received === 0 && this.#key) this.id = undefined;
     else this.#failures = maximumResumptions;
     return lost();
   }
 
-  #attempt() {
-    if (this.#abort.signal.aborted) throw lost();
-    if (this.#options.transport === "websocket" && this.#socket !== null) return this.#readSocket();
-    return this.#readResponse();
-  }
-
-  // Handles one record. Returns the terminal record if it is one.
+  /**
+   * Handles one record. Returns the terminal record if it is one.
+   *
+   * @param {string} type
+   * @param {any} value
+   * @returns {Terminal | undefined}
+   */
   #take(type, value) {
     const { text, prompt, members, end, error } = interpret(type, value);
-    if (members) Object.assign(this.#end, members);
+    if (members) Object.assign(this.#members, members);
     if (prompt !== undefined) this.onPrompt?.(prompt);
     if (text) {
       this.#received += 1;
@@ -166,9 +316,10 @@ class Run {
       this.#wake?.();
     }
     if (error) throw failure(error);
-    if (end) return { ...end, ...this.#end };
+    return end && { ...this.#members, ...end };
   }
 
+  /** @param {string} id */
   #didOpen(id) {
     this.id = id;
     this.onOpen?.(id);
@@ -176,88 +327,162 @@ class Run {
   }
 
   #requestStop() {
-    fetch(this.#url(`/api/streams/${this.id}`), { method: "DELETE", headers: this.#headers() }).catch(() => {});
+    fetch(this.#at(`/api/streams/${this.id}`), { method: "DELETE", headers: this.#headers() }).catch(() => {});
+  }
+
+  /**
+   * Returns the URL of a path on the same server.
+   *
+   * @param {string} path
+   * @param {Record<string, string | number | undefined>} [query]
+   */
+  #at(path, query = {}) {
+    const url = new URL(path, this.#url);
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== undefined) url.searchParams.set(name, String(value));
+    }
+    return url;
   }
 
   // MARK: HTTP
 
-  #url(path, query = {}) {
-    const url = new URL(path, new URL(this.#path, location.href));
-    for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value);
-    return url;
-  }
-
+  /** @returns {Record<string, string>} */
   #headers() {
     return this.#options.token ? { Authorization: `Bearer ${this.#options.token}` } : {};
   }
 
-  async #fetch() {
-    const { body, query, dialect } = this.#options;
-    if (this.id) {
-      const url = this.#url(`/api/streams/${this.id}`, { after: this.#received, dialect });
-      return fetch(url, { headers: this.#headers(), signal: this.#abort.signal });
-    }
-    return fetch(this.#url(this.#path, { ...query, dialect }), {
-      method: body ? "POST" : "GET",
+  /**
+   * @param {URL} url
+   * @param {Record<string, any>} [body]
+   * @param {string} [key]
+   */
+  #fetch(url, body, key) {
+    return fetch(url, {
+      method: this.#options.method ?? (body ? "POST" : "GET"),
       headers: {
         ...this.#headers(),
         ...(body && { "Content-Type": "application/json" }),
-        ...(this.#key && { "Idempotency-Key": this.#key }),
+        ...(key && { "Idempotency-Key": key }),
       },
       ...(body && { body: JSON.stringify(body) }),
       signal: this.#abort.signal,
-    });
+    }).catch((error) => { throw lost(error); });
   }
 
+  /** @returns {Promise<Terminal>} */
   async #readResponse() {
+    const { body, query, dialect } = this.#options;
     const isResumption = this.id !== undefined;
-    const response = await this.#fetch().catch((error) => { throw lost(error); });
+    const response = isResumption
+      ? await this.#fetch(this.#at(`/api/streams/${this.id}`, { after: this.#received, dialect }))
+      : await this.#fetch(this.#at(this.#url.href, { ...query, dialect }), body, this.#key);
     if (response.status === 204) return { type: "none" };
-    if (!response.ok) {
-      const { error } = await response.json().catch(() => ({}));
-      // The web server's own error: its backend is restarting, for example.
-      if (!error && response.status >= 502) throw lost();
-      if (isResumption && response.status === 404) throw this.#forgotten();
-      throw failure(error ?? { message: `Status ${response.status}` }, response);
-    }
+    if (isResumption && response.status === 404) throw this.#forgotten();
+    if (!response.ok) throw await refusal(response);
     if (response.headers.get("Content-Type")?.startsWith("application/json")) return this.#readJSON(response);
-    if (!isResumption) this.#didOpen(response.headers.get("Sluice-Stream-Id"));
-    const records = events(response.body);
+    if (!isResumption) this.#didOpen(response.headers.get("Sluice-Stream-Id") ?? "");
+    const records = events(response.body ?? (await response.text()));
     for (;;) {
-      const { value, done } = await records.next().catch((error) => { throw lost(error); });
+      const { value, done } = await this.#withTimeout(records.next());
       if (done) throw lost();
       const end = this.#take(value.type, parse(value.data));
       if (end) {
-        records.return().catch(() => {});
+        records.return(undefined).catch(() => {});
         return end;
       }
     }
   }
 
-  // Streaming is disabled, and this endpoint responds with JSON.
+  /**
+   * @template Value
+   * @param {Promise<Value>} promise
+   * @returns {Promise<Value>}
+   */
+  async #withTimeout(promise) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const silence = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(lost()), (this.#options.timeout ?? 45) * 1000);
+    });
+    try {
+      return /** @type {Value} */ (await Promise.race([promise, silence]));
+    } catch (error) {
+      throw lost(error);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  // MARK: Without streaming
+
+  /**
+   * Returns whether the stream has failed before its first text, and again when it was requested again.
+   *
+   * @param {SluiceError} error
+   */
+  #isUnusable(error) {
+    return error.code === "connection_lost" && this.#received === 0 && this.#failures >= maximumRepetitions;
+  }
+
+  /**
+   * Returns the request that gets the same response as JSON.
+   *
+   * @param {SluiceError & { alternate?: string }} error
+   */
+  #twin(error) {
+    const path = error.alternate ?? twins.get(this.#url.pathname);
+    const body = { ...this.#options.query, ...this.#options.body };
+    if (path) return { url: this.#at(path), body };
+    const isSame = ["/api/chat", "/v1/chat/completions"].includes(this.#url.pathname);
+    return isSame && error.code === "connection_lost" ? { url: this.#url, body: { ...body, stream: false } } : undefined;
+  }
+
+  /**
+   * @param {{ url: URL, body: Record<string, any> }} twin
+   * @returns {Promise<Terminal>}
+   */
+  async #readTwin({ url, body }) {
+    // Another request has another key.
+    const response = await this.#fetch(url, body, `${this.#key ?? randomID()}-json`);
+    if (!response.ok) throw await refusal(response);
+    return this.#readJSON(response);
+  }
+
+  /**
+   * @param {Response} response
+   * @returns {Promise<Terminal>}
+   */
   async #readJSON(response) {
-    const { message, content, ...members } = await response.json().catch((error) => { throw lost(error); });
-    this.#take("token", { t: message ?? content ?? "" });
-    return { type: "done", ...members };
+    const answer = await response.json().catch((error) => { throw lost(error); });
+    const { message, content, choices, ...members } = answer;
+    const text = message ?? content ?? choices?.[0]?.message?.content ?? (members.report && JSON.stringify(members.report));
+    this.#take("token", { t: text ?? "" });
+    return { ...members, type: "done" };
   }
 
   // MARK: WebSocket
 
+  /** @returns {Promise<Terminal>} */
   #readSocket() {
     const { body, query, dialect, token } = this.#options;
-    const url = this.#url(this.#path);
+    const url = this.#at(this.#url.href, { dialect });
     url.pathname = "/ws" + url.pathname;
     url.protocol = url.protocol.replace("http", "ws");
-    if (dialect) url.searchParams.set("dialect", dialect);
     const isSubprotocol = token && /^[\w!#$%&'*+.^`|~-]+$/.test(token);
     if (token && !isSubprotocol) url.searchParams.set("token", token);
     const socket = new WebSocket(url, isSubprotocol ? ["sluice.v1", `bearer.${token}`] : ["sluice.v1"]);
     this.#socket = socket;
     const start = this.id
       ? { type: "resume", id: "a", stream: this.id, after: this.#received }
-      : { type: "start", id: "a", ...(body ? { body } : { query: query ?? {} }), ...(body && { idempotencyKey: this.#key }) };
+      : { type: "start", id: "a", ...(body ? { body, idempotencyKey: this.#key } : { query: query ?? {} }) };
     return new Promise((resolve, reject) => {
       let isOpen = false;
+      /** @param {() => void} settle */
+      const finish = (settle) => {
+        socket.onclose = socket.onmessage = null;
+        socket.close();
+        settle();
+      };
       socket.onopen = () => {
         isOpen = true;
         socket.send(JSON.stringify(start));
@@ -266,7 +491,7 @@ class Run {
         try {
           const message = JSON.parse(data);
           if (message.status === 404 && start.type === "resume") throw this.#forgotten();
-          if (message.status) throw failure(message.data, { status: message.status });
+          if (message.status) throw failure(message.data, message.status);
           if (message.event === "open") {
             if (!this.id) this.#didOpen(message.stream);
             return;
@@ -278,28 +503,67 @@ class Run {
         }
       };
       socket.onclose = () => {
+        if (isOpen || this.#abort.signal.aborted) return reject(lost());
         // A browser does not say why a handshake was refused: HTTP does.
-        if (!isOpen) this.#socket = null;
-        if (!isOpen && !this.#abort.signal.aborted) return this.#readResponse().then(resolve, reject);
-        reject(lost());
+        this.#socket = null;
+        this.#readResponse().then(resolve, reject);
       };
+    });
+  }
+
+  // MARK: EventSource
+
+  /** @returns {Promise<Terminal>} */
+  #readSource() {
+    const { query, dialect, token } = this.#options;
+    const source = new EventSource(this.#at(this.#url.href, { ...query, dialect, token }));
+    return new Promise((resolve, reject) => {
+      /** @param {() => void} settle */
       const finish = (settle) => {
-        socket.onclose = socket.onmessage = null;
-        socket.close();
+        // Otherwise it would reconnect, although the stream is complete.
+        source.close();
         settle();
       };
+      /** @param {Event} event */
+      const receive = (event) => {
+        if (!(event instanceof MessageEvent)) {
+          // The browser reconnects by itself, unless the server has refused.
+          if (source.readyState === EventSource.CLOSED) finish(() => reject(lost()));
+          return;
+        }
+        try {
+          if (!this.id && event.lastEventId) this.#didOpen(event.lastEventId.split(".")[0]);
+          const end = this.#take(event.type, parse(event.data));
+          if (end) finish(() => resolve(end));
+        } catch (error) {
+          finish(() => reject(error));
+        }
+      };
+      for (const type of ["message", "token", "chunk", "done", "complete", "cancelled", "error"]) {
+        source.addEventListener(type, receive);
+      }
+      this.#abort.signal.addEventListener("abort", () => finish(() => reject(lost())), { once: true });
     });
   }
 }
 
-// Returns what a record of any dialect means: {text}, {prompt}, {members} of the terminal record, {end}, {error}.
+// MARK: Records
+
+/**
+ * Returns what a record of any dialect means.
+ *
+ * @param {string} type
+ * @param {any} value
+ * @returns {{ text?: string, prompt?: string, members?: object, end?: Terminal, error?: any }} `members` are those of the
+ *   terminal record that come before it
+ */
 function interpret(type, value) {
   if (value === "[DONE]") return { end: { type: "done" } };
   switch (type) {
     case "token": return { text: value.t };
     case "chunk": return { text: value.token };
-    case "done": case "complete": return { end: { type: "done", ...value } };
-    case "cancelled": return { end: { type: "cancelled", ...value } };
+    case "done": case "complete": return { end: { ...value, type: "done" } };
+    case "cancelled": return { end: { ...value, type: "cancelled" } };
     case "error": return { error: value };
     case "heartbeat": return {};
   }
@@ -319,8 +583,8 @@ function interpret(type, value) {
   switch (kind) {
     case "chunk": return { text: value.content };
     case "text-delta": return { text: value.delta };
-    case "complete": return { end: { type: "done", ...members } };
-    case "cancelled": case "abort": return { end: { type: "cancelled", ...members } };
+    case "complete": return { end: { ...members, type: "done" } };
+    case "cancelled": case "abort": return { end: { ...members, type: "cancelled" } };
     case "error": return { error: value.errorText ? { code: "stream_error", message: value.errorText } : members };
     case "message-metadata": return { members: value.messageMetadata };
     case "finish": return { members };
@@ -328,62 +592,118 @@ function interpret(type, value) {
   }
 }
 
+/** @param {string} data */
 const parse = (data) => (data === "[DONE]" ? data : JSON.parse(data));
 
-const lostMessage = "The connection was lost before the answer was complete.";
+// MARK: Failures
 
+/** @param {unknown} [error] the cause */
 function lost(error) {
-  return error?.name === "AbortError" ? error : new SluiceError("connection_lost", lostMessage, { retriable: true });
+  if (error instanceof SluiceError) return error;
+  return new SluiceError("connection_lost", "The connection was lost before the answer was complete.", { retriable: true });
 }
 
-function failure({ code = "internal", message, retriable }, response) {
-  const retryAfter = Number(response?.headers?.get("Retry-After")) || undefined;
-  return new SluiceError(code, message, { retriable: !!retriable, retryAfter, status: response?.status });
+/**
+ * Returns the error of a response that is none of the server's streams.
+ *
+ * @param {Response} response
+ */
+async function refusal(response) {
+  const { error } = await response.json().catch(() => ({}));
+  // The web server's own page: its backend is restarting, for example.
+  if (!error && response.status >= 502) return lost();
+  const link = response.headers.get("Link")?.match(/<([^>]*)>; rel="alternate"/)?.[1];
+  const found = failure(
+    error ?? { message: `The server responded with status ${response.status}.` }, response.status,
+    Number(response.headers.get("Retry-After")) || undefined);
+  return Object.assign(found, link && { alternate: link });
 }
 
+/**
+ * @param {{ code?: string | null, message?: string, retriable?: boolean }} error
+ * @param {number} [status]
+ * @param {number} [retryAfter]
+ */
+function failure({ code, message = "", retriable = false }, status, retryAfter) {
+  return new SluiceError(code ?? "internal", message, { retriable, retryAfter, status });
+}
+
+/**
+ * @param {number} time in milliseconds
+ * @param {AbortSignal} signal ends the pause
+ */
 const pause = (time, signal) => new Promise((resolve) => {
   const timer = setTimeout(resolve, time);
-  signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+  signal.addEventListener("abort", () => {
+    clearTimeout(timer);
+    resolve(undefined);
+  }, { once: true });
 });
 
-// Returns a random id, for a session or a key.
-export function randomID() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+// MARK: Server-Sent Events
 
-// Yields the events of a body: {type, data, id}, where `id` is the last one seen (WHATWG HTML, 9.2.6).
+/**
+ * Yields the events of a body (WHATWG HTML, 9.2.6). `id` is the last one seen.
+ *
+ * @param {ReadableStream<Uint8Array> | string} readable
+ * @returns {AsyncGenerator<{ type: string, data: string, id: string }, void, void>}
+ */
 export async function* events(readable) {
+  const parser = new EventParser();
+  if (typeof readable === "string") return yield* parser.read(readable.replace(/^\uFEFF/, ""));
   const reader = readable.pipeThrough(new TextDecoderStream()).getReader();
-  let parts = [], type = "", data = [], id = "", isAfterCR = false;
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      let start = isAfterCR && value[0] === "\n" ? 1 : 0;
-      if (value) isAfterCR = false;
-      const lineEnd = /\r\n?|\n/g;
-      lineEnd.lastIndex = start;
-      for (let found; (found = lineEnd.exec(value)); start = lineEnd.lastIndex) {
-        // The LF of a CRLF can be in the next part.
-        isAfterCR = found[0] === "\r" && lineEnd.lastIndex === value.length;
-        const line = parts.join("") + value.slice(start, found.index);
-        parts = [];
-        if (line === "") {
-          if (data.length) yield { type: type || "message", data: data.join("\n"), id };
-          type = "";
-          data = [];
-          continue;
-        }
-        const colon = line.indexOf(":");
-        const name = colon < 0 ? line : line.slice(0, colon);
-        const text = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-        if (name === "event") type = text;
-        else if (name === "data") data.push(text);
-        else if (name === "id" && !text.includes("\0")) id = text;
-      }
-      if (start < value.length) parts.push(value.slice(start));
+      yield* parser.read(value);
     }
   } finally {
     reader.cancel().catch(() => {});
+  }
+}
+
+/** Reads events from text that arrives in parts. */
+class EventParser {
+  /**
+   * The parts of a line that is not complete.
+   *
+   * @type {string[]}
+   */
+  #line = [];
+  #type = "";
+  /** @type {string[]} */
+  #data = [];
+  #id = "";
+  /** Whether the last part ended with a CR, which can be half of a CRLF. */
+  #isAfterCR = false;
+
+  /** @param {string} text */
+  *read(text) {
+    if (text === "") return;
+    let start = this.#isAfterCR && text[0] === "\n" ? 1 : 0;
+    this.#isAfterCR = false;
+    const lineEnd = /\r\n?|\n/g;
+    lineEnd.lastIndex = start;
+    for (let found; (found = lineEnd.exec(text)); start = lineEnd.lastIndex) {
+      this.#isAfterCR = found[0] === "\r" && lineEnd.lastIndex === text.length;
+      this.#line.push(text.slice(start, found.index));
+      const line = this.#line.join("");
+      this.#line = [];
+      if (line !== "") this.#readField(line);
+      else if (this.#data.length) yield { type: this.#type || "message", data: this.#data.join("\n"), id: this.#id };
+      if (line === "") [this.#type, this.#data] = ["", []];
+    }
+    if (start < text.length) this.#line.push(text.slice(start));
+  }
+
+  /** @param {string} line */
+  #readField(line) {
+    const colon = line.indexOf(":");
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (name === "event") this.#type = value;
+    else if (name === "data") this.#data.push(value);
+    else if (name === "id" && !value.includes("\0")) this.#id = value;
   }
 }
