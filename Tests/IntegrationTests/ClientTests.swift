@@ -151,13 +151,13 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("The types in the client's comments hold, by TypeScript's strict rules")
+    @Test("The types in the comments of the client and of the hooks hold, by TypeScript's strict rules")
     func types() async throws {
       let compiler = try Program(
         "/usr/bin/tsc",
         [
           "--noEmit", "--allowJs", "--checkJs", "--strict", "--target", "es2022", "--module", "es2022", "--lib",
-          "es2022,dom,dom.iterable", packageRoot + "/nginx/html/sluice.js",
+          "es2022,dom,dom.iterable", packageRoot + "/nginx/html/sluice.js", packageRoot + "/nginx/html/hooks.js",
         ])
       #expect(await compiler.exitCode(within: .seconds(60)) == 0, "\(compiler.output)")
     }

@@ -104,6 +104,24 @@ export function running(sessionId, options = {}) {
   return stream(`/api/sessions/${encodeURIComponent(sessionId)}/stream`, options);
 }
 
+/**
+ * Stores a report, and returns its id.
+ *
+ * @param {object} report
+ * @param {StreamOptions & { title?: string, url?: string }} options
+ * @returns {Promise<string>}
+ */
+export async function saveReport(report, { title, token, signal, url = "/api/reports" } = {}) {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
+    body: JSON.stringify({ report, ...(title && { title }) }),
+    signal,
+  }).catch((error) => { throw lost(error); });
+  if (!response.ok) throw await refusal(response);
+  return (await response.json()).id;
+}
+
 /** Returns a random id, for a session or a key. */
 export function randomID() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -126,6 +144,12 @@ class Run {
    * @type {string | undefined}
    */
   id;
+  /**
+   * The number of the last piece, in the dialect `chunks`.
+   *
+   * @type {number | undefined}
+   */
+  seq;
   /**
    * Called with the stream's id once it is open.
    *
@@ -305,7 +329,8 @@ class Run {
    * @returns {Terminal | undefined}
    */
   #take(type, value) {
-    const { text, prompt, members, end, error } = interpret(type, value);
+    const { text, seq, prompt, members, end, error } = interpret(type, value);
+    if (seq !== undefined) this.seq = seq;
     if (members) Object.assign(this.#members, members);
     if (prompt !== undefined) this.onPrompt?.(prompt);
     if (text) {
@@ -554,14 +579,14 @@ class Run {
  *
  * @param {string} type
  * @param {any} value
- * @returns {{ text?: string, prompt?: string, members?: object, end?: Terminal, error?: any }} `members` are those of the
+ * @returns {{ text?: string, seq?: number, prompt?: string, members?: object, end?: Terminal, error?: any }} `members` are those of the
  *   terminal record that come before it
  */
 function interpret(type, value) {
   if (value === "[DONE]") return { end: { type: "done" } };
   switch (type) {
     case "token": return { text: value.t };
-    case "chunk": return { text: value.token };
+    case "chunk": return { text: value.token, seq: value.seq };
     case "done": case "complete": return { end: { ...value, type: "done" } };
     case "cancelled": return { end: { ...value, type: "cancelled" } };
     case "error": return { error: value };

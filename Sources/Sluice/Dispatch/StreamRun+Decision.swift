@@ -27,8 +27,8 @@ extension StreamRun {
       try context.head.query("dialect").map { (name) throws(Failure) in try DialectKind.named(name, own: own) } ?? own
     }
     if let decision = try await decisionWithoutModel(dialect) { return decision }
-    // A conflict needs no slot, and neither does a further reader. All other requests acquire one before a body is parsed or a replay is read, because a
-    // user without a free slot must not cause that work.
+    // A conflict needs no slot, and neither does a further reader. All other requests acquire one before a body is parsed
+    // or a replay is read, because a user without a free slot must not cause that work.
     let key = try idempotencyKey()
     if let key, !services.unsaved.contains(key: key, of: context.user),
       let stream = await services.store.runningStream(of: key, context.user)
