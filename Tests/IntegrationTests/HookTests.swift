@@ -12,28 +12,14 @@ extension Integration {
 
       /// - Parameter hook: the call, such as `useChat({ token })`; its result is `hook` in the page.
       init(_ hook: String, at servers: Servers) async throws {
-        let socket = try Loopback.listen()
-        let port = Loopback.port(of: socket)
-        do { _ = consume socket }
-        files = try Program(
-          "/usr/bin/python3",
-          ["-m", "http.server", "\(port)", "--bind", "127.0.0.1", "--directory", "/usr/share/nodejs"])
+        let port: UInt16
+        (files, port) = try ReactFiles.serve()
         browser = try await Browser()
         try await browser.open("\(servers.url)/")
         _ = try await browser.run(
           """
           (() => { window.ready = ''; (async () => {
-            const load = (path) => new Promise((resolve, reject) => {
-              const script = document.createElement('script');
-              script.src = 'http://127.0.0.1:\(port)/' + path;
-              script.onload = resolve;
-              script.onerror = () => reject(new Error(path));
-              document.head.append(script);
-            });
-            for (let tries = 0; ; tries += 1) {
-              try { await load('react/umd/react.development.js'); break; } catch (error) { if (tries > 100) throw error; }
-            }
-            await load('react-dom/umd/react-dom.development.js');
+            \(ReactFiles.loading(from: port))
             const token = '\(servers.token)';
             const { createHooks } = await import('/hooks.js');
             const hooks = createHooks(React);
@@ -214,5 +200,36 @@ extension Integration {
       try await page.close()
       _ = await servers.stop()
     }
+  }
+}
+
+/// Debian's React, for pages of tests.
+enum ReactFiles {
+  /// Starts a web server for the files.
+  static func serve() throws -> (server: Program, port: UInt16) {
+    let socket = try Loopback.listen()
+    let port = Loopback.port(of: socket)
+    do { _ = consume socket }
+    let server = try Program(
+      "/usr/bin/python3",
+      ["-m", "http.server", "\(port)", "--bind", "127.0.0.1", "--directory", "/usr/share/nodejs"])
+    return (server, port)
+  }
+
+  /// Returns statements of an asynchronous function that load React into a page.
+  static func loading(from port: UInt16) -> String {
+    """
+    const load = (path) => new Promise((resolve, reject) => {
+      const script = document.createElement('script');
+      script.src = 'http://127.0.0.1:\(port)/' + path;
+      script.onload = resolve;
+      script.onerror = () => reject(new Error(path));
+      document.head.append(script);
+    });
+    for (let tries = 0; ; tries += 1) {
+      try { await load('react/umd/react.development.js'); break; } catch (error) { if (tries > 100) throw error; }
+    }
+    await load('react-dom/umd/react-dom.development.js');
+    """
   }
 }

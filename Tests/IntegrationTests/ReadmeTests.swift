@@ -75,6 +75,54 @@ extension Integration {
       _ = await servers.stop()
     }
 
+    @Test("The JavaScript examples run in a browser as written")
+    func javaScript() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms", "SLUICE_RESUME": "5s"])
+      let (files, port) = try ReactFiles.serve()
+      let browser = try await Browser()
+      // What each example shows, in the order of the documents.
+      let expected = [
+        "Hello", "Hello", #"{"id":"a","event":"token","data":{"t":"Hello"}}"#, "HelloAnd again",
+        "one two three: one two three", "HelloHello", "Hello",
+      ]
+      let examples = try ["README.md", "nginx/html/README.md"].flatMap { try Self.blocks("js", in: $0) }
+      #expect(examples.count == expected.count)
+      for (example, expected) in zip(examples, expected) {
+        try await browser.open("\(servers.url)/")
+        // The demo has no TLS; a module that is no file has no path to be relative to.
+        let code = example.replacingOccurrences(of: "wss://", with: "ws://")
+          .replacingOccurrences(of: "from \"/", with: "from \"\(servers.url)/")
+        let json = String(decoding: try JSONEncoder().encode(code), as: UTF8.self)
+        _ = try await browser.run(
+          """
+          (() => { window.failure = ''; (async () => {
+            window.token = '\(servers.token)';
+            window.output = document.body.appendChild(document.createElement('div'));
+            const code = \(json);
+            console.log = (text) => output.append(text + '\\n');
+            if (code.includes('React')) { \(ReactFiles.loading(from: port)) }
+            if (code.includes('my-session')) {
+              const { chat } = await import('/sluice.js');
+              const run = chat('one two three', { token, sessionId: 'my-session' });
+              await new Promise((resolve) => { run.onOpen = resolve; });
+            }
+            await import(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })));
+            if (code.includes('React')) {
+              while (!output.querySelector('button')) await new Promise(requestAnimationFrame);
+              output.querySelector('button').click();
+            }
+          })().catch((error) => { failure = String(error); }); })()
+          """)
+        let shows = await eventually { (try? await browser.run("output.textContent").contains(expected)) == true }
+        let (shown, failure) = (try await browser.run("output.textContent"), try await browser.run("failure"))
+        #expect(shows && failure.isEmpty, "\(example): \(shown) \(failure)")
+      }
+      await browser.close()
+      files.signal(SIGTERM)
+      _ = await files.exitCode()
+      _ = await servers.stop()
+    }
+
     @Test("The example for OpenAI's SDK runs as written")
     func sdk() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0"])
