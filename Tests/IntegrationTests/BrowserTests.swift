@@ -102,6 +102,11 @@ extension Integration {
       try await browser.click("#stop")
       #expect(await eventually { (try? await browser.run(Self.status).hasPrefix("Stopped.")) == true })
       #expect(await servers.outcomes(2) == ["completed", "stopped"])
+      // What was typed meanwhile is kept, and so is the reason of the failure.
+      #expect(try await browser.run("document.getElementById('message').value") == "")
+      #expect(
+        try await browser.run("document.querySelector('#messages .failed').dataset.note")
+          == "Stopped. Nothing was stored.")
 
       _ = try await browser.run("document.getElementById('message').value = '\(words)'")
       try await browser.click("#send")
@@ -114,6 +119,38 @@ extension Integration {
         })
       #expect(servers.storedLines.count == 1)
       #expect(try await browser.run("document.getElementById('retry').hidden") == "false")
+      await browser.close()
+      _ = await servers.stop()
+    }
+
+    @Test(
+      "The page explains answers that are not complete for a person, keeps a draft, and says what to do about a 401")
+    func explanations() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.sendHead()
+        if !exchange.request.body.contains("nothing") { exchange.sendDelta("one") }
+        exchange.sendDelta("", finishReason: exchange.request.body.contains("long") ? "length" : "stop")
+        exchange.sendDone()
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
+      let browser = try await Browser()
+      try await browser.open("\(servers.url)/#token=\(servers.token)")
+      func send(_ message: String) async throws {
+        _ = try await browser.run("document.getElementById('message').value = '\(message)'")
+        try await browser.click("#send")
+      }
+      func shows(_ status: String) async -> Bool {
+        await eventually { (try? await browser.run(Self.status)) == status }
+      }
+      try await send("long")
+      _ = try await browser.run("document.getElementById('message').value = 'a draft'")
+      #expect(await shows("The answer has reached its maximum length."))
+      #expect(try await browser.run("document.getElementById('message').value") == "a draft")
+      try await send("nothing")
+      #expect(await shows("The answer is empty."))
+      _ = try await browser.run("document.getElementById('token').value = 'wrong'")
+      try await send("hello")
+      #expect(await shows("The token is missing or not valid. Enter one below."))
       await browser.close()
       _ = await servers.stop()
     }

@@ -29,6 +29,9 @@ function add(role, text) {
   return item;
 }
 
+// Whether the reader has not scrolled up.
+const isAtEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 100;
+
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if ($("send").disabled) return;
@@ -36,6 +39,8 @@ $("form").addEventListener("submit", (event) => {
   // The session is known before the answer, so that a reload finds it.
   if (!session()) sessionStorage.setItem("session", randomID());
   add("user", last.message);
+  // What is typed while the answer arrives is the next message.
+  $("message").value = "";
   ask();
 });
 
@@ -66,44 +71,63 @@ async function show(started) {
   $("retry").hidden = true;
   $("status").textContent = "The assistant is typing…";
   run.onToken = (text) => {
+    const follows = isAtEnd();
     answer.append(text);
-    answer.scrollIntoView({ block: "end" });
+    if (follows) answer.scrollIntoView({ block: "end" });
   };
   try {
     const end = await run.done;
     if (end.type === "done") {
       if (end.sessionId) sessionStorage.setItem("session", end.sessionId);
-      $("status").textContent = "Done.";
-      $("message").value = "";
+      const note = answer.textContent === "" ? "The answer is empty." : incomplete[end.finishReason];
+      if (note) answer.dataset.note = note;
+      $("status").textContent = note ?? "Done.";
     } else {
-      answer.classList.add("failed");
-      $("status").textContent = "Stopped. Nothing was stored.";
+      fail("Stopped. Nothing was stored.");
       $("retry").hidden = !last;
     }
   } catch (error) {
-    answer.classList.add("failed");
-    $("status").textContent = error.message;
+    fail(explanation(error));
     $("retry").hidden = !error.retriable || !last;
   } finally {
     answer.classList.remove("streaming");
     $("send").disabled = false;
     $("stop").disabled = true;
-    $("message").focus();
+    // The button that had the focus is disabled; anything else keeps it.
+    if (document.activeElement === document.body) $("message").focus();
   }
+
+  function fail(reason) {
+    answer.classList.add("failed");
+    answer.dataset.note = reason;
+    $("status").textContent = reason;
+  }
+}
+
+// Answers that are complete for the server, but not for a person.
+const incomplete = {
+  length: "The answer has reached its maximum length.",
+  content_filter: "A filter of the model has cut the answer.",
+};
+
+// Says what a person can do about an error.
+function explanation({ code, message, retryAfter }) {
+  if (code === "unauthorized") return "The token is missing or not valid. Enter one below.";
+  return retryAfter ? `${message} Try again in ${retryAfter} seconds.` : message;
 }
 
 $("stop").addEventListener("click", () => run?.stop());
 
 // After a reload, or in a second tab: the conversation so far, and the answer that is still being streamed.
 async function restore() {
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  // Asked for first: an answer that is completed meanwhile is then among the turns.
-  // This dialect contains the user's message, which is not stored before the answer is complete.
+  // Asked for first: an answer that is completed meanwhile is then among the turns. This dialect contains the user's
+  // message, which is not stored before the answer is complete.
   const current = running(session(), { token: token(), dialect: "deltas" });
   const message = await new Promise((resolve) => {
     current.onPrompt = resolve;
     current.done.then(() => resolve(), () => resolve());
   });
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
   const response = await fetch(`/api/sessions/${encodeURIComponent(session())}?limit=${maximumShown / 2}`, { headers })
     .catch(() => undefined);
   const turns = response?.ok ? (await response.json()).turns : [];
