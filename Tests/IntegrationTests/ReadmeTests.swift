@@ -77,13 +77,14 @@ extension Integration {
 
     @Test("The JavaScript examples run in a browser as written")
     func javaScript() async throws {
-      let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms", "SLUICE_RESUME": "5s"])
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "50ms", "SLUICE_RESUME": "5s"])
       let (files, port) = try ReactFiles.serve()
       let browser = try await Browser()
+      let words = (0..<20).map { "w\($0)" }.joined(separator: " ")
       // What each example shows, in the order of the documents.
       let expected = [
         "Hello", "Hello", #"{"id":"a","event":"token","data":{"t":"Hello"}}"#, "HelloAnd again",
-        "one two three: one two three", "HelloHello", "Hello",
+        "\(words): \(words)", "HelloHello", "Hello",
       ]
       let examples = try ["README.md", "nginx/html/README.md"].flatMap { try Self.blocks("js", in: $0) }
       #expect(examples.count == expected.count)
@@ -103,7 +104,7 @@ extension Integration {
             if (code.includes('React')) { \(ReactFiles.loading(from: port)) }
             if (code.includes('my-session')) {
               const { chat } = await import('/sluice.js');
-              const run = chat('one two three', { token, sessionId: 'my-session' });
+              const run = chat('\(words)', { token, sessionId: 'my-session' });
               await new Promise((resolve) => { run.onOpen = resolve; });
             }
             await import(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })));
