@@ -39,10 +39,11 @@ public struct DialectKind: Sendable {
   /// The built-in dialects. A new one requires a file of its own and an entry here.
   static let builtIn: [DialectKind] = [events, deltas, chunks, chat, openAI, ui]
 
-  /// Returns the dialect that `?dialect=` selects.
+  /// Returns the dialect that the request's `?dialect=` selects.
   ///
-  /// - Parameter own: the route's own dialect, which can be an embedder's.
-  static func named(_ name: String, own: DialectKind) throws(Failure) -> DialectKind {
+  /// - Parameter own: the dialect without `?dialect=`: the route's or the stream's, which can be an embedder's.
+  static func selected(by request: Request, own: DialectKind) throws(Failure) -> DialectKind {
+    guard let name = request.query("dialect") else { return own }
     let all = builtIn.contains { $0.type.name == own.type.name } ? builtIn : builtIn + [own]
     if let found = all.first(where: { $0.type.name == name }) { return found }
     throw Failure(

@@ -19,7 +19,7 @@ extension RequestDispatcher {
       throw StreamRun.disabled(endpoint.disabledBehavior)
     }
     try endpoint.checkPath?(parameters)
-    if let own = endpoint.dialect, let name = request.query("dialect") { _ = try DialectKind.named(name, own: own) }
+    if let own = endpoint.dialect { _ = try DialectKind.selected(by: request, own: own) }
     return try await services.webSocketLimiter.acquireSlot(for: context.user, context.configuration)
   }
 
@@ -57,16 +57,13 @@ extension RequestDispatcher {
       throw Failure.noSuchStream
     }
     guard start <= transcript.deltas else { throw StreamReading.badPosition(transcript.deltas) }
-    let own = transcript.dialect ?? .events
-    let dialect = try context.head.query("dialect").map { (name) throws(Failure) in
-      try DialectKind.named(name, own: own)
-    }
+    let dialect = try DialectKind.selected(by: context.head, own: transcript.dialect ?? .events)
     guard stream.unit != nil else { throw Failure.noDescriptor }
     guard let reading = try StreamReading(transcript, after: start, on: reactor.loop) else {
       throw Failure.noSuchStream
     }
     let delivery = StreamClient.webSocket(stream).delivery(
-      of: id, .eventStream((dialect ?? own).type.init(transcript.metadata), ids: .none), to: context.head,
+      of: id, .eventStream(dialect.type.init(transcript.metadata), ids: .none), to: context.head,
       heartbeat: context.configuration.heartbeat, on: reactor, pool: services.pool)
     reading.start(context, route: route.path.text, services, to: delivery)
     if stream.isStopRequested { services.generations.stop(id) }

@@ -117,13 +117,10 @@ extension RequestDispatcher {
     guard let transcript = try await select(context),
       let start = try StreamReading.start(of: context.head, in: transcript)
     else { return nil }
-    let own = transcript.dialect ?? .events
-    let dialect = try context.head.query("dialect").map { (name) throws(Failure) in
-      try DialectKind.named(name, own: own)
-    }
+    let dialect = try DialectKind.selected(by: context.head, own: transcript.dialect ?? .events)
     guard let reading = try StreamReading(transcript, after: start, on: context.reactor.loop) else {
       throw Failure.noSuchStream
     }
-    return (reading, dialect ?? own)
+    return (reading, dialect)
   }
 }

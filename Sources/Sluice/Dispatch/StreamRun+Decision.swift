@@ -24,7 +24,7 @@ extension StreamRun {
     if isDisabled, case .refusal = endpoint.disabledBehavior { throw Self.disabled(endpoint.disabledBehavior) }
     // A JSON response has no dialect, so `?dialect=` has no effect on it.
     let dialect = try endpoint.dialect.map { (own) throws(Failure) in
-      try context.head.query("dialect").map { (name) throws(Failure) in try DialectKind.named(name, own: own) } ?? own
+      try DialectKind.selected(by: context.head, own: own)
     }
     if let decision = try await decisionWithoutModel(dialect) { return decision }
     // A conflict needs no slot, and neither does a further reader. All other requests acquire one before a body is parsed
