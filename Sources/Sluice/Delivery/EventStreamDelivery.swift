@@ -161,11 +161,9 @@ final class EventStreamDelivery: Delivery, Flushable {
 
   private func sendRecord(of termination: Termination) async -> Bool {
     guard let body else { return false }
-    var isLarge = false
-    if case .completed(let result) = termination { isLarge = !result.extraMembers.all.isEmpty }
     let (dialect, event) = (dialect, termination.event)
     let idPrefix = ids == .none ? [] : idPrefix
-    let record = await pool.encode(isLarge: isLarge) {
+    let record = await pool.encode(isLarge: termination.hasExtraMembers) {
       var (dialect, records) = (dialect, Records())
       let start = idPrefix.isEmpty ? nil : records.beginEvent(idPrefix, number: nil)
       dialect.encode(event, into: &records)

@@ -46,7 +46,7 @@ final class JSONDelivery: Delivery {
     let response: Response
     switch termination {
     case .completed(let result):
-      let (body, isLarge) = (body, text.utf8.count > 64 * 1024 || !result.extraMembers.all.isEmpty)
+      let (body, isLarge) = (body, text.utf8.count > 64 * 1024 || termination.hasExtraMembers)
       response = await pool.encode(isLarge: isLarge) { .json(body(result, text)) }
     case .failed(let failure): response = failure.response(to: request)
     case .stopped: response = Failure(.internalError, "The request was stopped.").response(to: request)

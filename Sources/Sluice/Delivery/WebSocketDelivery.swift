@@ -135,10 +135,8 @@ final class WebSocketDelivery: Delivery {
     case .sendRecord: break
     case .abort, .none: return true
     }
-    var isLarge = false
-    if case .completed(let result) = termination { isLarge = !result.extraMembers.all.isEmpty }
     let (dialect, event) = (dialect, termination.event)
-    let records = await pool.encode(isLarge: isLarge) {
+    let records = await pool.encode(isLarge: termination.hasExtraMembers) {
       var (dialect, records) = (dialect, Records())
       dialect.encode(event, into: &records)
       return records.bytes

@@ -81,7 +81,6 @@ final class WebSocketStream {
   /// Sends each of a dialect's records as a message of its own.
   ///
   /// - Returns: the number of bytes appended to the output.
-  @discardableResult
   func append(_ records: [UInt8]) -> Int {
     guard !connection.isClosed else { return 0 }
     var output = connection.takeOutput()

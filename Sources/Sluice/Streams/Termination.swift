@@ -17,6 +17,11 @@ indirect enum Termination: Sendable {
     }
   }
 
+  /// Whether the terminal record contains members of an embedder, which can be of any size.
+  var hasExtraMembers: Bool {
+    if case .completed(let result) = self { !result.extraMembers.all.isEmpty } else { false }
+  }
+
   /// The terminal record.
   var event: StreamEvent {
     switch self {
