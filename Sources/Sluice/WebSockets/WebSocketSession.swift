@@ -211,12 +211,11 @@ extension Request {
         }
         parameters["REMOTE_USER"] = value
       case "x-request-id": parameters["REQUEST_ID"] = value
-      case "authorization", "host", "origin", "referer", "cookie", "user-agent":
+      case "authorization", "host", "origin", "referer", "cookie", "user-agent",
+        _ where name.hasPrefix("x-") || name.hasPrefix("sec-fetch-"):
         parameters["HTTP_" + name.uppercased().map { $0 == "-" ? "_" : String($0) }.joined()] = value
-      default:
-        // Not those that would change what a stream is: Idempotency-Key, Last-Event-ID.
-        guard name.hasPrefix("x-") || name.hasPrefix("sec-fetch-") else { continue }
-        parameters["HTTP_" + name.uppercased().map { $0 == "-" ? "_" : String($0) }.joined()] = value
+      // Those that would change what a stream is, such as Idempotency-Key and Last-Event-ID, have no effect.
+      default: break
       }
     }
     // A browser cannot set header fields: its token is in the subprotocols.
