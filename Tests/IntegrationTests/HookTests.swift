@@ -6,7 +6,7 @@ extension Integration {
   @Suite("React hooks in a browser")
   struct HookTests {
     /// A browser in which Debian's React renders, in StrictMode, a component that calls one hook.
-    private final class Page: Sendable {
+    private final class HookPage: Sendable {
       let browser: Browser
       private let files: Program
 
@@ -15,7 +15,8 @@ extension Integration {
         let port: UInt16
         (files, port) = try ReactFiles.serve()
         browser = try await Browser()
-        try await browser.open("\(servers.url)/")
+        // A document without the page's Content-Security-Policy, which forbids React from another origin.
+        try await browser.open("\(servers.url)/healthz")
         _ = try await browser.run(
           """
           (() => { window.ready = ''; (async () => {
@@ -66,7 +67,7 @@ extension Integration {
       "The hook useChat shows the user's message at once and the answer as it arrives, and sends one message at a time")
     func chat() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "30ms"])
-      let page = try await Page("useChat({ token })", at: servers)
+      let page = try await HookPage("useChat({ token })", at: servers)
       _ = try await page.run("(hook.sendMessage('one two three four five'), hook.sendMessage('ignored'))")
       #expect(await page.waits(for: "hook.messages.length === 2 && hook.isStreaming"))
       #expect(
@@ -104,10 +105,12 @@ extension Integration {
         }
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
-      let page = try await Page("useChat({ token })", at: servers)
+      let page = try await HookPage("useChat({ token })", at: servers)
       _ = try await page.run("hook.sendMessage('x')")
       #expect(await page.waits(for: "hook.error?.code === 'upstream_error' && !hook.isStreaming"))
-      #expect(try await page.run("hook.messages.length") == "1")
+      #expect(
+        try await page.run("hook.messages.length + hook.messages[0].status + hook.messages[0].error.code")
+          == "1failedupstream_error")
       _ = try await page.run("hook.retryLastMessage()")
       #expect(await page.waits(for: "hook.error?.code === 'upstream_truncated' && !hook.isStreaming"))
       #expect(try await page.run("hook.messages[1].content + '/' + hook.messages[1].status") == "Hel/failed")
@@ -122,7 +125,7 @@ extension Integration {
     @Test("An unmounted component leaves its stream, and a stopped answer is marked as cancelled")
     func stopAndUnmount() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "30ms"])
-      let page = try await Page("useChat({ token })", at: servers)
+      let page = try await HookPage("useChat({ token })", at: servers)
       _ = try await page.run("hook.sendMessage('word '.repeat(500))")
       #expect(await page.waits(for: "hook.messages[1]?.content.length > 10"))
       _ = try await page.run("hook.stop()")
@@ -135,10 +138,42 @@ extension Integration {
       _ = await servers.stop()
     }
 
+    @Test("A restored conversation has the stored messages, then the answer that is being streamed")
+    func restore() async throws {
+      let gate = Gate()
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.sendHead()
+        exchange.sendDelta("Hel")
+        if exchange.requestCount == 2 { gate.pass() }
+        exchange.sendDelta("lo", finishReason: "length")
+        exchange.sendDone()
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_RESUME": "20s"])
+      _ = await servers.output(of: try servers.chat("first", more: #","sessionId":"s""#))
+      let running = try servers.chat("second", more: #","sessionId":"s""#)
+      #expect(await eventually { running.output.contains("Hel") })
+      let page = try await HookPage("useChat({ token, sessionId: 's', restore: true })", at: servers)
+      #expect(await page.waits(for: "hook.messages[3]?.status === 'streaming'"))
+      #expect(
+        try await page.run("JSON.stringify(hook.messages.map((m) => [m.role, m.content, m.status]))")
+          == #"[["user","first","done"],["assistant","Hello","done"],["user","second","done"],["assistant","Hel","streaming"]]"#
+      )
+      gate.open()
+      #expect(await page.waits(for: "!hook.isStreaming && hook.messages[3].content === 'Hello'"))
+      #expect(try await page.run("hook.end.type + hook.messages.length") == "done4")
+      // The conversation goes on in its session.
+      _ = try await page.run("hook.sendMessage('third')")
+      #expect(
+        await page.waits(for: "hook.messages[5]?.status === 'done' && hook.messages[5].finishReason === 'length'"))
+      #expect(servers.storedFiles.count == 1 && servers.storedLines.count == 3)
+      try await page.close()
+      _ = await servers.stop()
+    }
+
     @Test("Text is accumulated exactly, and rendered at most once per animation frame, for texts of 30 seeds")
     func accumulation() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "0ms", "SLUICE_MESSAGES_PER_HOUR": "0"])
-      let page = try await Page("useStream('/api/chat', { token })", at: servers)
+      let page = try await HookPage("useStream('/api/chat', { token })", at: servers)
       _ = try await page.run(
         """
         (() => { window.wrong = []; window.finished = false; (async () => {
@@ -175,7 +210,7 @@ extension Integration {
         exchange.stream(exchange.request.body.contains("as JSON, please") ? ["{\"a\":", "1}"] : ["one ", "two"])
       }
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL])
-      let page = try await Page(
+      let page = try await HookPage(
         "({ block: useAIBlockStreaming('quiz', { token }), report: useReport({ token }), any: useAIStreaming({ token }), stream: useStream('/stream/', { token }) })",
         at: servers)
       #expect(

@@ -10,7 +10,9 @@
 //
 // Text is shown once per animation frame, however many pieces arrive. A component that is unmounted leaves its stream.
 
-import { SluiceError, block, chat, onboarding as startOnboarding, randomID, report, saveReport, stream } from "./sluice.js";
+import {
+  SluiceError, block, chat, onboarding as startOnboarding, randomID, report, request, running, saveReport, stream,
+} from "./sluice.js";
 
 /** @typedef {import("./sluice.js").StreamOptions} StreamOptions */
 /** @typedef {import("./sluice.js").Terminal} Terminal */
@@ -18,14 +20,16 @@ import { SluiceError, block, chat, onboarding as startOnboarding, randomID, repo
 /** @typedef {"idle" | "waiting" | "streaming" | "done" | "cancelled" | "failed"} Status `waiting` until the first text */
 
 /**
- * A message of a conversation. `id` is for the page alone.
+ * A message of a conversation. `id` is for the page alone. A message of the user is `failed` if there is no answer.
  *
  * @typedef {object} Message
  * @property {string} id
  * @property {"user" | "assistant"} role
  * @property {string} content
  * @property {boolean} isStreaming
- * @property {Exclude<Status, "idle">} status
+ * @property {Status} status never `idle`
+ * @property {string} [finishReason] of an answer that is done, such as `length`
+ * @property {Error} [error] why it failed
  */
 
 /** The maximum number of messages that useChat returns; the server stores all. */
@@ -140,7 +144,9 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
       const { report, options } = latest.current;
       if (report === undefined) return undefined;
       try {
-        const id = await saveReport(report, options);
+        // The maximum length of a title.
+        const title = typeof report.title === "string" ? [...report.title].slice(0, 200).join("") : undefined;
+        const id = await saveReport(report, { ...options, title });
         setSaved({ id });
         return id;
       } catch (error) {
@@ -157,48 +163,55 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
 
   /**
    * Holds a conversation. While an answer is streamed, `sendMessage` does nothing. A failed answer is taken away if it has
-   * no text, and marked as failed if it has some, until it is requested again.
+   * no text, and marked as failed if it has some, until it is requested again. `end` is the last terminal record.
    *
-   * @param {StreamOptions & { sessionId?: string, onboarding?: boolean }} options
+   * With `restore`, the conversation begins with the stored messages of its session and continues with the answer that is
+   * being streamed, if the server allows that (SLUICE_RESUME).
+   *
+   * @param {StreamOptions & { sessionId?: string, onboarding?: boolean, restore?: boolean }} options
    */
-  function useChat({ sessionId, onboarding, ...options } = {}) {
+  function useChat({ sessionId, onboarding, restore = false, ...options } = {}) {
     /** @type {[Message[], (change: (messages: Message[]) => Message[]) => void]} */
     const [messages, setMessages] = useState([]);
     const [error, setError] = useState(undefined);
+    const [end, setEnd] = useState(undefined);
     const [isStreaming, setStreaming] = useState(false);
     const reader = useReader();
     const session = useRef(sessionId);
-    const last = useRef(/** @type {{ text: string, idempotencyKey: string } | undefined} */ (undefined));
+    const last = useRef(/** @type {Question | undefined} */ (undefined));
     const latest = useLatest({ onboarding, options });
 
-    const ask = useCallback(async () => {
-      const { text, idempotencyKey } = last.current;
-      const { onboarding, options } = latest.current;
-      const id = randomID();
-      setMessages((messages) => shown(messages, { id, role: "assistant", content: "", isStreaming: true, status: "waiting" }));
+    // Shows the answer to the last question as it arrives.
+    const read = useCallback(async (/** @type {Run} */ run) => {
+      const question = last.current.id, answer = randomID();
+      setMessages((messages) => {
+        const asked = messages.map((message) => message.id === question ? messageOfUser(question, message.content) : message);
+        return shown(asked, { id: answer, role: "assistant", content: "", isStreaming: true, status: "waiting" });
+      });
       setError(undefined);
       setStreaming(true);
-      const run = onboarding
-        ? startOnboarding(text, options)
-        : chat(text, { ...options, sessionId: session.current, idempotencyKey });
-      const end = await reader.read(run, ({ text, status, error }) => {
-        const isOver = status !== "waiting" && status !== "streaming";
-        setMessages((messages) => messages.flatMap((message) => {
-          if (message.id !== id) return [message];
-          if (status === "failed" && text === "") return [];
-          return [{ ...message, content: text, isStreaming: !isOver, status: /** @type {any} */ (status) }];
-        }));
-        if (isOver) setStreaming(false);
-        if (error) setError(error);
+      const end = await reader.read(run, (state) => {
+        setMessages((messages) => answered(messages, question, answer, state));
+        if (isOver(state)) setStreaming(false);
+        if (state.error) setError(state.error);
       });
-      session.current = end?.sessionId ?? end?.session_id ?? session.current;
-    }, [reader, latest]);
+      if (!end) return;
+      session.current = end.sessionId ?? end.session_id ?? session.current;
+      setEnd(end);
+    }, [reader]);
+
+    const ask = useCallback(() => {
+      const { text, idempotencyKey } = last.current;
+      const { onboarding, options } = latest.current;
+      return read(onboarding
+        ? startOnboarding(text, options)
+        : chat(text, { ...options, sessionId: session.current, idempotencyKey }));
+    }, [latest, read]);
 
     const sendMessage = useCallback((/** @type {string} */ text) => {
       if (reader.isReading) return;
-      last.current = { text, idempotencyKey: randomID() };
-      setMessages((messages) =>
-        shown(messages, { id: randomID(), role: "user", content: text, isStreaming: false, status: "done" }));
+      last.current = { id: randomID(), text, idempotencyKey: randomID() };
+      setMessages((messages) => shown(messages, messageOfUser(last.current.id, text)));
       return ask();
     }, [reader, ask]);
 
@@ -211,8 +224,24 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
       return ask();
     }, [reader, ask]);
 
+    useEffect(() => {
+      if (!restore || !session.current) return;
+      const abort = new AbortController();
+      const options = { ...latest.current.options, signal: abort.signal };
+      readConversation(session.current, options).then(({ messages, prompt, run }) => {
+        if (abort.signal.aborted) return;
+        setMessages((sent) => [...messages, ...sent]);
+        // A message can have been sent in the meantime.
+        if (prompt === undefined || reader.isReading) return run.close();
+        last.current = { id: randomID(), text: prompt, idempotencyKey: randomID() };
+        setMessages((messages) => shown(messages, messageOfUser(last.current.id, prompt)));
+        return read(run);
+      }).catch((error) => { if (!abort.signal.aborted) setError(error); });
+      return () => abort.abort();
+    }, [restore, latest, reader, read]);
+
     const stop = useCallback(() => reader.run?.stop(), [reader]);
-    return { messages, isStreaming, error, sendMessage, stop, retryLastMessage };
+    return { messages, isStreaming, error, end, sendMessage, stop, retryLastMessage };
   }
 
   /**
@@ -252,6 +281,69 @@ const idle = { text: "", status: "idle", seq: undefined, error: undefined, end: 
  * @param {Message} message
  */
 const shown = (messages, message) => [...messages, message].slice(-maximumMessages);
+
+/** @typedef {{ id: string, text: string, idempotencyKey: string }} Question */
+
+/**
+ * @param {string} id
+ * @param {string} content
+ * @returns {Message}
+ */
+const messageOfUser = (id, content) => ({ id, role: "user", content, isStreaming: false, status: "done" });
+
+/**
+ * Returns the stored messages of a session and, if an answer is being streamed, its run and the message that it answers.
+ *
+ * @param {string} sessionId
+ * @param {StreamOptions} options
+ * @returns {Promise<{ messages: Message[], prompt: string | undefined, run: Run }>}
+ */
+async function readConversation(sessionId, options) {
+  // Requested first: an answer that is completed in the meantime is then among the turns. This dialect contains the user's
+  // message, which is not stored before the answer is complete.
+  const run = running(sessionId, { ...options, dialect: "deltas" });
+  /** @type {string | undefined} */
+  const prompt = await new Promise((resolve) => {
+    run.onPrompt = resolve;
+    run.done.catch(() => {}).finally(() => resolve(undefined));
+  });
+  const query = { limit: maximumMessages / 2 };
+  const { turns } = await request(`/api/sessions/${encodeURIComponent(sessionId)}`, { ...options, query })
+    .catch((error) => {
+      // A session without a complete turn does not exist yet.
+      if (error.status === 404) return { turns: [] };
+      throw error;
+    });
+  /** @type {Message[]} */
+  const messages = turns.flatMap((/** @type {any} */ { id, user, assistant }) => [
+    messageOfUser(`${id}-user`, user.content),
+    { id, role: "assistant", content: assistant.content, isStreaming: false, status: "done" },
+  ]);
+  return { messages, prompt: turns.some((/** @type {any} */ { id }) => id === run.id) ? undefined : prompt, run };
+}
+
+/** @param {State} state */
+const isOver = ({ status }) => status !== "waiting" && status !== "streaming";
+
+/**
+ * Returns the messages with what has been received of an answer. A failed answer without text is taken away.
+ *
+ * @param {Message[]} messages
+ * @param {string} question the id of the message that it answers
+ * @param {string} answer the id of the answer
+ * @param {State} state
+ * @returns {Message[]}
+ */
+function answered(messages, question, answer, state) {
+  const { text, status, error, end } = state;
+  const isMissing = status === "failed" && text === "";
+  return messages.flatMap((message) => {
+    if (message.id === question && isMissing) return [{ ...message, status, error }];
+    if (message.id !== answer) return [message];
+    if (isMissing) return [];
+    return [{ ...message, content: text, isStreaming: !isOver(state), status, finishReason: end?.finishReason, error }];
+  });
+}
 
 /** Reads one run after the other, and shows what arrives once per animation frame. */
 class RunReader {

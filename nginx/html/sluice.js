@@ -111,15 +111,41 @@ export function running(sessionId, options = {}) {
  * @param {StreamOptions & { title?: string, url?: string }} options
  * @returns {Promise<string>}
  */
-export async function saveReport(report, { title, token, signal, url = "/api/reports" } = {}) {
+export async function saveReport(report, { title, url = "/api/reports", ...options } = {}) {
+  return (await request(url, { ...options, body: { report, ...(title && { title }) } })).id;
+}
+
+/**
+ * Requests an endpoint that does not stream, such as `/api/sessions`, and returns its JSON; undefined if it has none.
+ *
+ * @param {string} path
+ * @param {Pick<StreamOptions, "method" | "body" | "query" | "token" | "signal">} options
+ * @returns {Promise<any>}
+ */
+export async function request(path, { method, body, query = {}, token, signal } = {}) {
+  const url = withQuery(new URL(path, location.href), query);
   const response = await fetch(url, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
-    body: JSON.stringify({ report, ...(title && { title }) }),
+    method: method ?? (body ? "POST" : "GET"),
+    headers: {
+      ...(token && { Authorization: `Bearer ${token}` }),
+      ...(body && { "Content-Type": "application/json" }),
+    },
+    ...(body && { body: JSON.stringify(body) }),
     signal,
-  }).catch((error) => { throw lost(error); });
+  }).catch((error) => { throw signal?.aborted ? signal.reason : lost(error); });
   if (!response.ok) throw await refusal(response);
-  return (await response.json()).id;
+  return response.status === 204 ? undefined : await response.json().catch((error) => { throw lost(error); });
+}
+
+/**
+ * @param {URL} url
+ * @param {Record<string, string | number | undefined>} query
+ */
+function withQuery(url, query) {
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined) url.searchParams.set(name, String(value));
+  }
+  return url;
 }
 
 /** Returns a random id, for a session or a key. */
@@ -362,11 +388,7 @@ class Run {
    * @param {Record<string, string | number | undefined>} [query]
    */
   #at(path, query = {}) {
-    const url = new URL(path, this.#url);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined) url.searchParams.set(name, String(value));
-    }
-    return url;
+    return withQuery(new URL(path, this.#url), query);
   }
 
   // MARK: HTTP
