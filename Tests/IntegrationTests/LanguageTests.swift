@@ -20,7 +20,7 @@ extension Integration {
     private static let sources = files(in: ["Sources", "Tests"], ["swift", "h", "cpp", "c"])
     private static let documents =
       files(in: ["Sources", "nginx", "systemd"], ["md", "conf", "yaml", "js", "service", "socket"])
-      + ["README.md", "nginx/demo", "systemd/install", "Tests/run"]
+      + ["README.md", "nginx/demo", "nginx/install-page", "systemd/install", "Tests/run"]
 
     private static func text(_ file: String) throws -> String {
       try String(contentsOfFile: root + "/" + file, encoding: .utf8)

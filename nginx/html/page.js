@@ -1,144 +1,77 @@
-import { chat, randomID, running } from "./sluice.js";
+// The page: chat, onboarding, reports and blocks, on the hooks of hooks.js.
 
-const $ = (id) => document.getElementById(id);
-// The maximum number of messages shown; the server stores all.
-const maximumShown = 50;
+import { Blocks } from "./page/blocks.js";
+import { Chat } from "./page/chat.js";
+import { explain } from "./page/errors.js";
+import { address, begun, takeToken, useFragment } from "./page/fragment.js";
+import { Onboarding } from "./page/onboarding.js";
+import { Page, h, useCallback, useEffect, useMemo, useState } from "./page/react.js";
+import { Reports } from "./page/report.js";
+import { Toasts, useToasts } from "./page/toasts.js";
+
+const views = [
+  { name: "chat", title: "Chat", View: Chat },
+  { name: "onboarding", title: "Onboarding", View: Onboarding },
+  { name: "reports", title: "Reports", View: Reports },
+  { name: "blocks", title: "Blocks", View: Blocks },
+];
+const names = views.map(({ name }) => name);
+
 const transport = new URLSearchParams(location.search).get("transport") ?? undefined;
-// The running stream.
-let run;
-// The last message, and the key for retrying it.
-let last;
 
-// The token and the session are kept for this tab. They can be in the fragment, which is not sent to servers, and is
-// removed from the history.
-const given = new URLSearchParams(location.hash.slice(1));
-for (const name of ["token", "session"]) if (given.has(name)) sessionStorage.setItem(name, given.get(name));
-if (given.size) history.replaceState(null, "", location.pathname + location.search);
-$("token").value = sessionStorage.getItem("token") ?? "";
-$("token").addEventListener("change", () => sessionStorage.setItem("token", token()));
-const token = () => $("token").value.trim();
-const session = () => sessionStorage.getItem("session") ?? undefined;
-
-function add(role, text) {
-  const item = document.createElement("li");
-  item.className = role;
-  item.textContent = text;
-  $("messages").append(item);
-  while ($("messages").children.length > maximumShown) $("messages").firstElementChild.remove();
-  item.scrollIntoView({ block: "end" });
-  return item;
-}
-
-// Whether the reader has not scrolled up.
-const isAtEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 100;
-
-$("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  if ($("send").disabled) return;
-  last = { message: $("message").value, idempotencyKey: randomID() };
-  // The session is known before the answer, so that a reload finds it.
-  if (!session()) sessionStorage.setItem("session", randomID());
-  add("user", last.message);
-  // What is typed while the answer arrives is the next message.
-  $("message").value = "";
-  ask();
-});
-
-// Replaces the failed response: sends the same message again.
-$("retry").addEventListener("click", () => {
-  $("messages").querySelector(".assistant.failed:last-child")?.remove();
-  ask();
-});
-
-// Enter sends the message; Shift+Enter inserts a line break.
-$("message").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  $("form").requestSubmit();
-});
-
-function ask() {
-  const { message, idempotencyKey } = last;
-  show(chat(message, { token: token(), sessionId: session(), idempotencyKey, transport }));
-}
-
-// Shows the answer of a run as it arrives.
-async function show(started) {
-  run = started;
-  const answer = add("assistant streaming", "");
-  $("send").disabled = true;
-  $("stop").disabled = false;
-  $("retry").hidden = true;
-  $("status").textContent = "The assistant is typing…";
-  run.onToken = (text) => {
-    const follows = isAtEnd();
-    answer.append(text);
-    if (follows) answer.scrollIntoView({ block: "end" });
+function App() {
+  const { name, id } = useFragment(names);
+  const current = views.find((view) => view.name === name);
+  const [token, setToken] = useState(() => sessionStorage.getItem("token") ?? "");
+  const [isAccessOpen, setAccessOpen] = useState(false);
+  const { toasts, show, dismiss } = useToasts();
+  const report = useCallback((error) => {
+    if (error.code === "unauthorized") setAccessOpen(true);
+    show(explain(error));
+  }, [show]);
+  const page = useMemo(() => ({ token, transport, report }), [token, report]);
+  // The views that have been shown, and what they show. They go on while another one is shown.
+  const [visited, setVisited] = useState({});
+  useEffect(() => setVisited((visited) => ({ ...visited, [current.name]: id })), [current, id]);
+  useEffect(() => { document.title = `${current.title} · Sluice`; }, [current]);
+  const shown = { ...visited, [current.name]: id };
+  const access = (token) => {
+    sessionStorage.setItem("token", token);
+    begun.clear();
+    setToken(token);
+    setAccessOpen(false);
   };
-  try {
-    const end = await run.done;
-    if (end.type === "done") {
-      if (end.sessionId) sessionStorage.setItem("session", end.sessionId);
-      const note = answer.textContent === "" ? "The answer is empty." : incomplete[end.finishReason];
-      if (note) answer.dataset.note = note;
-      $("status").textContent = note ?? "Done.";
-    } else {
-      fail("Stopped. Nothing was stored.");
-      $("retry").hidden = !last;
-    }
-  } catch (error) {
-    fail(explanation(error));
-    $("retry").hidden = !error.retriable || !last;
-  } finally {
-    answer.classList.remove("streaming");
-    $("send").disabled = false;
-    $("stop").disabled = true;
-    // The button that had the focus is disabled; anything else keeps it.
-    if (document.activeElement === document.body) $("message").focus();
-  }
-
-  function fail(reason) {
-    answer.classList.add("failed");
-    answer.dataset.note = reason;
-    $("status").textContent = reason;
-  }
+  return h(Page.Provider, { value: page },
+    h("header", null,
+      h("h1", null, "Sluice"),
+      h("nav", { "aria-label": "Views" }, views.map(({ name, title }) => h("a", {
+        key: name, href: address(name, shown[name]), "aria-current": name === current.name ? "page" : undefined,
+      }, title))),
+      h(Access, { key: `access ${token}`, token, isOpen: isAccessOpen, setOpen: setAccessOpen, onChange: access })),
+    // With another token, all of it is another user's.
+    h("main", { key: token }, views.filter(({ name }) => name in shown).map(({ name, title, View }) =>
+      h("section", { key: name, className: "view", hidden: name !== current.name },
+        h("h2", { className: "unseen" }, title),
+        h(View, { id: shown[name] })))),
+    h(Toasts, { toasts, dismiss }));
 }
 
-// Answers that are complete for the server, but not for a person.
-const incomplete = {
-  length: "The answer has reached its maximum length.",
-  content_filter: "A filter of the model has cut the answer.",
-};
-
-// Says what a person can do about an error.
-function explanation({ code, message, retryAfter }) {
-  if (code === "unauthorized") return "The token is missing or not valid. Enter one below.";
-  return retryAfter ? `${message} Try again in ${retryAfter} seconds.` : message;
+function Access({ token, isOpen, setOpen, onChange }) {
+  const [text, setText] = useState(token);
+  const submit = (event) => {
+    event.preventDefault();
+    onChange(text.trim());
+  };
+  return h("details", { className: "access", open: isOpen, onToggle: (event) => setOpen(event.currentTarget.open) },
+    h("summary", null, "Access"),
+    h("form", { onSubmit: submit },
+      h("label", null, "Bearer token",
+        h("input", {
+          name: "token", type: "password", autoComplete: "off", spellCheck: false, value: text,
+          onChange: (event) => setText(event.target.value),
+        })),
+      h("button", { className: "primary" }, "Use")));
 }
 
-$("stop").addEventListener("click", () => run?.stop());
-
-// After a reload, or in a second tab: the conversation so far, and the answer that is still being streamed.
-async function restore() {
-  // Asked for first: an answer that is completed meanwhile is then among the turns. This dialect contains the user's
-  // message, which is not stored before the answer is complete.
-  const current = running(session(), { token: token(), dialect: "deltas" });
-  const message = await new Promise((resolve) => {
-    current.onPrompt = resolve;
-    current.done.then(() => resolve(), () => resolve());
-  });
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const response = await fetch(`/api/sessions/${encodeURIComponent(session())}?limit=${maximumShown / 2}`, { headers })
-    .catch(() => undefined);
-  const turns = response?.ok ? (await response.json()).turns : [];
-  for (const { user, assistant } of turns) {
-    add("user", user.content);
-    add("assistant", assistant.content);
-  }
-  // It can have been stored meanwhile.
-  if (message === undefined || turns.some(({ id }) => id === current.id) || $("send").disabled) return;
-  last = { message };
-  add("user", message);
-  show(current);
-}
-if (session()) restore();
+takeToken();
+ReactDOM.createRoot(document.getElementById("page")).render(h(App));

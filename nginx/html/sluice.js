@@ -601,8 +601,8 @@ class Run {
  *
  * @param {string} type
  * @param {any} value
- * @returns {{ text?: string, seq?: number, prompt?: string, members?: object, end?: Terminal, error?: any }} `members` are those of the
- *   terminal record that come before it
+ * @returns {{ text?: string, seq?: number, prompt?: string, members?: object, end?: Terminal, error?: any }} `members` are
+ *   those of the terminal record that come before it
  */
 function interpret(type, value) {
   if (value === "[DONE]") return { end: { type: "done" } };
