@@ -43,7 +43,8 @@ struct Command {
   private static func check() -> CInt {
     do throws(ConfigurationError) {
       let application = try Application()
-      for note in application.configurationNotes { print("sluice: \(note)") }
+      for warning in application.configurationWarnings { printError("warning: \(warning)") }
+      for line in application.configurationSummary { print("sluice: \(line)") }
       print("sluice: the configuration is valid")
       return 0
     } catch {

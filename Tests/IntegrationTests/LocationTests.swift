@@ -56,6 +56,24 @@ extension Integration {
       await site.stop()
     }
 
+    @Test("A parameter of the web server that begins as a setting's but has no effect is logged once, with the reason")
+    func ignored() async throws {
+      let site = try await Site(
+        location: """
+              fastcgi_param SLUICE_MODLE x;
+              fastcgi_param SLUICE_MAX_BODY 2M;
+              fastcgi_param SLUICE_MODEL m;
+          """)
+      for _ in 0..<3 { #expect(try await site.request("/api/chat", #"{"message":"a"}"#).status == 200) }
+      await site.stop()
+      let found = site.sluice.program.log("parameter ignored").map { "\($0["parameter"] ?? ""): \($0["reason"] ?? "")" }
+      #expect(
+        found.sorted() == [
+          "SLUICE_MAX_BODY: applies to the whole process: set it in the environment, not with fastcgi_param",
+          "SLUICE_MODLE: is not a setting; did you mean SLUICE_MODEL?",
+        ])
+    }
+
     @Test("An invalid setting of a location, such as STREAMING_BACKEND=socket, causes a 500 and is logged")
     func issue() async throws {
       let site = try await Site(location: "    fastcgi_param STREAMING_BACKEND socket;")

@@ -334,7 +334,18 @@ extension Integration {
 
     @Test("An invalid configuration is reported by --check and at startup, and prevents the start")
     func check() async throws {
-      #expect(try await run(["--check"], ["SLUICE_AUTH": "none"]).0 == 0)
+      let valid = try await run(["--check"], ["SLUICE_AUTH": "none", "SLUICE_MODLE": "x", "SLUICE_STATE": "/tmp/s"])
+      #expect(valid.0 == 0 && valid.2 == "sluice: warning: SLUICE_MODLE is not a setting; did you mean SLUICE_MODEL?\n")
+      #expect(
+        valid.1 == """
+          sluice: generator: echo, which repeats the message
+          sluice: model: the client's
+          sluice: address: systemd's socket, or descriptor 0
+          sluice: store: /tmp/s
+          sluice: authentication: none: every request is served
+          sluice: the configuration is valid
+
+          """, "\(valid)")
       let note = try await run(["--check"], ["SLUICE_AUTH": "none", "SLUICE_RESUME": "5s"])
       #expect(note.0 == 0 && note.1.contains("SLUICE_RESUME has no effect in a CGI program"), "\(note)")
       for arguments in [["--check"], []] {

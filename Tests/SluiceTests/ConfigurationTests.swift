@@ -107,6 +107,129 @@ struct ConfigurationTests {
     }
   }
 
+  /// Returns the warnings about a valid configuration.
+  private func warnings(_ environment: [String: String]) throws -> [String] {
+    try Configuration(environment: environment).warnings(environment: environment, features: [Feature("SLUICE_OWN")])
+      .map(\.description)
+  }
+
+  @Test("Each mistake is named with its variable and what would be right")
+  func mistakes() throws {
+    let url = "SLUICE_UPSTREAM_URL"
+    let errors: [(variable: String, value: String, reason: String)] = [
+      (url, "api.openai.com/v1", "must start with http:// or https://"), (url, "ftp://a", "must start with http://"),
+      (url, "https://api.openai.com/v1 ", "must not contain white space"),
+      (url, "https://a b", "must not contain white"),
+      (url, "https://", "must name a host"), (url, "https:///v1", "must name a host"),
+      (url, "https://a/v1/chat/completions", "must be the base URL, without /chat/completions"),
+      ("SLUICE_MAX_TOKENS", "0", "must be greater than 0"),
+      ("SLUICE_MAX_TOKENS", "many", "must be a non-negative integer"),
+      ("SLUICE_GENERATOR", "openai", "must be upstream or echo"),
+      ("SLUICE_GENERATOR", "upstream", "but SLUICE_UPSTREAM_URL"),
+      ("SLUICE_TOKENS_FILE", "/nowhere", "cannot be read"), ("SLUICE_JWT_KEYS_FILE", "/nowhere", "cannot be read"),
+      ("SLUICE_JWT_ISSUER", "x", "is set, but SLUICE_JWT_KEYS_FILE is not"),
+      ("SLUICE_JWT_AUDIENCE", "x", "is set, but"),
+      ("SLUICE_TRUST_REMOTE_USER", "yes", "must be on or off"), ("SLUICE_AUTH", "off", "must be none or unset"),
+      ("SLUICE_REDACT_FILE", "/nowhere", "cannot be read"), ("SLUICE_PROMPTS", "/nowhere", "cannot be read"),
+      ("SLUICE_SYSTEM_PROMPT_FILE", "/nowhere", "cannot be read"),
+      ("SLUICE_CORS_ORIGINS", "*", "must be origins such as"),
+      ("SLUICE_CORS_ORIGINS", "https://a/", "must be origins"), ("SLUICE_IDLE_TIMEOUT", "0", "must be greater than 0"),
+      ("SLUICE_IDLE_TIMEOUT", "30 s", "must be a duration"), ("SLUICE_FIRST_TOKEN_TIMEOUT", "60", "must be a duration"),
+      ("SLUICE_STREAM_TIMEOUT", "-1s", "must be a duration"), ("SLUICE_STREAM_TIMEOUT", "0s", "must be greater than 0"),
+      ("SLUICE_HEARTBEAT", "15s # often", "must be a duration"), ("SLUICE_RESUME", "on", "must be a duration"),
+      ("SLUICE_WRITE_TIMEOUT", "0", "must be greater than 0"),
+      ("SLUICE_DRAIN_TIMEOUT", "2 minutes", "must be a duration"),
+      ("SLUICE_STREAMS_PER_USER", "ten", "must be a non-negative integer"),
+      ("SLUICE_MESSAGES_PER_HOUR", "-1", "must be a"),
+      ("SLUICE_MAX_STREAMS", "1e4", "must be a non-negative integer"),
+      ("SLUICE_MAX_BODY", "1MB", "must be a size in bytes"),
+      ("SLUICE_MAX_MESSAGE", "64 K", "must be a size"), ("SLUICE_MAX_ANSWER", "", ""),
+      ("SLUICE_HISTORY", "all", "must be a"),
+      ("SLUICE_STATE", "/dev/null/x", "is not usable as the store"),
+      ("SLUICE_LISTEN", "9000", "must be unix:PATH or HOST:PORT"),
+      ("SLUICE_LISTEN", "/run/sluice.sock", "must be unix:PATH"),
+      ("SLUICE_LISTEN", "127.0.0.1:99999", "must be unix:PATH"),
+      ("SLUICE_LISTEN", "unix:", "must be unix:PATH with a path of 1 to 107 bytes"),
+      ("SLUICE_LISTEN", "unix:/nowhere/s", "names a socket that cannot be created"),
+      ("SLUICE_WEBSOCKET_LISTEN", "unix:/nowhere/w", "names a socket that cannot be created"),
+      ("SLUICE_LOOPS", "65", "must be an integer from 1 to 64"), ("SLUICE_COALESCE", "yes", "must be on or off"),
+      ("SLUICE_LOG", "verbose", "must be error, warning, info or debug"),
+      ("SLUICE_ECHO_GAP", "fast", "must be a duration"),
+      ("SLUICE_STREAM_CHAT", "no", "must be on or off"), ("ENABLE_STREAMING", "disabled", "must be on or off"),
+      ("FEATURE_STREAMING", "2", "must be on or off"), ("AI_STREAMING_ENABLED", "-", "must be on or off"),
+      ("SLUICE_STREAM_REPORT", "none", "must be on or off"),
+      ("STREAMING_BACKEND", "ws", "must be sse, websocket or both"),
+    ]
+    for (variable, value, reason) in errors {
+      let found = issues(["SLUICE_TRUST_REMOTE_USER": "on"].merging([variable: value]) { $1 })
+      // An empty value counts as unset.
+      let isRight =
+        value.isEmpty
+        ? found.isEmpty
+        : found.contains { $0.hasPrefix("\(variable) \(reason)") || ($0.hasPrefix(variable) && $0.contains(reason)) }
+      #expect(isRight, "\(variable)=\(value): \(found)")
+    }
+    #expect(
+      issues(["SLUICE_AUTH": "none", "SLUICE_TOKENS_FILE": directory.file("none", "")])[0].contains("conflicts with"))
+  }
+
+  @Test("What is valid but probably not meant is a warning, which names the variable and the reason")
+  func dubious() throws {
+    let key = directory.file("key", "sk-1")
+    let secret = directory.file("secret", String(repeating: "k", count: 40))
+    for path in [key, secret] { unsafe chmod(path, 0o644) }
+    let digest = Digest(of: "t").hex
+    let expired = directory.file("expired", "alice:\(digest):2020-01-01\n")
+    let empty = directory.file("empty", "# none\n")
+    let remote = [
+      "SLUICE_UPSTREAM_URL": "http://models.example/v1", "SLUICE_UPSTREAM_KEY_FILE": key, "SLUICE_MODEL": "m",
+    ]
+    let rows: [(environment: [String: String], warning: String)] = [
+      (["SLUICE_MODLE": "x"], "SLUICE_MODLE is not a setting; did you mean SLUICE_MODEL?"),
+      (
+        ["SLUICE_STREAM_PER_USER": "3"],
+        "SLUICE_STREAM_PER_USER is not a setting; did you mean SLUICE_STREAMS_PER_USER?"
+      ),
+      (["SLUICE_UPSTREAM_URI": "x"], "SLUICE_UPSTREAM_URI is not a setting; did you mean SLUICE_UPSTREAM_URL?"),
+      (["SLUICE_SERVICE_HOST": "10.0.0.1"], "SLUICE_SERVICE_HOST is not a setting"),
+      (["SLUICE_MODEL": "m # the big one"], "SLUICE_MODEL contains \"#\": a comment must be on a line of its own"),
+      (["SLUICE_MAX_MESSAGE": "2M"], "SLUICE_MAX_MESSAGE is greater than SLUICE_MAX_BODY"),
+      (["SLUICE_STREAM_TIMEOUT": "40s"], "SLUICE_FIRST_TOKEN_TIMEOUT is greater than SLUICE_STREAM_TIMEOUT"),
+      (["SLUICE_STREAM_TIMEOUT": "20s"], "SLUICE_IDLE_TIMEOUT is greater than SLUICE_STREAM_TIMEOUT"),
+      (["SLUICE_HEARTBEAT": "2m"], "SLUICE_HEARTBEAT is at least 60s"),
+      (["SLUICE_MAX_STREAMS": "5"], "SLUICE_STREAMS_PER_USER is greater than SLUICE_MAX_STREAMS"),
+      (
+        ["SLUICE_LISTEN": "127.0.0.1:9000", "LISTEN_FDS": "1"],
+        "SLUICE_LISTEN is ignored, because systemd passes a socket"
+      ),
+      (["SLUICE_UPSTREAM_URL": "https://a/v1"], "SLUICE_MODEL is not set: the model server must choose one"),
+      (remote, "SLUICE_UPSTREAM_KEY_FILE names a file that all users can read: chmod o-r \(key)"),
+      (remote, "SLUICE_UPSTREAM_URL starts with http://: the API key is sent without encryption"),
+      (
+        ["SLUICE_AUTH": "", "SLUICE_JWT_KEYS_FILE": secret], "SLUICE_JWT_KEYS_FILE names a file that all users can read"
+      ),
+      (
+        ["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": empty],
+        "SLUICE_TOKENS_FILE contains no token: every request is refused"
+      ),
+      (["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": expired], "SLUICE_TOKENS_FILE contains only expired tokens"),
+    ]
+    for (environment, warning) in rows {
+      let found = try warnings(["SLUICE_AUTH": "none"].merging(environment) { $1 })
+      #expect(found.contains { $0.hasPrefix(warning) }, "\(environment): \(found)")
+    }
+    // What is meant is no warning.
+    unsafe chmod(key, 0o600)
+    let local = [
+      "SLUICE_UPSTREAM_URL": "http://127.0.0.1:11434/v1", "SLUICE_UPSTREAM_KEY_FILE": key, "SLUICE_MODEL": "m",
+    ]
+    let valid = directory.file("valid", "alice:\(digest):2020-01-01\nbob:\(digest)\n")
+    let right = local.merging(["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": valid, "SLUICE_OWN": "off", "PATH": "/bin"]) {
+      $1
+    }
+    #expect(try warnings(right) == [])
+  }
+
   @Test("The README documents every setting")
   func documented() throws {
     let readme = try String(contentsOfFile: "README.md", encoding: .utf8)

@@ -14,7 +14,8 @@ final class RequestDispatcher {
     self.services = services
     self.routes = routes
     self.reactor = reactor
-    locations = LocationConfigurations(SharedConfiguration(services.configuration))
+    locations = LocationConfigurations(
+      SharedConfiguration(services.configuration), onIgnored: { services.warnOnce(ofParameter: $0) })
   }
 
   /// Starts the response. Only an error response can be written before the request is authenticated and found to be

@@ -37,6 +37,12 @@ extension Configuration {
     do throws(SystemError) { try checkDirectory(state) } catch {
       check("SLUICE_STATE", false, "is not usable as the store: \(error)")
     }
+    for (variable, address) in [("SLUICE_LISTEN", listen), ("SLUICE_WEBSOCKET_LISTEN", webSocketListen)] {
+      guard case .unix(let path)? = address else { continue }
+      do throws(SystemError) { try checkParent(of: path) } catch {
+        check(variable, false, "names a socket that cannot be created: \(error)")
+      }
+    }
     if let prompts {
       do throws(SystemError) { _ = try checkPrompts(prompts) } catch {
         check("SLUICE_PROMPTS", false, "cannot be read: \(error)")
@@ -63,6 +69,12 @@ extension Configuration {
       } catch { check("SLUICE_TOKENS_FILE", false, "cannot be read: \(error)") }
     }
     return issues
+  }
+
+  /// Throws unless a socket can be created at `path`, which must be in an existing directory.
+  private func checkParent(of path: String) throws(SystemError) {
+    let directory = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+    guard unsafe access(directory, W_OK | X_OK) == 0 else { throw SystemError("write to \(directory)") }
   }
 
   /// Throws if the prompts directory, or any prompt in it, cannot be read.

@@ -10,6 +10,7 @@ extension GeneratorKind {
       }
     ],
     isDefault: { _ in true },
+    description: { _ in "echo, which repeats the message" },
     source: { _, _ in { EchoGenerator(gap: $0[EchoSettings.self].gap) } })
 }
 

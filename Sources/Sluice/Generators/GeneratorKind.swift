@@ -29,6 +29,10 @@ struct GeneratorKind: Sendable {
   var requirements: @Sendable (Configuration) -> [ConfigurationError.Issue] = { _ in [] }
   /// Returns the issues of the kind's settings, whether or not it is selected. Reads files.
   var check: @Sendable (Configuration) -> [ConfigurationError.Issue] = { _ in [] }
+  /// Returns what is valid but probably not meant, if the kind is selected. Reads files.
+  var warnings: @Sendable (Configuration) -> [ConfigurationError.Issue] = { _ in [] }
+  /// Returns the kind and where its output comes from, for the administrator.
+  let description: @Sendable (Configuration) -> String
   /// Creates the generators' shared state, once per process. Called only if ``requirements`` returns no issues.
   let source: @Sendable (Configuration, Resources) -> Source
 

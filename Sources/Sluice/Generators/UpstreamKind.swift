@@ -10,10 +10,7 @@ extension GeneratorKind {
     settings: [
       .global("SLUICE_UPSTREAM_URL", "base URL of an OpenAI-compatible API") {
         (c, text) throws(SettingError) in
-        guard text.hasPrefix("http://") || text.hasPrefix("https://") else {
-          throw SettingError(reason: "must start with http:// or https://")
-        }
-        c[UpstreamSettings.self].url = text
+        c[UpstreamSettings.self].url = try baseURL(text)
       },
       .global("SLUICE_UPSTREAM_KEY_FILE", "API key file (default $CREDENTIALS_DIRECTORY/upstream-key)") {
         (c, text) throws(SettingError) in c[UpstreamSettings.self].keyFile = text
@@ -43,6 +40,28 @@ extension GeneratorKind {
       } catch { return [.init(variable: "SLUICE_UPSTREAM_KEY_FILE", reason: error.reason)] }
       return []
     },
+    warnings: { configuration in
+      let settings = configuration[UpstreamSettings.self]
+      var found: [ConfigurationError.Issue] = []
+      if configuration.model == nil {
+        found.append(
+          .init(variable: "SLUICE_MODEL", reason: "is not set: the model server must choose one, except under /v1"))
+      }
+      if let keyFile = settings.keyFile {
+        found += Configuration.openPermissions("SLUICE_UPSTREAM_KEY_FILE", keyFile)
+        if settings.url?.hasPrefix("http://") == true, !isLocal(settings.url ?? "") {
+          found.append(
+            .init(
+              variable: "SLUICE_UPSTREAM_URL", reason: "starts with http://: the API key is sent without encryption"))
+        }
+      }
+      return found
+    },
+    description: { configuration in
+      let settings = configuration[UpstreamSettings.self]
+      let key = settings.keyFile.map { ", with the key in \($0)" } ?? ", without a key"
+      return "upstream at \(settings.url ?? "")\(key)"
+    },
     source: { configuration, resources in
       let settings = configuration[UpstreamSettings.self]
       let key = settings.keyFile.map { path in WatchedFile(path) { $0 } }
@@ -58,6 +77,28 @@ extension GeneratorKind {
         })
       return { _ in generator }
     })
+}
+
+/// Returns the base URL of an API, which its paths are appended to.
+private func baseURL(_ text: String) throws(SettingError) -> String {
+  guard let scheme = ["http://", "https://"].first(where: text.hasPrefix) else {
+    throw SettingError(reason: "must start with http:// or https://")
+  }
+  let rest = text.dropFirst(scheme.count)
+  guard !rest.contains(where: \.isWhitespace) else { throw SettingError(reason: "must not contain white space") }
+  guard !rest.prefix(while: { $0 != "/" }).isEmpty else {
+    throw SettingError(reason: "must name a host, as in https://api.openai.com/v1")
+  }
+  guard !rest.contains("/chat/completions") else {
+    throw SettingError(reason: "must be the base URL, without /chat/completions")
+  }
+  return text
+}
+
+/// Whether a URL names this machine.
+private func isLocal(_ url: String) -> Bool {
+  let host = url.drop { $0 != ":" }.dropFirst(3)
+  return ["127.", "localhost", "[::1]"].contains(where: host.hasPrefix)
 }
 
 struct UpstreamSettings: GeneratorSettings {

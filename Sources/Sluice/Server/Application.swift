@@ -167,6 +167,10 @@ public final class Application: Sendable {
     defer { services.log.flush() }
     let watched = handlesSignals ? [SIGTERM, SIGINT, SIGHUP] : []
     if CGIExchange.isStarted(in: environment) { return try serveCGI(signals: watched) }
+    for warning in configurationWarnings {
+      services.log.warning(
+        "configuration", ["variable": .string(warning.variable), "reason": .string(warning.reason)])
+    }
     var server: Server?
     var failure: StartError?
     do throws(SystemError) {
@@ -234,9 +238,15 @@ public final class Application: Sendable {
   package var isDraining: Bool { services.isDraining }
   package func retryUnsaved() async -> Int { await services.pool.run { [services] in services.unsaved.retry() } }
 
-  /// The notes for the administrator about a valid configuration, as sentences without a full stop.
-  package var configurationNotes: [String] {
-    services.configuration.resume > .zero ? ["SLUICE_RESUME has no effect in a CGI program"] : []
+  /// What is valid but probably not meant, for the administrator.
+  package var configurationWarnings: [ConfigurationError.Issue] {
+    services.configuration.warnings(environment: environment, features: services.features)
+  }
+
+  /// What would run, for the administrator: lines without a full stop.
+  package var configurationSummary: [String] {
+    services.summary.map { "\($0.name): \($0.value)" }
+      + (services.configuration.resume > .zero ? ["SLUICE_RESUME has no effect in a CGI program"] : [])
   }
 
   /// The table of settings, as `sluice --help` prints it.

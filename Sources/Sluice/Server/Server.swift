@@ -1,6 +1,7 @@
 import EventLoop
 import FastCGI
 import Glibc
+import JSON
 
 /// A running FastCGI server, with listeners on the main loop, connections on all loops, and an orderly shutdown.
 ///
@@ -84,9 +85,11 @@ final class Server {
     removeExpiredReplays()
     returnFreedMemory()
     ServiceManager.notify("READY=1")
-    services.log.info(
-      "ready",
-      ["pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version)])
+    var fields: JSON.Members = [
+      "pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version),
+    ]
+    for (name, value) in services.summary { fields[name] = .string(value) }
+    services.log.info("ready", fields)
   }
 
   private func addWorker(_ loop: EventLoop, thread: LoopThread?) {

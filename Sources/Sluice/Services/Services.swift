@@ -35,6 +35,8 @@ final class Services: Sendable {
   private let environment: [String: String]
   /// The embedder's features.
   private let customFeatures = Locked<[Feature]>([])
+  /// The parameters that ``warnOnce(ofParameter:)`` has logged.
+  private let ignoredParameters = Locked<Set<String>>([])
   let activity = RequestActivity()
   let freedMemory = FreedMemory()
   /// Whether the process serves one CGI request and then exits.
@@ -93,6 +95,9 @@ final class Services: Sendable {
     return source(configuration)
   }
 
+  /// What the process serves, one line per part.
+  var summary: [(name: String, value: String)] { configuration.summary(hasGenerator: customGenerator != nil) }
+
   /// Whether streams can be read again at a request's location. A CGI program serves one client only.
   func canResume(_ configuration: Configuration) -> Bool { configuration.resume > .zero && !isCGI }
 
@@ -129,6 +134,17 @@ final class Services: Sendable {
     if customGenerator != nil { return ["default"] }
     let kind = GeneratorKind.selected(by: configuration)
     return kind.listsModels ? [] : [kind.name]
+  }
+
+  /// Logs a parameter of the web server that begins as a setting's but has no effect.
+  func warnOnce(ofParameter name: String) {
+    guard !customFeatures.withLock({ $0.contains { $0.name == name } }),
+      ignoredParameters.withLock({ $0.count < 100 && $0.insert(name).inserted })
+    else { return }
+    let reason =
+      Setting.byName[name] == nil
+      ? Setting.unknown(name) : "applies to the whole process: set it in the environment, not with fastcgi_param"
+    log.warning("parameter ignored", ["parameter": .string(name), "reason": .string(reason)])
   }
 
   /// Logs and counts a refused request.

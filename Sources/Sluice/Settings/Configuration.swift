@@ -72,11 +72,18 @@ final class SharedConfiguration: Sendable {
 }
 
 /// An address to listen on.
-enum ListenAddress: Sendable, Equatable {
+enum ListenAddress: Sendable, Equatable, CustomStringConvertible {
   /// A socket in the file system.
   case unix(path: String)
   /// An address of this machine; port 0 selects a free port.
   case tcp(host: String, port: UInt16)
+
+  var description: String {
+    switch self {
+    case .unix(let path): "unix:\(path)"
+    case .tcp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    }
+  }
 
   init(parsing text: String) throws(SettingError) {
     if text.hasPrefix("unix:") {

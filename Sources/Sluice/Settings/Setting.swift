@@ -16,7 +16,10 @@ struct Setting: Sendable {
       (c, text) throws(SettingError) in c.systemPromptFile = text
     },
     perLocation("SLUICE_MAX_TOKENS", "maximum output tokens") {
-      (c, text) throws(SettingError) in c.maximumTokens = try SettingValue.count(text)
+      (c, text) throws(SettingError) in
+      let count = try SettingValue.count(text)
+      guard count > 0 else { throw SettingError(reason: "must be greater than 0") }
+      c.maximumTokens = count
     },
     global("SLUICE_TOKENS_FILE", "file of user:sha256hex[:expiry] lines; see \"sluice token\"") {
       (c, text) throws(SettingError) in c.tokensFile = text
