@@ -46,9 +46,10 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
   if (value.get_object().get(error)) return;
   each_field(error, [&](std::string_view key, ondemand::value member) {
     chunk.has_error = true;
-    if (key != "type" && (key != "code" || chunk.error_kind.bytes)) return;
-    csimdjson_text kind = string(parser, member);
-    if (kind.bytes) chunk.error_kind = kind;
+    if (key != "type" && key != "code") return;
+    csimdjson_text &found = key == "type" ? chunk.error_type : chunk.error_code;
+    csimdjson_text text = string(parser, member);
+    if (text.bytes) found = text;
   });
 }
 
@@ -123,7 +124,8 @@ bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t plac
   if (!is_whole) return false;
   if (own.has_error) {
     chunk.has_error = true;
-    chunk.error_kind = own.error_kind;
+    chunk.error_type = own.error_type;
+    chunk.error_code = own.error_code;
   }
   if (index != 0) return true;
   if (own.content.bytes) chunk.content = own.content;
@@ -179,9 +181,9 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
       if (value.get_string().get(name)) return;
       if (name == "chat.completion.chunk") is_chunk = true;
       if (name == "error") chunk->has_error = true;
-    } else if (key == "type" && !chunk->error_kind.bytes) {
+    } else if (key == "type" && !chunk->error_type.bytes) {
       // Some servers send an error without an enclosing object: {"object":"error","type":…}.
-      chunk->error_kind = string(*parser, value);
+      chunk->error_type = string(*parser, value);
     } else if (key == "detail" || key == "errors") {
       if (is_something(value)) chunk->has_error = true;
     } else if (key == "x_groq") {

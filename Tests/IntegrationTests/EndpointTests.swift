@@ -161,13 +161,23 @@ extension Integration {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       _ = try await servers.post("/api/chat", #"{"message":"a b"}"#)
       _ = try await servers.post("/api/chat", #"{"message":""}"#)
+      _ = try await servers.get("/api/nowhere?token=secret")
+      #expect(await eventually { servers.demo.log("request refused").count == 2 })
+      let refusals = servers.demo.log("request refused")
+      #expect(refusals.map { $0["path"] as? String ?? $0["route"] as? String } == ["/api/chat", "/api/nowhere"])
+      #expect(servers.demo.log("stream ended").first?["finishReason"] as? String == "stop")
       let text = try await servers.get("/metrics", token: "none")
       for line in [
         #"sluice_streams_total{route="/api/chat",outcome="completed"} 1"#,
         #"sluice_refusals_total{code="bad_request"} 1"#,
         "sluice_streams_open 0", "sluice_deltas_total 2", "sluice_first_token_seconds_count 1",
-        #"sluice_store_writes_total{result="ok"} 1"#,
+        #"sluice_store_writes_total{result="ok"} 1"#, "sluice_unsaved 0",
+        #"sluice_build_info{version="0.1.0"} 1"#,
       ] { #expect(text.contains("\n" + line + "\n"), "\(line) in \(text)") }
+      for name in ["resident_memory_bytes", "open_fds", "max_fds", "cpu_seconds_total"] {
+        let value = try await servers.metric("process_" + name) ?? text.range(of: "process_\(name) 0.").map { _ in 1 }
+        #expect((value ?? 0) > 0, "\(name) in \(text)")
+      }
       let configuration = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
       #expect(configuration.contains("location = /metrics {\n    allow 127.0.0.1;\n    allow ::1;\n    deny all;"))
       _ = await servers.stop()

@@ -56,6 +56,14 @@ extension Integration {
       }
       #expect(servers.storedLines.isEmpty)
       let outcomes = await servers.outcomes(10)
+      let ends = servers.demo.log("stream ended")
+      #expect(ends.allSatisfy { $0["level"] as? String == "warning" }, "\(ends)")
+      for (setting, count) in [("SLUICE_FIRST_TOKEN_TIMEOUT", 1), ("SLUICE_IDLE_TIMEOUT", 1)] {
+        let found = ends.filter { ($0["detail"] as? String)?.contains(setting) == true }
+        #expect(found.count == count, "\(setting) in \(ends)")
+      }
+      let metrics = try await servers.get("/metrics", token: "none")
+      #expect(metrics.contains("sluice_stream_failures_total{code=\"upstream_timeout\"} 2\n"), "\(metrics)")
       #expect(
         outcomes == [
           "upstream_error", "upstream_error", "upstream_error", "upstream_error", "timeout", "upstream_truncated",

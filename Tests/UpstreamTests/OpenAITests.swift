@@ -59,16 +59,16 @@ struct OpenAITests {
   }
 
   @Test(
-    "A refusal is a failure, and its log detail contains the error type but not the message",
+    "A refusal is a failure, and its log detail contains the error type and code but not the message",
     arguments: Transport.allCases, ["500 Oops", "401 No", "404 Gone"])
   func refusal(transport: Transport, status: String) async throws {
     let upstream = try ScriptedUpstream {
-      $0.respond(status, #"{"error":{"message":"bad key sk-1","type":"auth_error"}}"#)
+      $0.respond(status, #"{"error":{"message":"bad key sk-1","type":"auth_error","code":"invalid_key"}}"#)
     }
     let error = try #require(try await generate(upstream, transport, key: "sk-1").error)
     #expect(error.code == .failed)
     #expect(!error.message.contains("sk-1") && error.message.contains(status.prefix(3)))
-    #expect(error.detail == "status \(status.prefix(3)), auth_error")
+    #expect(error.detail == "status \(status.prefix(3)), auth_error invalid_key")
   }
 
   @Test(
@@ -185,7 +185,10 @@ struct OpenAITests {
   func notStreamed(transport: Transport) async throws {
     let upstream = try ScriptedUpstream { $0.respond("200 OK", #"{"error":{"message":"x","type":"overloaded"}}"#) }
     let error = try #require(try await generate(upstream, transport).error)
-    #expect(error.code == .failed && error.detail?.contains("overloaded") == true, "\(error)")
+    #expect(
+      error.code == .failed && error.detail == "status 200, overloaded, Content-Type application/json", "\(error)")
+    let page = try ScriptedUpstream { $0.respond("200 OK", "<html></html>", type: "text/html; charset=utf-8") }
+    #expect(try await generate(page, transport).error?.detail == "status 200, Content-Type text/html")
   }
 
   @Test(

@@ -23,8 +23,9 @@ typedef struct {
   csimdjson_text content;
   // finish_reason of that choice. An empty string is treated as absent.
   csimdjson_text finish_reason;
-  // error.type, or error.code if it is a string and there is no error.type.
-  csimdjson_text error_kind;
+  // error.type and error.code, if they are strings.
+  csimdjson_text error_type;
+  csimdjson_text error_code;
   // Whether the object reports an error, in itself or in any choice, or is not a chunk.
   bool has_error;
   // Whether the delta contains output other than text, such as reasoning or tool calls: the model is working.

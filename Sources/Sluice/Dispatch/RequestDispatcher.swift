@@ -52,7 +52,12 @@ final class RequestDispatcher {
     let isWebSocket = client?.webSocket != nil
     do throws(Failure) { decision = try await decide(request, body, isWebSocket: isWebSocket) } catch {
       services.recordRefusal(
-        error, fields: ["correlationId": .string(Self.correlationID(request)), "method": .string(request.method)])
+        error,
+        fields: [
+          "correlationId": .string(Self.correlationID(request)), "method": .string(request.method),
+          // Without the query, which can contain a token.
+          "path": .string(String(request.path.prefix(200))),
+        ])
       await client.take()?.refuse(error, request)
       return nil
     }

@@ -164,6 +164,7 @@ final class StreamRun {
     if case .completed(let result) = termination {
       fields["messageId"] = result.messageID.map(JSON.string)
       fields["sessionId"] = result.sessionID.map(JSON.string)
+      fields["finishReason"] = .string(result.completion.finishReason.rawValue)
     }
     if case .failed(let failure) = termination {
       fields["error"] = .string(failure.code.name)
@@ -174,7 +175,10 @@ final class StreamRun {
     fields["deltas"] = .integer(generation.deltas)
     fields["bytes"] = .integer(generation.sentBytes)
     var level = Log.Level.info
-    if case .failed(let failure) = termination { level = failure.code.logLevel }
+    if case .failed(let failure) = termination {
+      level = failure.code.logLevel
+      services.metrics.countFailure(failure.code)
+    }
     log(level, "stream ended", fields)
   }
 

@@ -22,8 +22,9 @@ extension Services {
     var head = ResponseHead()
     head.set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
     head.set("Cache-Control", "no-store")
-    return Response(
-      head, body: Array(metrics.text(openStreams: generations.count, webSockets: webSockets.count, transcripts).utf8))
+    let text = metrics.text(
+      openStreams: generations.count, webSockets: webSockets.count, unsaved: unsaved.count, transcripts)
+    return Response(head, body: Array(text.utf8))
   }
 
   /// GET /openapi.yaml: returns the API contract.

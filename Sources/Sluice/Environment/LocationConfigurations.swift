@@ -29,7 +29,9 @@ final class LocationConfigurations {
   /// - Throws: what ``Configuration/applying(_:)`` throws; such a configuration is not stored.
   func configuration(for parameters: Parameters) throws(ConfigurationError) -> SharedConfiguration {
     let key = parameters.assignments { name in
-      name.starts(with: Self.prefix) || Self.names[name.count]?.contains { $0.elementsEqual(name) } ?? false
+      // Most names begin with other letters.
+      (name.first == Self.prefix[0] && name.starts(with: Self.prefix))
+        || Self.names[name.count]?.contains { $0.elementsEqual(name) } ?? false
     }
     if key.isEmpty { return base }
     if let configuration = configurations[key] { return configuration }

@@ -23,7 +23,7 @@ final class GenerationDeadlines {
     self.limits = limits
     self.generation = generation
     deadlineTimer = generation.reactor.schedule(after: limits.total) { [unowned self] in
-      timeOut("The response was not complete within \(self.limits.total).")
+      timeOut("The response was not complete within \(self.limits.total).", setting: "SLUICE_STREAM_TIMEOUT")
     }
     scheduleIdle(after: min(limits.firstToken, limits.idle))
   }
@@ -33,22 +33,25 @@ final class GenerationDeadlines {
   }
 
   private func checkSilence() {
-    let (start, limit): (LoopClock.Instant, Duration)
+    let (start, limit, setting): (LoopClock.Instant, Duration, String)
     switch generation.silence {
-    case .sinceStart(let instant): (start, limit) = (instant, limits.firstToken)
-    case .since(let instant): (start, limit) = (instant, limits.idle)
+    case .sinceStart(let instant): (start, limit, setting) = (instant, limits.firstToken, "SLUICE_FIRST_TOKEN_TIMEOUT")
+    case .since(let instant): (start, limit, setting) = (instant, limits.idle, "SLUICE_IDLE_TIMEOUT")
     case .none: return scheduleIdle(after: limits.idle)
     }
     let elapsed = generation.reactor.now - start
     if elapsed < limit {
       scheduleIdle(after: limit - elapsed)
     } else {
-      timeOut("The model sent no output for \(limit).")
+      timeOut("The model sent no output for \(limit).", setting: setting)
     }
   }
 
-  private func timeOut(_ message: String) {
-    generation.terminate(.failed(Failure(.upstreamTimeout, message)))
+  /// Terminates the generation.
+  ///
+  /// - Parameter setting: the limit that was reached, for the log.
+  private func timeOut(_ message: String, setting: String) {
+    generation.terminate(.failed(Failure(.upstreamTimeout, message, detail: "\(message) (\(setting))")))
   }
 
   deinit { cancel() }

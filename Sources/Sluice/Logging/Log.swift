@@ -124,10 +124,12 @@ package final class Log: Sendable {
 }
 
 extension Failure.Code {
-  /// The level at which the failure is logged: `error` for failures of the server itself, `info` for the rest.
+  /// The level at which the failure is logged: `error` for failures of the server itself, `warning` for those of the
+  /// model server and a lack of capacity, `info` for what clients cause.
   var logLevel: Log.Level {
     switch self {
     case .internalError, .storeFailed: .error
+    case .upstreamError, .upstreamTruncated, .upstreamTimeout, .upstreamRateLimited, .overloaded: .warning
     default: .info
     }
   }

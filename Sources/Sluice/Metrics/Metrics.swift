@@ -1,4 +1,5 @@
 import EventLoop
+import Glibc
 
 /// The metrics of the process since its start, for `GET /metrics`. Thread-safe. A stream is counted once, when it has
 /// terminated, so counting adds no cost per token.
@@ -6,6 +7,7 @@ final class Metrics: Sendable {
   private struct State {
     var streams: [StreamKey: Int] = [:]
     var refusals: [Failure.Code: Int] = [:]
+    var failures: [Failure.Code: Int] = [:]
     var stored = 0
     var notStored = 0
     var deltas = 0
@@ -37,6 +39,9 @@ final class Metrics: Sendable {
     }
   }
 
+  /// Counts a stream that has failed.
+  func countFailure(_ code: Failure.Code) { state.withLock { $0.failures[code, default: 0] += 1 } }
+
   /// Counts the bytes sent to one reader of a stream.
   func countSentBytes(_ count: Int) { state.withLock { $0.sentBytes += count } }
 
@@ -50,9 +55,10 @@ final class Metrics: Sendable {
   func countWrite(isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
   /// Returns all metrics in the Prometheus text format (0.0.4).
-  func text(openStreams: Int, webSockets: Int, _ transcripts: TranscriptRegistry) -> String {
+  func text(openStreams: Int, webSockets: Int, unsaved: Int, _ transcripts: TranscriptRegistry) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
+    text.add("sluice_build_info", "gauge", "The version.", [("version=\"\(Application.version)\"", 1)])
     text.add("sluice_streams_open", "gauge", "Streams currently open.", [("", Double(openStreams))])
     text.add("sluice_websockets_open", "gauge", "WebSocket connections.", [("", Double(webSockets))])
     text.add(
@@ -70,6 +76,12 @@ final class Metrics: Sendable {
       "sluice_refusals_total", "counter", "Requests refused before the response started, by error code.",
       state.refusals.map { ("code=\"\($0.key.name)\"", Double($0.value)) })
     text.add(
+      "sluice_stream_failures_total", "counter", "Failed streams by error code.",
+      state.failures.map { ("code=\"\($0.key.name)\"", Double($0.value)) })
+    text.add(
+      "sluice_unsaved", "gauge", "Turns and reports that wait to be stored, after a failed write.",
+      [("", Double(unsaved))])
+    text.add(
       "sluice_store_writes_total", "counter", "Store writes by result.",
       [("result=\"ok\"", Double(state.stored)), ("result=\"failed\"", Double(state.notStored))])
     text.add("sluice_deltas_total", "counter", "Deltas sent.", [("", Double(state.deltas))])
@@ -80,6 +92,7 @@ final class Metrics: Sendable {
       "sluice_first_token_seconds", "Time from the start of a stream to its first delta.", state.firstToken)
     text.add("sluice_stream_duration_seconds", "Time from the start of a stream to its end.", state.duration)
     text.add("sluice_stream_deltas", "Deltas per stream.", state.deltasPerStream)
+    text.addProcess()
     return text.text
   }
 }
@@ -120,6 +133,30 @@ private struct MetricsText {
     }
     line(name + "_sum", "", histogram.sum)
     line(name + "_count", "", Double(count))
+  }
+
+  /// Adds the metrics that every Prometheus client library has under these names.
+  mutating func addProcess() {
+    let page = Double(sysconf(CInt(_SC_PAGESIZE)))
+    // The second number is the resident size in pages (proc_pid_statm(5)).
+    if let content = try? readFile("/proc/self/statm"),
+      let pages = String(decoding: content, as: UTF8.self).split(separator: " ").dropFirst().first.flatMap({
+        Double($0)
+      })
+    {
+      add("process_resident_memory_bytes", "gauge", "Resident memory.", [("", pages * page)])
+    }
+    if let count = try? fileNames(in: "/proc/self/fd").count {
+      add("process_open_fds", "gauge", "Open file descriptors.", [("", Double(count))])
+    }
+    var limit = rlimit()
+    if unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 {
+      add("process_max_fds", "gauge", "Maximum number of open file descriptors.", [("", Double(limit.rlim_cur))])
+    }
+    var time = timespec()
+    if unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0 {
+      add("process_cpu_seconds_total", "counter", "CPU time.", [("", Double(time.tv_sec) + Double(time.tv_nsec) / 1e9)])
+    }
   }
 
   private mutating func head(_ name: String, _ type: String, _ help: String) {

@@ -194,7 +194,11 @@ final class ChatCompletion: HTTPExchangeDelegate {
         .rateLimited, "The model server is rate limiting requests.", detail: detail, retryAfter: head.retryAfter)
     }
     if (200..<300).contains(status) {
-      return GeneratorError(.failed, "The model server did not return an event stream.", detail: detail)
+      // HTML means that the URL is that of a web page.
+      let type = head.contentType.prefix { $0 != ";" }.prefix(64)
+      return GeneratorError(
+        .failed, "The model server did not return an event stream.",
+        detail: detail + ", Content-Type " + (type.isEmpty ? "missing" : type))
     }
     var error = GeneratorError(
       .failed, "The model server returned status \(status).", detail: detail, retryAfter: head.retryAfter)

@@ -3,8 +3,8 @@ import CSimdJSON
 /// One `chat.completion.chunk`, or the object that a server sends in its place.
 struct Chunk: Equatable {
   var finishReason: String?
-  /// Set if the object reports an error or is not a chunk: the error's `type` or `code` if it is a plain word, else
-  /// empty.
+  /// Set if the object reports an error or is not a chunk: the error's `type` and `code`, such as
+  /// `invalid_request_error model_not_found`, as far as they are plain words.
   var errorKind: String?
   /// Whether the model is active without producing text: it reasons or calls tools.
   var isActive = false
@@ -42,7 +42,10 @@ final class ChunkParser {
       var chunk = unsafe Chunk(finishReason: text(raw.finish_reason))
       chunk.isActive = unsafe raw.is_active
       chunk.hasChoice = unsafe raw.has_choice
-      if unsafe raw.has_error { chunk.errorKind = unsafe (text(raw.error_kind) ?? "").plainWord }
+      if unsafe raw.has_error {
+        let (type, code) = unsafe (text(raw.error_type)?.plainWord ?? "", text(raw.error_code)?.plainWord ?? "")
+        chunk.errorKind = [type, code == type ? "" : code].filter { !$0.isEmpty }.joined(separator: " ")
+      }
       if unsafe raw.has_usage {
         chunk.usage = unsafe Usage(
           promptTokens: Int(raw.prompt_tokens), completionTokens: Int(raw.completion_tokens),
