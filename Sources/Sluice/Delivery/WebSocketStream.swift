@@ -53,6 +53,7 @@ final class WebSocketStream {
     members["id"] = id.map(JSON.string)
     members["event"] = "error"
     members["status"] = .integer(failure.code.status)
+    members["retryAfter"] = failure.retryAfterSeconds.map(JSON.integer)
     members["data"] = failure.json
     send(JSON.object(members).encoded, on: connection)
   }

@@ -20,6 +20,7 @@ struct ChatDialect: Dialect {
       var members: JSON.Members = ["type": "complete"]
       members["message_id"] = result.messageID.map(JSON.string)
       members["session_id"] = result.sessionID.map(JSON.string)
+      members["finish_reason"] = result.cutReason
       members.merge(result.extraMembers)
       records.append(.object(members))
     case .failed(let failure):

@@ -21,6 +21,7 @@ struct ChunksDialect: Dialect {
     case .completed(let result):
       var members: JSON.Members = ["seq": .integer(sequence)]
       members["messageId"] = result.messageID.map(JSON.string)
+      members["finishReason"] = result.cutReason
       members.merge(result.extraMembers)
       records.append(event: "complete", .object(members))
     case .failed(let failure): records.append(event: "error", failure.json)

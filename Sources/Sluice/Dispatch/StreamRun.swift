@@ -147,7 +147,8 @@ final class StreamRun {
     // Safe: the closure passed to `execute` runs on the loop to which the generation belongs.
     let bound = unsafe LoopBound(generation)
     let loop = reactor.loop
-    services.generations.add(generation.id, of: context.user, session: session) { termination in
+    services.generations.add(generation.id, of: context.user, session: session, key: idempotencyLock?.key) {
+      termination in
       loop.execute { _ in bound.value.terminate(termination) }
     }
   }

@@ -1,4 +1,5 @@
 import EventLoop
+import JSON
 import Upstream
 
 /// The field names of a conversation endpoint, and its JSON response.
@@ -17,10 +18,12 @@ struct ConversationFields: Sendable {
   static let api = ConversationFields(
     message: "message", session: "sessionId", hasStreamField: true,
     jsonBody: { result, text in
-      [
+      var members: JSON.Members = [
         "messageId": .string(result.messageID ?? ""), "sessionId": .string(result.sessionID ?? ""),
         "message": .string(text),
       ]
+      members["finishReason"] = result.cutReason
+      return .object(members)
     })
 
   static let messages = ConversationFields(
@@ -28,17 +31,19 @@ struct ConversationFields: Sendable {
     jsonBody: { result, text in
       StoredMessage(
         id: result.messageID ?? "", chat: result.sessionID ?? "", role: .assistant, content: text,
-        at: result.completedAt ?? Timestamp.now
+        at: result.completedAt ?? Timestamp.now, cutReason: result.cutReason
       ).json
     })
 
   static let chat = ConversationFields(
     message: "message", session: "session_id",
     jsonBody: { result, text in
-      [
+      var members: JSON.Members = [
         "message_id": .string(result.messageID ?? ""), "session_id": .string(result.sessionID ?? ""),
         "message": .string(text),
       ]
+      members["finish_reason"] = result.cutReason
+      return .object(members)
     })
 }
 

@@ -26,9 +26,11 @@ extension Services {
     // The turns can amount to megabytes, which must not be encoded on the loop.
     return try await pool.run { () throws(Failure) in
       let list = try turns.map { (turn) throws(Failure) -> JSON in
-        [
+        var answer: JSON.Members = ["content": .string(try Redactor.redact(turn.assistant.content, by: rules))]
+        answer["finishReason"] = turn.completion.cutReason
+        return [
           "id": .string(turn.id), "at": .string(turn.at), "user": ["content": .string(turn.user.content)],
-          "assistant": ["content": .string(try Redactor.redact(turn.assistant.content, by: rules))],
+          "assistant": .object(answer),
         ]
       }
       return .json(["id": .string(id), "turns": .array(list)])
@@ -73,7 +75,7 @@ extension Services {
           id: turn.id + StoredMessage.userSuffix, chat: chat, role: .user, content: turn.user.content, at: turn.at)
         let assistantMessage = StoredMessage(
           id: turn.id, chat: chat, role: .assistant, content: try Redactor.redact(turn.assistant.content, by: rules),
-          at: turn.at)
+          at: turn.at, cutReason: turn.completion.cutReason)
         messages += [userMessage.json, assistantMessage.json]
       }
       return .json(["messages": .array(messages)])
@@ -101,6 +103,8 @@ struct StoredMessage {
   let role: Message.Role
   let content: String
   let at: String
+  /// The finish reason of an answer that the model did not end by itself.
+  var cutReason: JSON?
 
   /// The suffix that distinguishes the id of a user's message from the id of the turn, which is that of the
   /// assistant's.
@@ -111,9 +115,11 @@ struct StoredMessage {
   }
 
   var json: JSON {
-    [
+    var members: JSON.Members = [
       "id": .string(id), "chat_id": .string(chat), "role": .string(role.rawValue), "content": .string(content),
       "created_at": .string(at),
     ]
+    members["finish_reason"] = cutReason
+    return .object(members)
   }
 }

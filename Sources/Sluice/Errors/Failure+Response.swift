@@ -3,6 +3,9 @@ import FastCGI
 import JSON
 
 extension Failure {
+  /// ``retryAfter`` in seconds, rounded up.
+  var retryAfterSeconds: Int? { retryAfter.map { Int(($0.roundedUpMilliseconds + 999) / 1000) } }
+
   /// Returns the error response: the status, its header fields, and a JSON body, in OpenAI's format for paths under
   /// `/v1/`.
   func response(to request: Request) -> Response {
@@ -10,9 +13,7 @@ extension Failure {
     head.set("Content-Type", "application/json")
     head.set("Cache-Control", "no-store")
     if code == .unauthorized { head.set("WWW-Authenticate", "Bearer") }
-    if let retryAfter {
-      head.set("Retry-After", FieldValue(Int((retryAfter.roundedUpMilliseconds + 999) / 1000)))
-    }
+    if let retryAfterSeconds { head.set("Retry-After", FieldValue(retryAfterSeconds)) }
     if !allowedMethods.isEmpty, let methods = FieldValue(allowedMethods.joined(separator: ", ")) {
       head.set("Allow", methods)
     }

@@ -6,6 +6,8 @@ final class GenerationRegistry: Sendable {
     let user: User
     /// The session that the stream's turn will be stored in.
     let session: String?
+    /// The digest of the request's Idempotency-Key, if it has one.
+    let key: String?
     let terminate: @Sendable (Termination) -> Void
     /// Whether the turn is being stored; this can no longer be stopped.
     var isStoring = false
@@ -25,17 +27,26 @@ final class GenerationRegistry: Sendable {
   /// Adds a running stream.
   ///
   /// - Parameter terminate: requests termination of the stream; called on any thread.
-  func add(_ id: String, of user: User, session: String?, terminate: @escaping @Sendable (Termination) -> Void) {
-    entries.withLock { $0[id] = Entry(user: user, session: session, terminate: terminate) }
+  func add(
+    _ id: String, of user: User, session: String?, key: String?,
+    terminate: @escaping @Sendable (Termination) -> Void
+  ) {
+    entries.withLock { $0[id] = Entry(user: user, session: session, key: key, terminate: terminate) }
   }
 
   func remove(_ id: String) { entries.withLock { _ = $0.removeValue(forKey: id) } }
 
   /// Stops a stream on behalf of its user. Returns false if that user has no such stream.
+  ///
+  /// - Parameter id: the stream's id, or the Idempotency-Key of its request.
   func stop(_ id: String, for user: User) -> Bool {
-    guard let entry = entries.withLock({ $0[id] }), entry.user == user else { return false }
-    entry.terminate(.stopped)
-    return true
+    let found = entries.withLock { entries in
+      if let entry = entries[id] { return entry.user == user ? entry : nil }
+      let key = Digest(of: id).hex
+      return entries.values.first { $0.key == key && $0.user == user }
+    }
+    found?.terminate(.stopped)
+    return found != nil
   }
 
   /// Stops a stream for the connection that carries it.

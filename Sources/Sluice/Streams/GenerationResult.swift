@@ -1,6 +1,11 @@
 import JSON
 import Upstream
 
+extension Completion {
+  /// The finish reason unless it is `stop`.
+  var cutReason: JSON? { finishReason == .stop ? nil : .string(finishReason.rawValue) }
+}
+
 /// The result of a completed generation, which its terminal record reports.
 public final class GenerationResult: Sendable {
   /// The id under which the message is stored; nil if it is not stored.
@@ -29,6 +34,9 @@ public final class GenerationResult: Sendable {
     self.completion = completion
     self.extraMembers = extraMembers
   }
+
+  /// The finish reason if the model did not stop by itself: the text is then complete for the server, but not for a person.
+  var cutReason: JSON? { completion.cutReason }
 
   /// Returns a copy with other extra members.
   func with(extraMembers: JSON.Members) -> GenerationResult {
