@@ -151,6 +151,29 @@ extension Integration {
       _ = await servers.stop()
     }
 
+    @Test("Heartbeats of every dialect keep a connection alive")
+    func heartbeats() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.sendHead()
+        exchange.sendDelta("one ")
+        exchange.waitUntilClosed(within: .seconds(3))
+        exchange.sendDelta("two", finishReason: "stop")
+        exchange.sendDone()
+      }
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "300ms"])
+      let browser = try await Browser()
+      let result = try await run(
+        """
+        const runs = ['events', 'deltas', 'chunks', 'chat', 'openai', 'ui'].map((dialect) =>
+          client.stream('/api/chat', { token, dialect, timeout: 1, body: { message: 'x' } }));
+        return Promise.all(runs.map(async (run) => [await all(run), (await run.done).type]));
+        """, in: browser, at: servers)
+      #expect(result == "[" + Array(repeating: #"["one two","done"]"#, count: 6).joined(separator: ",") + "]")
+      #expect(upstream.requests.count == 6)
+      await browser.close()
+      _ = await servers.stop()
+    }
+
     @Test("The types in the comments of the client and of the hooks hold, by TypeScript's strict rules")
     func types() async throws {
       let compiler = try Program(

@@ -48,14 +48,125 @@ extension Integration {
     func stopEarly() async throws {
       let upstream = try ScriptedUpstream { exchange in exchange.waitUntilClosed(within: .seconds(60)) }
       let page = try await Page(
-        at: try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "2s"]))
+        at: try await Servers([
+          "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_HEARTBEAT": "60s", "SLUICE_FIRST_TOKEN_TIMEOUT": "60s",
+        ]))
       try await page.send("hello")
       try await page.expect("seen('.dots').length === 1 && \(Self.last("waiting"))")
       try await page.expect("seen('.unseen[role=status]')[0].textContent === 'The assistant is typing.'")
       try await page.click(".stop")
-      try await page.expect("seen('.stop')[0].textContent === 'Stopping …'")
       try await page.expect(Self.last("cancelled"))
       #expect(await page.servers.outcomes(1) == ["stopped"])
+      await page.close()
+    }
+
+    @Test("An answer that comes as JSON can be stopped, and is not stored then")
+    func stopJSON() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.sendHead()
+        exchange.sendDelta("one")
+        exchange.waitUntilClosed(within: .seconds(60))
+      }
+      let page = try await Page(
+        at: try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAM_CHAT": "off"]))
+      try await page.send("hello")
+      try await page.expect("seen('.dots').length === 1")
+      try await page.click(".stop")
+      try await page.expect(Self.last("cancelled"))
+      #expect(await page.servers.outcomes(1) == ["stopped"])
+      #expect(page.servers.storedLines.isEmpty)
+      await page.close()
+    }
+
+    @Test("An answer that was cut is marked as cut, also after a reload, as JSON, in a block and in the onboarding")
+    func cut() async throws {
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.sendHead()
+        exchange.sendDelta("one", finishReason: "length")
+        exchange.sendDone()
+      }
+      for environment in [[:], ["SLUICE_STREAM_CHAT": "off", "ENABLE_STREAMING": "on"]] {
+        let servers = try await Servers(environment.merging(["SLUICE_UPSTREAM_URL": upstream.baseURL]) { $1 })
+        let page = try await Page(at: servers)
+        let isMarked = "seen('.note').at(-1)?.textContent === 'The answer has reached its maximum length.'"
+        try await page.send("x")
+        try await page.expect(isMarked)
+        try await page.browser.reload()
+        try await page.expect("\(isMarked) && seen('.message').length === 2")
+        try await page.open("onboarding")
+        try await page.send("x")
+        try await page.expect(isMarked)
+        try await page.open("blocks")
+        try await page.send("x")
+        try await page.expect(isMarked)
+        await page.close()
+      }
+    }
+
+    @Test("Whatever a model writes, the page stays: what cannot be shown as Markdown is shown as text")
+    func robustness() async throws {
+      let texts = [
+        String(repeating: ">", count: 3000) + " deep", String(repeating: "*a_ ", count: 20_000), "```js\nlet open = 1",
+      ]
+      let upstream = try ScriptedUpstream { exchange in
+        if exchange.request.body.contains("as Mermaid source") {
+          return exchange.stream(["flowchart TD\nA[Start] --> __proto__[Evil] --> constructor"])
+        }
+        let index = texts.indices.last { exchange.request.body.contains("text \($0)") } ?? 0
+        exchange.sendHead()
+        exchange.sendDelta(texts[index])
+        exchange.waitUntilClosed(within: .seconds(2))
+        exchange.sendDelta("", finishReason: "stop")
+        exchange.sendDone()
+      }
+      let page = try await Page(at: try await Servers(["SLUICE_UPSTREAM_URL": upstream.baseURL]))
+      for index in texts.indices {
+        try await page.click(".side .new")
+        try await page.expect("seen('.message').length === 0")
+        try await page.send("text \(index)")
+        // A block of code is one before its end has arrived.
+        if index == 2 { try await page.expect("\(Self.last("streaming")) && seen('.code pre').length === 1") }
+        try await page.expect("\(Self.last("done")) && \(Self.answer).length >= \(index == 2 ? 12 : 3000)")
+        try await page.browser.reload()
+        try await page.expect("seen('.message').length === 2 && \(Self.answer).length > 0")
+      }
+      try await page.open("blocks/diagram")
+      try await page.send("x")
+      try await page.expect("seen('.block-answer.done').length === 1 && seen('.picture .node').length === 3")
+      await page.close()
+    }
+
+    @Test(
+      "A conversation that is restored is neither shown twice nor written to before it is there, and can be loaded again"
+    )
+    func restoring() async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms", "SLUICE_MESSAGES_PER_HOUR": "0"])
+      let page = try await Page(at: servers)
+      try await page.send("one")
+      try await page.expect(Self.last("done"))
+      // The same token again changes nothing.
+      try await page.run("document.querySelector('.access').open = true")
+      try await page.click(".access .primary")
+      try await page.send("two")
+      try await page.expect("\(Self.last("done")) && seen('.message').length === 4")
+      kill(servers.pid, SIGSTOP)
+      try await page.browser.reload()
+      try await page.expect("seen('.invitation')[0]?.textContent === 'Loading …'")
+      try await page.fill("textarea", "three")
+      try await page.expect("seen('.send')[0].disabled")
+      kill(servers.pid, SIGCONT)
+      try await page.expect("seen('.message').length === 4 && seen('textarea')[0].value === 'three'")
+      try await page.click(".send")
+      try await page.expect("\(Self.last("done")) && seen('.message').length === 6")
+      // Without the server, the page says so, and tries again.
+      kill(servers.nginxPID, SIGHUP)
+      _ = try await page.browser.command("Network.enable")
+      _ = try await page.browser.command("Network.setBlockedURLs", ["urls": ["*/api/sessions/*limit=25*"]])
+      try await page.browser.reload()
+      try await page.expect("seen('.note')[0]?.textContent.includes('The conversation could not be loaded.')")
+      _ = try await page.browser.command("Network.setBlockedURLs", ["urls": [String]()])
+      try await page.click(".retry")
+      try await page.expect("seen('.message').length === 6 && seen('.note').length === 0")
       await page.close()
     }
 

@@ -108,7 +108,8 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
   }
 
   /**
-   * Streams from a block. `seq` is the number of the last piece, from 0, or at the end the number of pieces.
+   * Streams from a block. `seq` is the number of the last piece, from 0, or at the end the number of pieces. `finishReason`
+   * is why the model has ended, unless by itself, such as `length`.
    *
    * @param {string} blockType such as `quiz`
    * @param {StreamOptions} [options]
@@ -120,8 +121,8 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
       const { blockType, options } = latest.current;
       return startRun(() => block(blockType, input, options));
     }, [startRun, latest]);
-    const { text, seq, status, error } = state;
-    return { text, seq, status, error, start, stop };
+    const { text, seq, status, error, end } = state;
+    return { text, seq, status, error, finishReason: end?.finishReason, start, stop };
   }
 
   /**
@@ -133,9 +134,11 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
     const { state, start: startRun, stop } = useRun();
     const [saved, setSaved] = useState(/** @type {{ id?: string, error?: Error }} */ ({}));
     const input = useRef(undefined);
+    const saving = useRef(/** @type {{ report: object, promise: Promise<string | undefined> } | undefined} */ (undefined));
     const latest = useLatest({ options, report: state.end?.report });
     const start = useCallback((/** @type {string} */ text) => {
       input.current = text;
+      saving.current = undefined;
       setSaved({});
       return startRun(() => report(text, latest.current.options));
     }, [startRun, latest]);
@@ -143,16 +146,22 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
     const save = useCallback(async () => {
       const { report, options } = latest.current;
       if (report === undefined) return undefined;
-      try {
-        // The maximum length of a title.
-        const title = typeof report.title === "string" ? [...report.title].slice(0, 200).join("") : undefined;
-        const id = await saveReport(report, { ...options, title });
-        setSaved({ id });
+      // A report is stored once, however often this is called.
+      if (saving.current?.report === report) return saving.current.promise;
+      // The maximum length of a title.
+      const title = typeof report.title === "string" ? [...report.title].slice(0, 200).join("") : undefined;
+      const promise = saveReport(report, { ...options, title }).then((id) => {
+        // Another report can have been requested in the meantime.
+        if (saving.current?.report === report) setSaved({ id });
         return id;
-      } catch (error) {
+      }, (error) => {
+        if (saving.current?.report !== report) return undefined;
+        saving.current = undefined;
         setSaved({ error });
         return undefined;
-      }
+      });
+      saving.current = { report, promise };
+      return promise;
     }, [latest]);
     const { text, status, error, end } = state;
     return {
@@ -166,7 +175,8 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
    * no text, and marked as failed if it has some, until it is requested again. `end` is the last terminal record.
    *
    * With `restore`, the conversation begins with the stored messages of its session and continues with the answer that is
-   * being streamed, if the server allows that (SLUICE_RESUME).
+   * being streamed, if the server allows that (SLUICE_RESUME). Until then, `isRestoring` is true and `sendMessage` does
+   * nothing. If that fails, `retryLastMessage` tries it again. A changed `sessionId` needs a component with another key.
    *
    * @param {StreamOptions & { sessionId?: string, onboarding?: boolean, restore?: boolean }} options
    */
@@ -176,6 +186,10 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
     const [error, setError] = useState(undefined);
     const [end, setEnd] = useState(undefined);
     const [isStreaming, setStreaming] = useState(false);
+    const [isRestoring, setRestoring] = useState(restore && sessionId !== undefined);
+    // The number of attempts to restore.
+    const [attempt, setAttempt] = useState(0);
+    const isBusy = useRef(isRestoring);
     const reader = useReader();
     const session = useRef(sessionId);
     const last = useRef(/** @type {Question | undefined} */ (undefined));
@@ -209,14 +223,15 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
     }, [latest, read]);
 
     const sendMessage = useCallback((/** @type {string} */ text) => {
-      if (reader.isReading) return;
+      if (reader.isReading || isBusy.current) return;
       last.current = { id: randomID(), text, idempotencyKey: randomID() };
       setMessages((messages) => shown(messages, messageOfUser(last.current.id, text)));
       return ask();
     }, [reader, ask]);
 
     const retryLastMessage = useCallback(() => {
-      if (reader.isReading || !last.current) return;
+      if (reader.isReading || isBusy.current) return;
+      if (!last.current) return setAttempt((/** @type {number} */ attempt) => attempt + 1);
       setMessages((messages) => {
         const answer = messages[messages.length - 1];
         return answer?.role === "assistant" && answer.status !== "done" ? messages.slice(0, -1) : messages;
@@ -227,21 +242,32 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
     useEffect(() => {
       if (!restore || !session.current) return;
       const abort = new AbortController();
+      /** @param {boolean} isRunning */
+      const setBusy = (isRunning) => {
+        isBusy.current = isRunning;
+        setRestoring(isRunning);
+      };
+      setBusy(true);
+      setError(undefined);
       const options = { ...latest.current.options, signal: abort.signal };
       readConversation(session.current, options).then(({ messages, prompt, run }) => {
         if (abort.signal.aborted) return;
-        setMessages((sent) => [...messages, ...sent]);
-        // A message can have been sent in the meantime.
-        if (prompt === undefined || reader.isReading) return run.close();
+        setMessages(() => messages);
+        setBusy(false);
+        if (prompt === undefined) return run.close();
         last.current = { id: randomID(), text: prompt, idempotencyKey: randomID() };
         setMessages((messages) => shown(messages, messageOfUser(last.current.id, prompt)));
         return read(run);
-      }).catch((error) => { if (!abort.signal.aborted) setError(error); });
+      }).catch((error) => {
+        if (abort.signal.aborted) return;
+        setBusy(false);
+        setError(error);
+      });
       return () => abort.abort();
-    }, [restore, latest, reader, read]);
+    }, [attempt, latest, read]);
 
     const stop = useCallback(() => reader.run?.stop(), [reader]);
-    return { messages, isStreaming, error, end, sendMessage, stop, retryLastMessage };
+    return { messages, isStreaming, isRestoring, error, end, sendMessage, stop, retryLastMessage };
   }
 
   /**
@@ -312,12 +338,16 @@ async function readConversation(sessionId, options) {
     .catch((error) => {
       // A session without a complete turn does not exist yet.
       if (error.status === 404) return { turns: [] };
+      run.close();
       throw error;
     });
   /** @type {Message[]} */
   const messages = turns.flatMap((/** @type {any} */ { id, user, assistant }) => [
     messageOfUser(`${id}-user`, user.content),
-    { id, role: "assistant", content: assistant.content, isStreaming: false, status: "done" },
+    {
+      id, role: "assistant", content: assistant.content, isStreaming: false, status: "done",
+      finishReason: assistant.finishReason,
+    },
   ]);
   return { messages, prompt: turns.some((/** @type {any} */ { id }) => id === run.id) ? undefined : prompt, run };
 }

@@ -5,8 +5,9 @@ import { Chat } from "./page/chat.js";
 import { explain } from "./page/errors.js";
 import { address, begun, takeToken, useFragment } from "./page/fragment.js";
 import { Onboarding } from "./page/onboarding.js";
-import { Page, h, useCallback, useEffect, useMemo, useState } from "./page/react.js";
+import { Boundary, Page, h, useCallback, useEffect, useMemo, useState } from "./page/react.js";
 import { Reports } from "./page/report.js";
+import { storeToken, stored } from "./page/storage.js";
 import { Toasts, useToasts } from "./page/toasts.js";
 
 const views = [
@@ -22,7 +23,7 @@ const transport = new URLSearchParams(location.search).get("transport") ?? undef
 function App() {
   const { name, id } = useFragment(names);
   const current = views.find((view) => view.name === name);
-  const [token, setToken] = useState(() => sessionStorage.getItem("token") ?? "");
+  const [token, setToken] = useState(() => stored("token") ?? "");
   const [isAccessOpen, setAccessOpen] = useState(false);
   const { toasts, show, dismiss } = useToasts();
   const report = useCallback((error) => {
@@ -36,8 +37,9 @@ function App() {
   useEffect(() => { document.title = `${current.title} · Sluice`; }, [current]);
   const shown = { ...visited, [current.name]: id };
   const access = (token) => {
-    sessionStorage.setItem("token", token);
-    begun.clear();
+    // What this user's predecessor began may be another's.
+    if (token !== stored("token")) begun.clear();
+    storeToken(token);
     setToken(token);
     setAccessOpen(false);
   };
@@ -52,7 +54,7 @@ function App() {
     h("main", { key: token }, views.filter(({ name }) => name in shown).map(({ name, title, View }) =>
       h("section", { key: name, className: "view", hidden: name !== current.name },
         h("h2", { className: "unseen" }, title),
-        h(View, { id: shown[name] })))),
+        h(Boundary, null, h(View, { id: shown[name] }))))),
     h(Toasts, { toasts, dismiss }));
 }
 

@@ -21,7 +21,7 @@
  * @property {"http" | "websocket" | "eventsource"} [transport] a WebSocket falls back to HTTP if it cannot be opened; an
  *   EventSource is for GET only, and continues by itself
  * @property {number} [timeout] the seconds without a byte after which a connection is lost (default 45); more than two
- *   heartbeats of the server
+ *   heartbeats of the server. Not over a WebSocket or an EventSource, whose heartbeats a page cannot see
  */
 
 /** @typedef {{ type: string, [member: string]: any }} Terminal the terminal record, of which `type` says how it ended */
@@ -155,6 +155,7 @@ export function randomID() {
 
 const maximumResumptions = 5;
 const maximumRepetitions = 3;
+const maximumStops = 6;
 
 /** The endpoints that respond with JSON instead, by the path of the one that streams. */
 const twins = new Map([
@@ -241,13 +242,15 @@ class Run {
     this.#url = new URL(path, location.href);
     this.#options = options;
     this.#key = options.body ? options.idempotencyKey ?? randomID() : undefined;
-    options.signal?.addEventListener("abort", () => this.#leave(), { once: true });
-    if (options.signal?.aborted) this.#leave();
+    const leave = () => this.#leave();
+    options.signal?.addEventListener("abort", leave);
+    if (options.signal?.aborted) leave();
     this.done = this.#run().finally(() => {
       this.#isOver = true;
       this.#wake?.();
+      options.signal?.removeEventListener("abort", leave);
       // Also when the page's own function has failed.
-      this.#leave();
+      leave();
     });
     // An iteration receives the failure too.
     this.done.catch(() => {});
@@ -263,9 +266,10 @@ class Run {
 
   /** Asks the server to stop the stream, which then ends with the record `cancelled`. */
   stop() {
+    if (this.#isStopping || this.#isOver) return;
     this.#isStopping = true;
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ type: "stop", id: "a" }));
-    else if (this.id) this.#requestStop();
+    else this.#requestStop();
   }
 
   /** Leaves the stream without stopping it. Without SLUICE_RESUME the server stops it then. */
@@ -303,6 +307,7 @@ class Run {
         return await this.#attempt();
       } catch (error) {
         if (this.#isClosed) return { type: "closed" };
+        if (this.#isStopping) return { type: "cancelled" };
         if (this.#options.signal?.aborted) throw this.#options.signal.reason;
         if (!(error instanceof SluiceError)) throw error;
         if (error.code === "streaming_disabled" || this.#isUnusable(error)) {
@@ -374,11 +379,21 @@ class Run {
   #didOpen(id) {
     this.id = id;
     this.onOpen?.(id);
-    if (this.#isStopping) this.#requestStop();
   }
 
-  #requestStop() {
-    fetch(this.#at(`/api/streams/${this.id}`), { method: "DELETE", headers: this.#headers() }).catch(() => {});
+  /**
+   * Stops the stream, by its id or, before that is known, by the key of its request. If the server does not know either,
+   * leaving it is all that is left.
+   */
+  async #requestStop() {
+    for (let tries = 0; tries < maximumStops && (this.id || this.#key); tries += 1) {
+      if (tries > 0) await pause(100 * 2 ** tries, this.#abort.signal);
+      if (this.#isOver) return;
+      const url = this.#at(`/api/streams/${this.id || this.#key}`);
+      const response = await fetch(url, { method: "DELETE", headers: this.#headers() }).catch(() => undefined);
+      if (response?.ok) return;
+    }
+    this.#leave();
   }
 
   /**
@@ -402,8 +417,9 @@ class Run {
    * @param {URL} url
    * @param {Record<string, any>} [body]
    * @param {string} [key]
+   * @param {AbortSignal} [signal]
    */
-  #fetch(url, body, key) {
+  #fetch(url, body, key, signal = this.#abort.signal) {
     return fetch(url, {
       method: this.#options.method ?? (body ? "POST" : "GET"),
       headers: {
@@ -412,51 +428,50 @@ class Run {
         ...(key && { "Idempotency-Key": key }),
       },
       ...(body && { body: JSON.stringify(body) }),
-      signal: this.#abort.signal,
+      signal,
     }).catch((error) => { throw lost(error); });
   }
 
   /** @returns {Promise<Terminal>} */
   async #readResponse() {
+    const silence = new Silence((this.#options.timeout ?? 45) * 1000, this.#abort.signal);
+    try {
+      return await this.#readRecords(silence);
+    } catch (error) {
+      throw silence.isOver ? lost() : error;
+    } finally {
+      silence.end();
+    }
+  }
+
+  /**
+   * @param {Silence} silence ends the connection when nothing arrives any more
+   * @returns {Promise<Terminal>}
+   */
+  async #readRecords(silence) {
     const { body, query, dialect } = this.#options;
     const isResumption = this.id !== undefined;
+    // The head of a first response can take long: where streaming is disabled, it comes with all of the answer.
+    if (isResumption) silence.begin();
+    const again = this.#at(`/api/streams/${this.id}`, { after: this.#received, dialect });
     const response = isResumption
-      ? await this.#fetch(this.#at(`/api/streams/${this.id}`, { after: this.#received, dialect }))
-      : await this.#fetch(this.#at(this.#url.href, { ...query, dialect }), body, this.#key);
+      ? await this.#fetch(again, undefined, undefined, silence.signal)
+      : await this.#fetch(this.#at(this.#url.href, { ...query, dialect }), body, this.#key, silence.signal);
     if (response.status === 204) return { type: "none" };
     if (isResumption && response.status === 404) throw this.#forgotten();
     if (!response.ok) throw await refusal(response);
     if (response.headers.get("Content-Type")?.startsWith("application/json")) return this.#readJSON(response);
     if (!isResumption) this.#didOpen(response.headers.get("Sluice-Stream-Id") ?? "");
-    const records = events(response.body ?? (await response.text()));
+    silence.begin();
+    const records = events(response.body ? silence.watch(response.body) : await response.text());
     for (;;) {
-      const { value, done } = await this.#withTimeout(records.next());
+      const { value, done } = await records.next().catch((error) => { throw lost(error); });
       if (done) throw lost();
       const end = this.#take(value.type, parse(value.data));
       if (end) {
         records.return(undefined).catch(() => {});
         return end;
       }
-    }
-  }
-
-  /**
-   * @template Value
-   * @param {Promise<Value>} promise
-   * @returns {Promise<Value>}
-   */
-  async #withTimeout(promise) {
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const silence = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(lost()), (this.#options.timeout ?? 45) * 1000);
-    });
-    try {
-      return /** @type {Value} */ (await Promise.race([promise, silence]));
-    } catch (error) {
-      throw lost(error);
-    } finally {
-      clearTimeout(timer);
     }
   }
 
@@ -468,7 +483,8 @@ class Run {
    * @param {SluiceError} error
    */
   #isUnusable(error) {
-    return error.code === "connection_lost" && this.#received === 0 && this.#failures >= maximumRepetitions;
+    // A stream that is open can be running still.
+    return error.code === "connection_lost" && this.id === undefined && this.#failures >= maximumRepetitions;
   }
 
   /**
@@ -490,7 +506,8 @@ class Run {
    */
   async #readTwin({ url, body }) {
     // Another request has another key.
-    const response = await this.#fetch(url, body, `${this.#key ?? randomID()}-json`);
+    this.#key = `${this.#key ?? randomID()}-json`;
+    const response = await this.#fetch(url, body, this.#key);
     if (!response.ok) throw await refusal(response);
     return this.#readJSON(response);
   }
@@ -501,10 +518,11 @@ class Run {
    */
   async #readJSON(response) {
     const answer = await response.json().catch((error) => { throw lost(error); });
-    const { message, content, choices, ...members } = answer;
+    const { message, content, choices, finish_reason, ...members } = answer;
     const text = message ?? content ?? choices?.[0]?.message?.content ?? (members.report && JSON.stringify(members.report));
     this.#take("token", { t: text ?? "" });
-    return { ...members, type: "done" };
+    const finishReason = finish_reason ?? choices?.[0]?.finish_reason;
+    return { ...(finishReason && { finishReason }), ...members, type: "done" };
   }
 
   // MARK: WebSocket
@@ -533,12 +551,13 @@ class Run {
       socket.onopen = () => {
         isOpen = true;
         socket.send(JSON.stringify(start));
+        if (this.#isStopping) socket.send(JSON.stringify({ type: "stop", id: "a" }));
       };
       socket.onmessage = ({ data }) => {
         try {
           const message = JSON.parse(data);
           if (message.status === 404 && start.type === "resume") throw this.#forgotten();
-          if (message.status) throw failure(message.data, message.status);
+          if (message.status) throw failure(message.data, message.status, message.retryAfter);
           if (message.event === "open") {
             if (!this.id) this.#didOpen(message.stream);
             return;
@@ -589,6 +608,7 @@ class Run {
       for (const type of ["message", "token", "chunk", "done", "complete", "cancelled", "error"]) {
         source.addEventListener(type, receive);
       }
+      if (this.#abort.signal.aborted) finish(() => reject(lost()));
       this.#abort.signal.addEventListener("abort", () => finish(() => reject(lost())), { once: true });
     });
   }
@@ -630,7 +650,10 @@ function interpret(type, value) {
   switch (kind) {
     case "chunk": return { text: value.content };
     case "text-delta": return { text: value.delta };
-    case "complete": return { end: { ...members, type: "done" } };
+    case "complete": {
+      const { finish_reason: finishReason, ...others } = members;
+      return { end: { ...others, ...(finishReason && { finishReason }), type: "done" } };
+    }
     case "cancelled": case "abort": return { end: { ...members, type: "cancelled" } };
     case "error": return { error: value.errorText ? { code: "stream_error", message: value.errorText } : members };
     case "message-metadata": return { members: value.messageMetadata };
@@ -686,6 +709,57 @@ const pause = (time, signal) => new Promise((resolve) => {
     resolve(undefined);
   }, { once: true });
 });
+
+/** Aborts a request when no byte of its response has arrived for some time, or with another signal. */
+class Silence {
+  #abort = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** Whether it has aborted the request. */
+  isOver = false;
+
+  /**
+   * @param {number} limit in milliseconds
+   * @param {AbortSignal} outer
+   */
+  constructor(limit, outer) {
+    this.limit = limit;
+    outer.addEventListener("abort", () => this.#abort.abort(), { signal: this.#abort.signal });
+    if (outer.aborted) this.#abort.abort();
+  }
+
+  get signal() { return this.#abort.signal; }
+
+  /** Counts from now on. */
+  begin() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.isOver = true;
+      this.#abort.abort();
+    }, this.limit);
+  }
+
+  /** Ends the request too. */
+  end() {
+    clearTimeout(this.#timer);
+    this.#abort.abort();
+  }
+
+  /**
+   * Returns a body that counts again from each of its bytes, those of heartbeats too.
+   *
+   * @param {ReadableStream<Uint8Array>} body
+   * @returns {ReadableStream<Uint8Array>}
+   */
+  watch(body) {
+    return body.pipeThrough(new TransformStream({
+      transform: (chunk, controller) => {
+        this.begin();
+        controller.enqueue(chunk);
+      },
+    }));
+  }
+}
 
 // MARK: Server-Sent Events
 

@@ -2,21 +2,23 @@
 
 import { Retry, Spoken, useErrorReport } from "./conversation.js";
 import { Diagram } from "./diagram.js";
-import { explain } from "./errors.js";
+import { explain, incomplete } from "./errors.js";
+import { Request } from "./form.js";
 import { address } from "./fragment.js";
 import { Markdown, copy } from "./markdown.js";
 import { Quiz } from "./quiz.js";
-import { Page, h, useAIBlockStreaming, useContext, useState } from "./react.js";
+import { Boundary, Page, h, isRunning, useAIBlockStreaming, useContext, useRef } from "./react.js";
 
 const kinds = [
-  { type: "ask-question", name: "Ask", label: "Your question" },
-  { type: "explain-like-i-am-10", name: "Explain", label: "What should be explained as to a ten-year-old?" },
+  { type: "ask-question", name: "Ask", label: "Your question", View: Markdown },
+  { type: "explain-like-i-am-10", name: "Explain", label: "What should be explained as to a ten-year-old?", View: Markdown },
   { type: "quiz", name: "Quiz", label: "What should the quiz be about?", View: Quiz },
   { type: "diagram", name: "Diagram", label: "What should be drawn?", View: Diagram },
 ];
 
 /** @param {{ id: string | undefined }} properties the type of the block that is shown */
-export function Blocks({ id: type = kinds[0].type }) {
+export function Blocks({ id }) {
+  const { type } = kinds.find(({ type }) => type === id) ?? kinds[0];
   return h("div", { className: "pane" },
     h("nav", { className: "kinds", "aria-label": "Kinds of blocks" }, kinds.map((kind) =>
       h("a", {
@@ -25,34 +27,39 @@ export function Blocks({ id: type = kinds[0].type }) {
     kinds.map((kind) => h("div", { key: kind.type, className: "pane", hidden: kind.type !== type }, h(Block, kind))));
 }
 
-function Block({ type, label, View = ({ text }) => h(Markdown, { text }) }) {
+function Block({ type, label, View }) {
   const { token, transport } = useContext(Page);
-  const { text, status, error, start, stop } = useAIBlockStreaming(type, { token, transport });
-  const [input, setInput] = useState("");
+  const { text, status, error, finishReason, start, stop } = useAIBlockStreaming(type, { token, transport });
+  const field = useRef(), sent = useRef("");
   useErrorReport(error);
-  const isRunning = status === "waiting" || status === "streaming";
-  const submit = (event) => {
-    event.preventDefault();
-    if (!isRunning && input.trim() !== "") start(input);
+  const ask = (input) => {
+    sent.current = input;
+    start(input);
   };
+  const retry = () => {
+    field.current.focus();
+    ask(sent.current);
+  };
+  const note = noteOn({ status, text, finishReason });
   return h("div", { className: "scroll document" },
-    h("form", { className: "request", onSubmit: submit },
-      h("label", null, label,
-        h("textarea", { name: "input", rows: 2, value: input, onChange: (event) => setInput(event.target.value) })),
-      h("div", { className: "buttons" },
-        h("button", { className: "primary", disabled: isRunning || input.trim() === "" }, "Start"),
-        isRunning && h("button", { type: "button", className: "stop", onClick: stop }, "Stop"))),
+    h(Request, { label, action: "Start", rows: 2, isRunning: isRunning(status), field, onStart: ask, onStop: stop }),
     status === "waiting" && h("p", { className: "muted" }, "The assistant is typing …"),
     text && h("section", { className: `block-answer ${status}`, "data-status": status },
       h("h3", { className: "unseen" }, "Answer"),
-      h(View, { text, isComplete: status === "done" }),
-      !isRunning && h("button", {
+      h(Boundary, { key: sent.current }, h(View, { text, status })),
+      !isRunning(status) && h("button", {
         type: "button", className: "quiet copy", onClick: (event) => copy(text, event.currentTarget),
       }, "Copy")),
-    status === "cancelled" && h("p", { className: "note" }, "Stopped. The answer is not complete."),
-    status === "done" && text === "" && h("p", { className: "note" }, "The answer is empty."),
+    note && h("p", { className: "note" }, note),
     status === "failed" && h("div", { className: "failure" },
       h("p", { className: "note" }, `The answer is not complete. ${explain(error)}`),
-      h(Retry, { error, onClick: () => start(input) })),
+      h(Retry, { error, onClick: retry })),
     h(Spoken, { message: { id: type, role: "assistant", status, content: View === Quiz ? "" : text } }));
+}
+
+/** Returns what must be said about an answer that has not failed. */
+function noteOn({ status, text, finishReason }) {
+  if (status === "cancelled") return "Stopped. The answer is not complete.";
+  if (status !== "done") return undefined;
+  return incomplete[finishReason] ?? (text === "" ? "The answer is empty." : undefined);
 }

@@ -9,63 +9,106 @@ import { Side } from "./side.js";
 /** @param {{ id: string }} properties the session that is shown */
 export function Chat({ id }) {
   const { token } = useContext(Page);
-  const { sessions, refresh, remove } = useSessions(token);
+  const { sessions, hasMore, showMore, refresh, remove } = useSessions(token);
   // The sessions that have been shown.
-  const [shown, setShown] = useState([id]);
+  const [shown, setShown] = useState([]);
   useEffect(() => setShown((shown) => shown.includes(id) ? shown : [...shown, id]), [id]);
+  const current = useRef(id);
+  current.current = id;
   const forget = async (session) => {
     if (!await remove(session)) return;
     setShown((shown) => shown.filter((id) => id !== session));
-    if (session === id) open("chat");
+    if (session === current.current) open("chat");
   };
   return h("div", { className: "with-side" },
     h(Side, {
       title: "Conversations", action: "New conversation", onAction: () => open("chat"), current: id, onRemove: forget,
       empty: "What you have asked is listed here.",
+      onMore: hasMore ? showMore : undefined,
       items: sessions.map(({ id, updatedAt, label }) => ({ id, href: address("chat", id), label, at: updatedAt })),
     }),
-    shown.map((session) => h("div", { key: session, className: "pane", hidden: session !== id },
+    [...new Set([...shown, id])].map((session) => h("div", { key: session, className: "pane", hidden: session !== id },
       h(Session, { id: session, onEnd: refresh }))));
 }
 
 const Session = memo(function Session({ id, onEnd }) {
   const { token, transport } = useContext(Page);
-  const chat = useChat({ token, transport, sessionId: id, restore: !begun.has(id) });
+  // Decided once: what is in the conversation is not restored again.
+  const [restore] = useState(() => !begun.has(id));
+  const chat = useChat({ token, transport, sessionId: id, restore });
   useEffect(() => { if (chat.end) onEnd(); }, [chat.end, onEnd]);
-  return h(Conversation, { chat, label: "Conversation", invitation: "What would you like to know?" });
+  return h(Conversation, { chat, id, label: "Conversation", invitation: "What would you like to know?" });
 });
 
 /** The user's sessions, the newest first, each with its newest message as a label. */
 function useSessions(token) {
   const { report } = useContext(Page);
   const [sessions, setSessions] = useState([]);
+  const [count, setCount] = useState(pageSize);
+  const [hasMore, setHasMore] = useState(false);
   const labels = useRef(new Map());
+  // A list that was requested before another one is not shown after it.
+  const newest = useRef(0);
   const refresh = useCallback(async () => {
+    const request = ++newest.current;
+    const isNewest = () => request === newest.current;
     try {
-      const listed = (await request("/api/sessions", { query: { limit: 30 }, token })).sessions;
-      const chats = listed.filter(({ id }) => id !== "onboarding");
-      const show = () => setSessions(chats.map((session) => ({ ...session, label: labels.current.get(session.id)?.label })));
+      const listed = (await readSessions(token, count)).filter(({ id }) => id !== "onboarding");
+      const show = () => {
+        if (isNewest()) setSessions(listed.map((session) => ({ ...session, label: labels.current.get(session.id)?.label })));
+      };
       show();
-      for (const { id, updatedAt } of chats) {
+      setHasMore(listed.length >= count - 1);
+      for (const { id, updatedAt } of listed) {
         if (labels.current.get(id)?.updatedAt === updatedAt) continue;
-        const { turns } = await request(`/api/sessions/${id}`, { query: { limit: 1 }, token });
-        labels.current.set(id, { updatedAt, label: turns[0]?.user.content.slice(0, 100) });
+        if (!isNewest()) return;
+        const label = await readLabel(token, id);
+        if (label !== undefined) labels.current.set(id, { updatedAt, label });
         show();
       }
     } catch (error) {
-      report(error);
+      if (isNewest()) report(error);
     }
-  }, [token, report]);
+  }, [token, count, report]);
   const remove = useCallback(async (id) => {
     try {
       await request(`/api/sessions/${encodeURIComponent(id)}`, { method: "DELETE", token });
     } catch (error) {
-      report(error);
-      return false;
+      // It has been deleted elsewhere.
+      if (error.status !== 404) {
+        report(error);
+        return false;
+      }
     }
+    newest.current += 1;
     setSessions((sessions) => sessions.filter((session) => session.id !== id));
     return true;
   }, [token, report]);
   useEffect(() => { refresh(); }, [refresh]);
-  return { sessions, refresh, remove };
+  return { sessions, hasMore, showMore: () => setCount((count) => count + pageSize), refresh, remove };
+}
+
+const pageSize = 30;
+
+/** Returns the newest sessions, up to a number, over as many requests as that takes. */
+async function readSessions(token, count) {
+  const sessions = [];
+  while (sessions.length < count) {
+    const query = { limit: Math.min(200, count - sessions.length), before: sessions.at(-1)?.id };
+    const page = (await request("/api/sessions", { query, token })).sessions;
+    sessions.push(...page);
+    if (page.length < query.limit) break;
+  }
+  return sessions;
+}
+
+/** Returns the start of the newest message of a session; undefined if it has been deleted. */
+async function readLabel(token, id) {
+  try {
+    const { turns } = await request(`/api/sessions/${id}`, { query: { limit: 1 }, token });
+    return turns[0]?.user.content.slice(0, 100);
+  } catch (error) {
+    if (error.status === 404) return undefined;
+    throw error;
+  }
 }

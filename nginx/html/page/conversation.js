@@ -1,32 +1,64 @@
 // A conversation: its messages, how each of them ended, and the form.
 
 import { explain, duration, incomplete } from "./errors.js";
+import { Field, Stop } from "./form.js";
 import { Markdown, copy } from "./markdown.js";
-import { Page, h, memo, useContext, useEffect, useLayoutEffect, useRef, useState } from "./react.js";
+import { Boundary, Page, h, isRunning, memo, useContext, useEffect, useLayoutEffect, useRef, useState } from "./react.js";
+import { drafts } from "./storage.js";
 
 /**
  * @param {object} properties
  * @param {ReturnType<useChat>} properties.chat
+ * @param {string} properties.id
  * @param {string} properties.label
  * @param {string} properties.invitation shown while there is no message
  */
-export function Conversation({ chat, label, invitation, children }) {
-  const { messages, isStreaming, error, sendMessage, stop, retryLastMessage } = chat;
+export function Conversation({ chat, id, label, invitation, children }) {
+  const { messages, isStreaming, isRestoring, error, sendMessage, stop, retryLastMessage } = chat;
   const last = messages.at(-1);
+  const field = useRef();
   useErrorReport(error);
+  // The question that a missing token has cost; it can be sent with another one.
+  useEffect(() => {
+    if (error?.code === "unauthorized" && last?.status === "failed" && !drafts.get(id)) drafts.set(id, last.content);
+  }, [error]);
   const { place, isAtEnd, follow, onScroll } = useFollowing(messages);
+  const retry = () => {
+    // The button goes away.
+    field.current.focus();
+    retryLastMessage();
+  };
   return h("div", { className: "conversation" },
     h("div", { className: "scroll", ref: place, onScroll, tabIndex: 0, role: "region", "aria-label": label },
       children,
-      messages.length === 0 && h("p", { className: "invitation" }, invitation),
-      h("ol", { className: "messages" }, messages.map((message) => h(Message, { key: message.id, message }))),
-      last && isUnanswered(last) && h(Retry, { error, onClick: retryLastMessage })),
-    !isAtEnd && h("button", { type: "button", className: "latest", onClick: follow }, "Jump to latest"),
+      messages.length === 0 && h(Beginning, { isRestoring, error, invitation }),
+      h("ol", { className: "messages" }, messages.map((message) =>
+        h(Boundary, { key: message.id }, h(Message, { message })))),
+      (last ? isUnanswered(last) : error) && h(Retry, { error, onClick: retry })),
+    !isAtEnd && h("button", {
+      type: "button", className: "latest",
+      onClick: () => {
+        follow();
+        place.current.focus();
+      },
+    }, "Jump to latest"),
     h(Spoken, { message: last }),
-    h(Form, { isStreaming, stop, send: (text) => { sendMessage(text); follow(); } }));
+    h(Form, {
+      id, field, isBusy: isStreaming || isRestoring, isStreaming, stop,
+      send: (text) => {
+        sendMessage(text);
+        follow();
+      },
+    }));
 }
 
 const isUnanswered = ({ status }) => status === "failed" || status === "cancelled";
+
+function Beginning({ isRestoring, error, invitation }) {
+  if (isRestoring) return h("p", { className: "invitation muted" }, "Loading …");
+  if (error) return h("p", { className: "note" }, `The conversation could not be loaded. ${explain(error)}`);
+  return h("p", { className: "invitation" }, invitation);
+}
 
 /** Shows a toast for each error. */
 export function useErrorReport(error) {
@@ -39,6 +71,7 @@ function useFollowing(content) {
   const place = useRef();
   const isFollowing = useRef(true);
   const [isAtEnd, setAtEnd] = useState(true);
+  const keep = () => { if (isFollowing.current) place.current.scrollTop = place.current.scrollHeight; };
   const onScroll = () => {
     const { scrollHeight, scrollTop, clientHeight } = place.current;
     isFollowing.current = scrollHeight - scrollTop - clientHeight < 40;
@@ -47,16 +80,15 @@ function useFollowing(content) {
   const follow = () => {
     isFollowing.current = true;
     setAtEnd(true);
-    place.current.scrollTop = place.current.scrollHeight;
-  };
-  useLayoutEffect(() => {
-    const keep = () => { if (isFollowing.current) place.current.scrollTop = place.current.scrollHeight; };
     keep();
-    // Also when it is shown again, or the window gets smaller.
+  };
+  useLayoutEffect(keep, [content]);
+  // Also when it is shown again, or the window gets smaller.
+  useEffect(() => {
     const observer = new ResizeObserver(keep);
     observer.observe(place.current);
     return () => observer.disconnect();
-  }, [content]);
+  }, []);
   return { place, isAtEnd, follow, onScroll };
 }
 
@@ -66,14 +98,12 @@ const Message = memo(function Message({ message: { role, content, status, finish
   return h("li", { className: `message ${role} ${status}${note ? " noted" : ""}`, "data-status": status },
     h("h3", null, isUser ? "You" : "Assistant"),
     status === "waiting" && h("p", { className: "waiting" }, h("span", null, "The assistant is typing"), h(Dots)),
-    isUser ? h("p", { className: "text" }, content) : h(Markdown, { text: content }),
+    isUser ? h("p", { className: "text", dir: "auto" }, content) : h(Markdown, { text: content }),
     note && h("p", { className: "note" }, note),
-    !isUser && content && !isStreamingStatus(status) && h("button", {
+    !isUser && content && !isRunning(status) && h("button", {
       type: "button", className: "quiet copy", onClick: (event) => copy(content, event.currentTarget),
     }, "Copy"));
 });
-
-const isStreamingStatus = (status) => status === "waiting" || status === "streaming";
 
 const Dots = () => h("span", { className: "dots", "aria-hidden": true }, h("i"), h("i"), h("i"));
 
@@ -117,11 +147,11 @@ export function Spoken({ message }) {
   const { id, role, content, status } = message ?? {};
   if (spoken.current.id !== id || status === "waiting") {
     // What was there before is not read again.
-    spoken.current = { id, length: isStreamingStatus(status) ? 0 : content?.length, text: "" };
+    spoken.current = { id, length: isRunning(status) ? 0 : content?.length, text: "" };
   }
   if (role === "assistant") {
     const rest = content.slice(spoken.current.length);
-    const length = isStreamingStatus(status) ? endOfSentences(rest) : rest.length;
+    const length = isRunning(status) ? endOfSentences(rest) : rest.length;
     if (length > 0) spoken.current = { id, length: spoken.current.length + length, text: rest.slice(0, length) };
   }
   const text = status === "waiting" ? "The assistant is typing." : spoken.current.text;
@@ -136,16 +166,17 @@ function endOfSentences(text) {
 }
 
 /** The form stays enabled and focused while an answer arrives: what is typed is the next message. */
-function Form({ isStreaming, stop, send }) {
-  const [text, setText] = useState("");
-  // Until the stream is open, the server cannot be asked to stop it.
-  const [isStopping, setStopping] = useState(false);
-  const field = useRef(), stopButton = useRef();
+function Form({ id, field, isBusy, isStreaming, stop, send }) {
+  const [text, setText] = useState(drafts.get(id) ?? "");
+  const change = (text) => {
+    drafts.set(id, text);
+    setText(text);
+  };
   const submit = (event) => {
     event.preventDefault();
-    if (isStreaming || text.trim() === "") return;
+    if (isBusy || text.trim() === "") return;
     send(text);
-    setText("");
+    change("");
     field.current.focus();
   };
   const onKeyDown = (event) => {
@@ -153,23 +184,14 @@ function Form({ isStreaming, stop, send }) {
     if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
     submit(event);
   };
-  // The button that had the focus goes away; anything else keeps it.
-  const hadFocus = useRef(false);
-  hadFocus.current = document.activeElement === stopButton.current && stopButton.current !== null;
-  useLayoutEffect(() => {
-    if (!isStreaming && hadFocus.current) field.current.focus();
-    setStopping(false);
-  }, [isStreaming]);
   return h("form", { className: "composer", onSubmit: submit },
     h("label", null,
       h("span", { className: "unseen" }, "Message"),
-      h("textarea", {
-        ref: field, name: "message", rows: 1, value: text, onKeyDown, onChange: (event) => setText(event.target.value),
-        placeholder: "Write a message", "aria-keyshortcuts": "Enter",
+      h(Field, {
+        field, name: "message", rows: 1, value: text, onKeyDown, onChange: change, placeholder: "Write a message",
+        "aria-keyshortcuts": "Enter",
       })),
     isStreaming
-      ? h("button", {
-        key: "stop", type: "button", className: "stop", ref: stopButton, onClick: () => { setStopping(true); stop(); },
-      }, isStopping ? "Stopping …" : "Stop")
-      : h("button", { key: "send", className: "primary send", disabled: text.trim() === "" }, "Send"));
+      ? h(Stop, { key: "stop", onStop: stop, field })
+      : h("button", { key: "send", className: "primary send", disabled: isBusy || text.trim() === "" }, "Send"));
 }

@@ -15,8 +15,8 @@ export function source(text) {
   return (/^ *```[^\n]*\n([^]*?)(?:\n *```|$(?![^]))/m.exec(text)?.[1] ?? text).trim();
 }
 
-export function Diagram({ text, isComplete }) {
-  const code = source(text);
+export function Diagram({ text, status }) {
+  const code = source(text), isComplete = status === "done";
   const picture = useMemo(() => (isComplete ? draw(code) : undefined), [code, isComplete]);
   return h("div", { className: "diagram" },
     picture,
@@ -28,8 +28,13 @@ export function Diagram({ text, isComplete }) {
 
 function draw(code) {
   if (/^(?:<\?xml[^>]*>\s*)?<svg[\s>]/.test(code)) return h(Image, { code });
-  const graph = flowchart(code);
-  return graph && h(Flowchart, { graph });
+  try {
+    const graph = flowchart(code);
+    return graph && h(Flowchart, { layout: laidOut(graph), description: described(graph) });
+  } catch {
+    // dagre has no layout for it.
+    return undefined;
+  }
 }
 
 /** SVG as an image, in which a browser runs no script and loads nothing. */
@@ -44,7 +49,9 @@ function Image({ code }) {
 
 // MARK: Flowcharts
 
-const lineHeight = 20, characterWidth = 8, padding = 16;
+const lineHeight = 20, padding = 16;
+
+const ruler = document.createElement("canvas").getContext("2d");
 
 /** Breaks a label into lines of at most 24 characters. */
 function lines(label) {
@@ -57,15 +64,20 @@ function lines(label) {
   return found;
 }
 
+function width(line) {
+  // As the style sheet has it.
+  ruler.font = "14px system-ui, sans-serif";
+  return Math.ceil(ruler.measureText(line).width * 1.05);
+}
+
 const size = (lines) => ({
-  width: Math.max(...lines.map((line) => line.length)) * characterWidth + 2 * padding,
+  width: Math.max(...lines.map(width)) + 2 * padding,
   height: lines.length * lineHeight + 2 * padding - 8,
 });
 
-function Flowchart({ graph }) {
-  const { nodes, edges, width, height } = useMemo(() => laidOut(graph), [graph]);
+function Flowchart({ layout: { nodes, edges, width, height }, description }) {
   return h("div", { className: "picture", tabIndex: 0, role: "region", "aria-label": "Picture of the diagram" },
-    h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": described(graph) },
+    h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": description },
       h("defs", null, h("marker", {
         id: "arrow", viewBox: "0 0 8 8", refX: 8, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto-start-reverse",
       }, h("path", { d: "M0 0 8 4 0 8z" }))),
@@ -112,12 +124,12 @@ function laidOut({ direction, nodes, edges }) {
     const found = lines(label), box = size(found);
     // Half of a diamond's area is outside of its text.
     const factor = shape === "diamond" ? 1.5 : 1;
-    layout.setNode(id, { id, shape, lines: found, width: box.width * factor, height: box.height * factor });
+    layout.setNode(`n:${id}`, { id, shape, lines: found, width: box.width * factor, height: box.height * factor });
   }
   edges.forEach(({ from, to, label, isDotted, hasArrow }, index) => {
     const found = label ? lines(label) : undefined;
     const box = found ? { width: size(found).width - padding, height: found.length * lineHeight } : { width: 0, height: 0 };
-    layout.setEdge(from, to, { labelLines: found, isDotted, hasArrow, labelpos: "c", ...box }, String(index));
+    layout.setEdge(`n:${from}`, `n:${to}`, { labelLines: found, isDotted, hasArrow, labelpos: "c", ...box }, String(index));
   });
   dagre.layout(layout);
   const { width, height } = layout.graph();

@@ -12,6 +12,7 @@ const meanings = {
   upstream_truncated: "The model broke off before its answer was complete.",
   upstream_timeout: "The model took too long.",
   upstream_rate_limited: "The model has too many requests.",
+  conflict: "This message is being answered already.",
   parse_error: "The model did not write a valid report.",
   store_failed: "The answer could not be saved.",
   overloaded: "The server is busy.",

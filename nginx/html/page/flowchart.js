@@ -8,10 +8,13 @@ const shapes = [
   ["[/", "/]", "box"], ["[\\", "\\]", "box"], ["[", "]", "box"], ["(", ")", "round"], ["{", "}", "diamond"], [">", "]", "box"],
 ];
 
-const edgeBefore = /^\s*(?:<)?(--|==|-\.)\s+("[^"]*"|[^-=.|]+?)\s+(?:-->|---|==>|===|\.->|\.-)\s*/;
+const edgeBefore = /^\s*<?(--|==|-\.)(?![-=.>|]|[ox]\s)\s*("[^"]*"|[^-=.|]+?)\s*(?:-->|---|==>|===|\.->|\.-)\s*/;
 const edgePlain = /^\s*<?(-{2,}|={2,}|-\.+-)([>ox])?\s*(?:\|\s*("[^"]*"|[^|]*?)\s*\|)?\s*/;
 
-const maximumNodes = 100;
+const maximumNodes = 100, maximumEdges = 300, maximumLine = 500;
+
+/** Stands for the `;` of an entity, such as `#quot;`, while the text is split at others. */
+const entityEnd = "\u{E000}";
 
 /**
  * Returns the graph of a flowchart; undefined if the text is none, or has a line that is not understood.
@@ -19,13 +22,14 @@ const maximumNodes = 100;
  * @param {string} text
  */
 export function flowchart(text) {
-  const [head, ...rest] = text.replace(/%%.*/g, "").split(/\n|;(?<!#\w+;)/);
+  const [head, ...rest] = text.replace(/%%.*/g, "").trim().replace(/(#\w+);/g, `$1${entityEnd}`).split(/[\n;]/);
   const direction = directions[/^\s*(?:flowchart|graph)\s+(\w\w)\s*$/.exec(head)?.[1]];
   if (!direction) return undefined;
   const nodes = new Map(), edges = [];
   for (const line of rest) {
     if (/^\s*(?:(?:subgraph|end|direction|classDef|class|style|linkStyle|click)\b.*)?$/.test(line)) continue;
-    if (!readStatement(line, nodes, edges) || nodes.size > maximumNodes) return undefined;
+    if (line.length > maximumLine || !readStatement(line, nodes, edges)) return undefined;
+    if (nodes.size > maximumNodes || edges.length > maximumEdges) return undefined;
   }
   return nodes.size > 0 ? { direction, nodes: [...nodes.values()], edges } : undefined;
 }
@@ -74,5 +78,5 @@ function readNode(text) {
 }
 
 /** Returns a label without its quotes and entities. */
-const unquoted = (text) => text?.trim().replace(/^"([^]*)"$/, "$1")
-  .replace(/#quot;/g, '"').replace(/#(\d+);/g, (_, code) => String.fromCodePoint(Math.min(Number(code), 0x10FFFF)));
+const unquoted = (text) => text?.trim().replace(/^"([^]*)"$/, "$1").replaceAll(`#quot${entityEnd}`, '"')
+  .replace(/#(\d+)\u{E000}/gu, (_, code) => String.fromCodePoint(Math.min(Number(code), 0x10FFFF)));

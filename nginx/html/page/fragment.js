@@ -2,6 +2,7 @@
 
 import { randomID } from "../sluice.js";
 import { useEffect, useState } from "./react.js";
+import { storeToken, stored } from "./storage.js";
 
 /** The conversations that began in this tab: there is nothing to restore. */
 export const begun = new Set();
@@ -13,7 +14,10 @@ export const begun = new Set();
 export function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1));
   if (!given.has("token")) return false;
-  sessionStorage.setItem("token", given.get("token"));
+  const token = given.get("token"), current = stored("token");
+  // Otherwise any link could make a person use another one's token unawares.
+  const isWanted = !current || current === token || confirm("Use the token of this link instead of the current one?");
+  if (isWanted) storeToken(token);
   replace(`chat/${encodeURIComponent(given.get("session") ?? "")}`);
   return true;
 }
@@ -50,7 +54,7 @@ export function useFragment(names) {
 /** Returns the fragment, after a new conversation has got an id, which is no step back in the history. */
 function read(names) {
   const [name, encoded] = location.hash.slice(1).split("/");
-  if (!names.includes(name) || (name === names[0] && !encoded)) {
+  if (!names.includes(name) || (name === names[0] && !/^[\w-]{1,64}$/.test(encoded ?? ""))) {
     const id = randomID();
     begun.add(id);
     replace(`${names[0]}/${id}`);

@@ -12,6 +12,7 @@ marked.use({
   gfm: true, breaks: true, headerIds: false, mangle: false,
   renderer: {
     html: escaped,
+    checkbox: (isChecked) => (isChecked ? "☑ " : "☐ "),
     // An image would tell another server what is read here.
     image: (address, title, text) => `<a href="${escaped(address ?? "")}">${escaped(text || address || "image")}</a>`,
     // Below the headings of the page.
@@ -24,7 +25,7 @@ const allowed = {
     "a", "blockquote", "br", "code", "del", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong", "table",
     "tbody", "td", "th", "thead", "tr", "ul",
   ],
-  ALLOWED_ATTR: ["href", "title", "start"],
+  ALLOWED_ATTR: ["align", "href", "title", "start"],
   // Of every attribute: these schemes, or none. DOMPurify keeps it for later calls.
   ALLOWED_URI_REGEXP: /^(?:(?:https?|mailto):|[^a-z]|[a-z+.-]+(?:[^a-z+.:-]|$))/i,
   RETURN_DOM_FRAGMENT: true,
@@ -32,9 +33,14 @@ const allowed = {
 
 DOMPurify.addHook("afterSanitizeAttributes", (element) => {
   if (!element.hasAttribute("href")) return;
+  // A relative link of a model leads nowhere, and `#token=…` would change the reader's token.
+  if (!/^(?:https?|mailto):/i.test(element.getAttribute("href"))) return element.removeAttribute("href");
   element.setAttribute("target", "_blank");
   element.setAttribute("rel", "noopener noreferrer");
 });
+
+/** The length from which a block is shown as plain text: marked takes seconds for some texts. */
+const maximumBlock = 10_000;
 
 /**
  * Returns Markdown as a document fragment, in which each block of code has a button that copies it.
@@ -42,7 +48,15 @@ DOMPurify.addHook("afterSanitizeAttributes", (element) => {
  * @param {string} text
  */
 function fragment(text) {
-  const content = DOMPurify.sanitize(marked.parse(text), allowed);
+  if (text.length > maximumBlock) return plain(text);
+  let content;
+  try {
+    // marked takes an open block of code for one only after a line end.
+    content = DOMPurify.sanitize(marked.parse(`${text}\n`), allowed);
+  } catch {
+    // Nested too deeply, for example.
+    return plain(text);
+  }
   for (const code of content.querySelectorAll("pre")) {
     // It can be scrolled by keyboard.
     code.tabIndex = 0;
@@ -57,6 +71,13 @@ function fragment(text) {
   return content;
 }
 
+function plain(text) {
+  const paragraph = document.createElement("p");
+  paragraph.className = "text";
+  paragraph.textContent = text;
+  return paragraph;
+}
+
 /**
  * Copies a text, and says so on the button.
  *
@@ -68,6 +89,9 @@ export async function copy(text, button) {
   button.textContent = done ?? "Not possible without HTTPS";
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 }
+
+/** The length from which a list begins a new block. */
+const maximumList = 2000;
 
 /**
  * Splits Markdown where a new block begins, outside of code, lists and quotes. Joined, the parts are the text.
@@ -87,8 +111,10 @@ export function blocks(text) {
     } else if (line.trim() === "") {
       isAfterBlank = true;
     } else {
-      const continues = isIndented && /^\s|^[-*+>]|^\d+[.)]/.test(line);
-      if (isAfterBlank && !continues) {
+      const isItem = /^(?:[-*+]|\d+[.)])/.test(line);
+      const continues = isIndented && (isItem || /^[\s>]/.test(line));
+      // A long list is split too, between its items.
+      if ((isAfterBlank && !continues) || (isIndented && isItem && at - start > maximumList)) {
         found.push(text.slice(start, at));
         [start, isIndented] = [at, false];
       }
@@ -104,11 +130,22 @@ export function blocks(text) {
 
 const Block = memo(function Block({ text }) {
   const place = useRef();
-  useLayoutEffect(() => place.current.replaceChildren(fragment(text)), [text]);
-  return h("div", { ref: place, className: "block" });
+  useLayoutEffect(() => {
+    // What has the focus is replaced by what is in its place.
+    const focused = focusable(place.current).indexOf(document.activeElement);
+    place.current.replaceChildren(fragment(text));
+    focusable(place.current)[focused]?.focus({ preventScroll: true });
+  }, [text]);
+  return h("div", { ref: place, className: "block", dir: "auto" });
 });
+
+const focusable = (element) => [...element.querySelectorAll("a[href], button, [tabindex]")];
 
 /** Shows Markdown. As text arrives, only its last block is parsed again. */
 export const Markdown = memo(function Markdown({ text }) {
-  return h("div", { className: "markdown" }, blocks(text).map((block, index) => h(Block, { key: index, text: block })));
+  // Links of the form [text][name] are defined anywhere.
+  const definitions = text.match(/^ {0,3}\[[^\]\n]+\]: +\S.*$/gm)?.join("\n");
+  return h("div", { className: "markdown" }, blocks(text).map((block, index) => h(Block, {
+    key: index, text: definitions && block.includes("][") ? `${block}\n\n${definitions}` : block,
+  })));
 });

@@ -1,39 +1,51 @@
 // A quiz that can be answered, from the text of the block `quiz`.
 
 import { Markdown } from "./markdown.js";
-import { h, useState } from "./react.js";
+import { h, isRunning, useState } from "./react.js";
+
+/** Returns a line without the marks of a list, a heading or a quote, and without those that make all of it bold. */
+const bare = (line) => line.replace(/^[\s>#*+-]*(?=\S)/, (marks) => (marks.includes("**") ? "**" : ""))
+  .trim().replace(/^(\*\*|__)(.*)\1$/, "$2").replace(/^\*\*(.*?)\*\*/, "$1").trim();
 
 /**
- * Returns the questions of a quiz that are complete, with their answers.
+ * Returns the questions of a quiz that are complete, with their answers, and whether nothing was left out.
  *
  * @param {string} text
- * @returns {{ question: string, choices: { letter: string, text: string }[], answer: string, reason: string }[]}
+ * @returns {{ found: { question: string, choices: { letter: string, text: string }[], answer: string, reason: string }[],
+ *   isUnderstood: boolean }}
  */
 export function questions(text) {
   const found = [];
-  let current;
-  for (const line of text.split("\n").map((line) => line.replace(/\*\*|^[\s>#-]+/g, "").trim())) {
+  let current, isUnderstood = true;
+  for (const line of text.split("\n").map(bare)) {
+    if (line === "") continue;
     const question = /^(?:Question\s*)?(\d+)[.):]\s*(.*)$/i.exec(line);
-    const choice = /^([A-D])[.):]\s+(.+)$/.exec(line);
-    const answer = /^Answer:\s*\(?([A-D])\b[.):,]*\s*(.*)$/i.exec(line);
-    if (question) current = { question: question[2], choices: [] };
-    else if (!current) continue;
-    else if (choice) current.choices.push({ letter: choice[1], text: choice[2] });
-    else if (answer && current.choices.length > 1) {
+    const choice = /^\(?([A-D])[.):]\)?\s+(.+)$/.exec(line);
+    const answer = /^(?:Correct\s+)?Answer:[\s*]*\(?([A-D])\b[.):,*]*\s*(.*)$/i.exec(line);
+    if (question) {
+      if (current) isUnderstood = false;
+      current = { question: question[2], choices: [] };
+    } else if (!current) {
+      isUnderstood = false;
+    } else if (answer && current.choices.some(({ letter }) => letter === answer[1].toUpperCase())) {
       const reason = answer[2].replace(/^[—–-]\s*/, "").replace(/^./u, (letter) => letter.toUpperCase());
       found.push({ ...current, answer: answer[1].toUpperCase(), reason });
       current = undefined;
-    } else if (line && current.choices.length === 0) current.question = `${current.question} ${line}`.trim();
+    } else if (choice) {
+      current.choices.push({ letter: choice[1], text: choice[2] });
+    } else if (current.choices.length === 0) {
+      current.question = `${current.question} ${line}`.trim();
+    } else {
+      isUnderstood = false;
+    }
   }
-  return found;
+  return { found, isUnderstood: isUnderstood && !current };
 }
 
-export function Quiz({ text, isComplete }) {
+export function Quiz({ text, status }) {
   const [answers, setAnswers] = useState({});
-  const found = questions(text);
-  // It is no quiz, as the model has written it.
-  if (found.length === 0 && isComplete) return h(Markdown, { text });
-  if (found.length === 0) return h("p", { className: "muted" }, "The questions are being written …");
+  const { found, isUnderstood } = questions(text);
+  if (!isRunning(status) && found.length === 0) return h(Markdown, { text });
   const given = found.filter((_, index) => answers[index]);
   const right = found.filter(({ answer }, index) => answers[index] === answer).length;
   return h("div", { className: "quiz" },
@@ -41,8 +53,12 @@ export function Quiz({ text, isComplete }) {
       key: index, number: index + 1, ...question, given: answers[index],
       onAnswer: (letter) => setAnswers((answers) => ({ ...answers, [index]: answers[index] ?? letter })),
     })),
-    isComplete && given.length === found.length &&
-      h("p", { className: "score", role: "status" }, `${right} of ${found.length} are right.`));
+    isRunning(status) && h("p", { className: "muted" }, "The questions are being written …"),
+    status === "done" && given.length === found.length &&
+      h("p", { className: "score", role: "status" }, `${right} of ${found.length} are right.`),
+    // Nothing of what the model has written is lost.
+    !isRunning(status) && h("details", null,
+      h("summary", null, isUnderstood ? "Source" : "Source, with text that is not shown above"), h(Markdown, { text })));
 }
 
 function Question({ number, question, choices, answer, reason, given, onAnswer }) {

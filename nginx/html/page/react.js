@@ -5,9 +5,24 @@ import "../vendor/react-dom.js";
 import { createHooks } from "../hooks.js";
 
 export const {
-  createContext, createElement: h, memo, useCallback, useContext, useEffect, useLayoutEffect, useMemo, useRef, useState,
+  Component, createContext, createElement: h, memo, useCallback, useContext, useEffect, useLayoutEffect, useMemo, useRef,
+  useState,
 } = React;
 export const { useAIBlockStreaming, useChat, useReport } = createHooks(React);
 
-/** What every view uses: { token, report(error), announce(text) }. */
+/** What every view uses: { token, transport, report(error) }. */
 export const Page = createContext(undefined);
+
+/** Whether an answer is on its way. */
+export const isRunning = (status) => status === "waiting" || status === "streaming";
+
+/** Shows what is inside of it, or says that it cannot be shown: one bad text must not take the page away. */
+export class Boundary extends Component {
+  state = { hasFailed: false };
+
+  static getDerivedStateFromError() { return { hasFailed: true }; }
+
+  render() {
+    return this.state.hasFailed ? h("p", { className: "note" }, "This cannot be shown.") : this.props.children;
+  }
+}

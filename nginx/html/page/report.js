@@ -3,9 +3,10 @@
 import { request } from "../sluice.js";
 import { Retry, Spoken, useErrorReport } from "./conversation.js";
 import { explain } from "./errors.js";
+import { Request } from "./form.js";
 import { address, open } from "./fragment.js";
 import { Markdown, copy } from "./markdown.js";
-import { Page, h, useCallback, useContext, useEffect, useReport, useState } from "./react.js";
+import { Boundary, Page, h, isRunning, useCallback, useContext, useEffect, useReport, useRef, useState } from "./react.js";
 import { Side } from "./side.js";
 
 /** @param {{ id: string | undefined }} properties the saved report that is shown; a form for a new one if it is undefined */
@@ -39,32 +40,35 @@ function useReports() {
 function NewReport({ onSave }) {
   const { token, transport } = useContext(Page);
   const { text, report, reportId, status, error, start, stop, save, retry } = useReport({ token, transport });
-  const [input, setInput] = useState("");
+  const field = useRef(), link = useRef();
   useErrorReport(error);
-  useEffect(() => { if (reportId) onSave(); }, [reportId, onSave]);
-  const isRunning = status === "waiting" || status === "streaming";
-  const submit = (event) => {
-    event.preventDefault();
-    if (!isRunning && input.trim() !== "") start(input);
+  useEffect(() => {
+    if (!reportId) return;
+    onSave();
+    // The button that had the focus has become a link.
+    link.current?.focus();
+  }, [reportId, onSave]);
+  const repeat = () => {
+    field.current.focus();
+    retry();
   };
   return h("div", { className: "scroll document" },
-    h("form", { className: "request", onSubmit: submit },
-      h("label", null, "What should be assessed?",
-        h("textarea", { name: "input", rows: 4, value: input, onChange: (event) => setInput(event.target.value) })),
-      h("div", { className: "buttons" },
-        h("button", { className: "primary", disabled: isRunning || input.trim() === "" }, "Write report"),
-        isRunning && h("button", { type: "button", className: "stop", onClick: stop }, "Stop"))),
-    isRunning && h("section", { className: "draft", "aria-label": "Report in progress" },
+    h(Request, {
+      label: "What should be assessed?", action: "Write report", rows: 4, isRunning: isRunning(status), field,
+      onStart: start, onStop: stop,
+    }),
+    isRunning(status) && h("section", { className: "draft", "aria-label": "Report in progress" },
       h("p", { className: "muted" }, "The report is being written …"), h("pre", { className: "raw", tabIndex: 0 }, text)),
     status === "cancelled" && h("p", { className: "note" }, "Stopped. Nothing was stored."),
     status === "failed" && h("div", { className: "failure" },
       h("p", { className: "note" }, `No report. ${explain(error)}`),
       text && h("pre", { className: "raw", tabIndex: 0 }, text),
-      h(Retry, { error, onClick: retry })),
+      h(Retry, { error, onClick: repeat })),
     report && h(Report, { report },
       reportId
-        ? h("a", { href: address("reports", reportId) }, "Saved")
-        : h("button", { type: "button", className: "primary", onClick: save }, "Save")),
+        ? h("a", { ref: link, href: address("reports", reportId) }, "Saved")
+        : h("button", { type: "button", className: "primary", onClick: save }, "Save"),
+      error && h("p", { className: "note" }, `The report is not saved. ${explain(error)}`)),
     h(Spoken, { message: { id: "report", role: "assistant", status, content: report ? "The report is complete." : "" } }));
 }
 
@@ -87,14 +91,14 @@ function SavedReport({ id }) {
 }
 
 /** A report as a document, with its JSON beside it. */
-function Report({ report, children }) {
+function Report({ report, children: actions }) {
   const json = JSON.stringify(report, null, 2);
   const { title, ...members } = report;
   return h("div", { className: "report" },
     h("article", null,
       h("h2", null, typeof title === "string" ? title : "Report"),
-      Object.entries(members).map(([name, value]) => h(Member, { key: name, name, value })),
-      h("div", { className: "buttons" }, children)),
+      h(Boundary, null, Object.entries(members).map(([name, value]) => h(Member, { key: name, name, value }))),
+      h("div", { className: "buttons" }, actions)),
     h("details", { className: "json", open: matchMedia("(min-width: 80rem)").matches },
       h("summary", null, "JSON"),
       h("button", { type: "button", className: "quiet copy", onClick: (event) => copy(json, event.currentTarget) }, "Copy"),

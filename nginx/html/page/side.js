@@ -5,29 +5,37 @@ import { h, useRef, useState } from "./react.js";
 /**
  * @param {object} properties
  * @param {{ id: string, href: string, label?: string, at: string }[]} properties.items
- * @param {(id: string) => void} [properties.onRemove] after a confirmation
+ * @param {(id: string) => void} [properties.onRemove] called after a confirmation
+ * @param {() => void} [properties.onMore] shows more of them
  */
-export function Side({ title, action, onAction, items, current, empty, onRemove }) {
+export function Side({ title, action, onAction, items, current, empty, onRemove, onMore }) {
   const [isOpen, setOpen] = useState(false);
   const [removing, setRemoving] = useState(undefined);
   const close = () => setOpen(false);
+  const head = useRef();
   return h("nav", { className: `side${isOpen ? " open" : ""}`, "aria-label": title },
     h("div", { className: "side-head" },
       h("button", {
         type: "button", className: "quiet toggle", "aria-expanded": isOpen, onClick: () => setOpen(!isOpen),
       }, title),
       h("h2", null, title),
-      action && h("button", { type: "button", className: "new", onClick: () => { close(); onAction(); } }, action)),
+      action && h("button", { ref: head, type: "button", className: "new", onClick: () => { close(); onAction(); } }, action)),
     items.length === 0 && h("p", { className: "muted empty" }, empty),
     h("ul", null, items.map(({ id, href, label, at }) => h("li", { key: id },
       h("a", { href, "aria-current": id === current ? "page" : undefined, onClick: close },
-        h("span", { className: "label" }, label ?? "…"), h("time", { dateTime: at }, when(at))),
+        h("span", { className: "label", dir: "auto" }, label ?? "…"), h("time", { dateTime: at }, when(at))),
       onRemove && h("button", {
         type: "button", className: "quiet remove", "aria-label": `Delete “${label ?? when(at)}”`,
         onClick: () => setRemoving({ id, label }),
       }, "×")))),
+    onMore && h("button", { type: "button", className: "quiet more", onClick: onMore }, "Show more"),
     removing && h(Confirmation, {
-      label: removing.label, onClose: () => setRemoving(undefined), onConfirm: () => onRemove(removing.id),
+      label: removing.label, onClose: () => setRemoving(undefined),
+      onConfirm: () => {
+        // The button that opened it goes away with its item.
+        head.current.focus();
+        onRemove(removing.id);
+      },
     }));
 }
 
