@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static _Thread_local const void *current_loop;
@@ -87,3 +88,77 @@ void clinux_unwatch_signals(int slot) {
 int clinux_pipe(int *ends) { return pipe2(ends, O_CLOEXEC | O_NONBLOCK); }
 
 int clinux_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC); }
+
+int clinux_send_message(int socket, const void *bytes, size_t count, const int *files, int file_count) {
+  union {
+    char bytes[CMSG_SPACE(CLINUX_MESSAGE_FILES * sizeof(int))];
+    struct cmsghdr alignment;
+  } control;
+  if (file_count > CLINUX_MESSAGE_FILES) {
+    errno = EINVAL;
+    return -1;
+  }
+  struct iovec part = {.iov_base = (void *)bytes, .iov_len = count};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (file_count > 0) {
+    message.msg_control = control.bytes;
+    message.msg_controllen = CMSG_SPACE(file_count * sizeof(int));
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(file_count * sizeof(int));
+    memcpy(CMSG_DATA(header), files, file_count * sizeof(int));
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+}
+
+ssize_t clinux_receive_message(int socket, void *bytes, size_t capacity, int *files, int *file_count) {
+  union {
+    char bytes[CMSG_SPACE(CLINUX_MESSAGE_FILES * sizeof(int))];
+    struct cmsghdr alignment;
+  } control;
+  struct iovec part = {.iov_base = bytes, .iov_len = capacity};
+  struct msghdr message = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+  *file_count = 0;
+  ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (count < 0) return -1;
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+  if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+    *file_count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(files, CMSG_DATA(header), *file_count * sizeof(int));
+  }
+  return count;
+}
+
+pid_t clinux_spawn_detached(const char *path, char *const *arguments, char *const *environment, int socket) {
+  // Only functions that are safe in a signal handler are called in the new processes (signal-safety(7)): other threads
+  // of this process can hold locks. _Fork runs no handlers of pthread_atfork(3).
+  int report[2];
+  if (pipe2(report, O_CLOEXEC) != 0) return -1;
+  pid_t middle = _Fork();
+  if (middle == 0) {
+    pid_t child = _Fork();
+    if (child != 0) {
+      if (child > 0) (void)!write(report[1], &child, sizeof child);
+      _exit(0);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    int ready = socket == 3 ? fcntl(3, F_SETFD, 0) : dup2(socket, 3);
+    if (ready >= 0) execve(path, arguments, environment);
+    _exit(127);
+  }
+  int error = middle < 0 ? errno : EAGAIN;
+  pid_t child = -1;
+  close(report[1]);
+  if (middle > 0) {
+    if (read(report[0], &child, sizeof child) != sizeof child) child = -1;
+    while (waitpid(middle, NULL, 0) < 0 && errno == EINTR) {
+    }
+  }
+  close(report[0]);
+  errno = error;
+  return child;
+}

@@ -9,12 +9,13 @@ final class Sluice: Sendable {
   let socket: String
   let directory: String
 
+  /// - Parameter executable: the name of a product, or the path of a program.
   init(_ environment: [String: String] = [:], executable: String = "sluice", arguments: [String] = []) async throws {
     directory = FileManager.default.temporaryDirectory.path + "/sluice-\(UUID().uuidString.prefix(8))"
     try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
     socket = directory + "/s"
     program = try Program(
-      releaseDirectory + "/" + executable, arguments,
+      executable.contains("/") ? executable : releaseDirectory + "/" + executable, arguments,
       environment: [
         "SLUICE_LISTEN": "unix:\(socket)", "SLUICE_WEBSOCKET_LISTEN": "unix:\(directory)/w",
         "SLUICE_STATE": directory + "/state", "SLUICE_AUTH": "none",
@@ -70,12 +71,14 @@ final class Site: Sendable {
   ///   - location: lines for the location in sluice.conf.
   ///   - server: lines for the enclosing server block.
   ///   - files: files to create in the temporary directory, as names and contents.
-  ///   - replacing: further replacements in the shipped configuration.
+  ///   - program: the name of a product, or the path of a program.
+  ///   - replacing: further replacements in the shipped configuration. SOCKET stands for Sluice's socket.
+  ///   - http: lines for the http block, with SOCKET too.
   init(
     _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:],
-    replacing: [(String, String)] = []
+    program: String = "sluice", replacing: [(String, String)] = [], http: String = ""
   ) async throws {
-    sluice = try await Sluice(environment)
+    sluice = try await Sluice(environment, executable: program)
     let directory = sluice.directory
     for (name, text) in files { try text.write(toFile: "\(directory)/\(name)", atomically: true, encoding: .utf8) }
     var shipped = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
@@ -84,7 +87,10 @@ final class Site: Sendable {
       .replacingOccurrences(
         of: "    # The socket of Sluice, as systemd/sluice.socket",
         with: location + "\n    # The socket of Sluice, as systemd/sluice.socket")
-    for (old, new) in replacing { shipped = shipped.replacingOccurrences(of: old, with: new) }
+    let path = sluice.socket
+    for (old, new) in replacing {
+      shipped = shipped.replacingOccurrences(of: old.replacingOccurrences(of: "SOCKET", with: path), with: new)
+    }
     let socket = try Loopback.listen()
     let port = Loopback.port(of: socket)
     do { _ = consume socket }
@@ -94,6 +100,7 @@ final class Site: Sendable {
       \(getuid() == 0 ? "user root;" : "")
       http {
         access_log off;
+        \(http.replacingOccurrences(of: "SOCKET", with: path))
         client_body_temp_path \(directory)/a; proxy_temp_path \(directory)/b; fastcgi_temp_path \(directory)/c;
         uwsgi_temp_path \(directory)/d; scgi_temp_path \(directory)/e;
         server {

@@ -45,6 +45,23 @@ int clinux_watch_signals(int file, uint64_t signals);
 // Stops a watch. Restores the previous action of each signal that has no other watcher.
 void clinux_unwatch_signals(int slot);
 
+// Sends a message and open descriptors over a socket that keeps the bounds of messages (SOCK_SEQPACKET; SCM_RIGHTS,
+// unix(7)). Sends at most CLINUX_MESSAGE_FILES descriptors, and never waits. Returns 0, or -1 with errno.
+#define CLINUX_MESSAGE_FILES 8
+int clinux_send_message(int socket, const void *_Nonnull bytes, size_t count, const int *_Nonnull files, int file_count);
+
+// Receives a message and up to CLINUX_MESSAGE_FILES descriptors, which are closed on exec. Returns its size, 0 at the end,
+// or -1 with errno.
+ssize_t clinux_receive_message(
+    int socket, void *_Nonnull bytes, size_t capacity, int *_Nonnull files, int *_Nonnull file_count);
+
+// Starts a program with an empty signal mask whose parent is not this process but init, or the nearest subreaper
+// (prctl(2)). The program gets `socket` as descriptor 3, and no other descriptor that is closed on exec. Returns its
+// process id, or -1 with errno if no process can be created; if the program cannot be executed, its end of `socket` closes.
+pid_t clinux_spawn_detached(
+    const char *_Nonnull path, char *const _Nullable *_Nonnull arguments, char *const _Nullable *_Nonnull environment,
+    int socket);
+
 // Names the calling thread, as displayed by `top -H`. Truncates the name to 15 bytes (pthread_setname_np(3)).
 void clinux_name_thread(const char *_Nonnull name);
 

@@ -20,13 +20,20 @@ package struct ServerLimits: Sendable {
   package init() {}
 }
 
-/// The number of requests that are being received or responded to. Can be used on any thread.
+/// The number of connections, and of requests that are being received or responded to. Can be used on any thread.
 package final class RequestActivity: Sendable {
   private let requests = Atomic(0)
+  private let connections = Atomic(0)
 
   package init() {}
 
   package var count: Int { requests.load(ordering: .relaxed) }
+
+  /// The number of open connections, with or without a request.
+  package var openConnections: Int { connections.load(ordering: .relaxed) }
+
+  func opened() { connections.add(1, ordering: .relaxed) }
+  func closed() { connections.subtract(1, ordering: .relaxed) }
 
   func begin() { requests.add(1, ordering: .relaxed) }
   func end() { requests.subtract(1, ordering: .relaxed) }
@@ -71,16 +78,22 @@ package final class ConnectionServer {
       descriptor.number, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
     let connection = Connection(descriptor, server: self)
     connections[ObjectIdentifier(connection)] = connection
+    limits.activity.opened()
     connection.open()
   }
 
-  /// Stops accepting requests on all connections. Idle connections close now, the others after their response.
-  package func drain() {
+  /// Lets each connection serve one more request at most.
+  ///
+  /// - Parameter closesIdle: whether connections without a request close now. The web server can be sending one at this
+  ///   moment, which fails then.
+  package func drain(closesIdle: Bool = true) {
     isDraining = true
-    for connection in connections.values { connection.drain() }
+    if closesIdle { for connection in connections.values { connection.drain() } }
   }
 
-  func remove(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
+  func remove(_ connection: Connection) {
+    if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil { limits.activity.closed() }
+  }
 
   /// Returns whether the next record on a socket, of which `start` has already been read, is ABORT_REQUEST. Consumes no
   /// bytes.

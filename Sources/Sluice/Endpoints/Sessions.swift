@@ -42,7 +42,7 @@ extension Services {
     let id = context.pathParameters["id"] ?? ""
     guard Identifier.isValid(id) else { throw Failure.noSuchSession }
     // A running stream would store its turn and thereby create the session again.
-    let hadStreams = await generations.stopStreams(ofSession: id, of: context.user)
+    let hadStreams = await stopStreams(ofSession: id, of: context.user)
     transcripts.removeAll(ofSession: id, of: context.user)
     let (unsaved, user) = (unsaved, context.user)
     await pool.run { unsaved.discard(session: id, of: user) }

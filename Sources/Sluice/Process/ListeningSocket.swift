@@ -7,9 +7,9 @@ import Glibc
 /// A socket that a server accepts connections on.
 struct ListeningSocket {
   /// The protocol of its connections.
-  enum Kind {
-    case fastCGI
-    case webSocket
+  enum Kind: String {
+    case fastCGI = "f"
+    case webSocket = "w"
   }
 
   let number: CInt

@@ -136,8 +136,8 @@ public final class Application: Sendable {
   ///
   /// Event loops run on their own threads; the calling task waits for the thread of the main loop.
   ///
-  /// - Parameter handlesSignals: whether SIGTERM, SIGINT and SIGHUP are handled while it runs. A program that handles
-  ///   them itself passes false and cancels the task.
+  /// - Parameter handlesSignals: whether SIGTERM, SIGINT, SIGHUP and SIGUSR2 are handled while it runs. A program that
+  ///   handles them itself passes false and cancels the task.
   /// - Throws: ``StartError`` when there is no socket to listen on, or when a system resource is not available.
   public func run(handlesSignals: Bool = true) async throws {
     try await withTaskCancellationHandler {
@@ -165,7 +165,7 @@ public final class Application: Sendable {
     // A write to a broken pipe returns an error instead. SIGUSR1 is blocked because libfcgi would handle it.
     Signals.block([SIGPIPE, SIGUSR1])
     defer { services.log.flush() }
-    let watched = handlesSignals ? [SIGTERM, SIGINT, SIGHUP] : []
+    let watched = handlesSignals ? [SIGTERM, SIGINT, SIGHUP, SIGUSR2] : []
     if CGIExchange.isStarted(in: environment) { return try serveCGI(signals: watched) }
     for warning in configurationWarnings {
       services.log.warning(

@@ -22,6 +22,18 @@ final class Server {
   private var memoryTimer: Timer?
   private var isTerminating = false
   private var isFinished = false
+  /// The listening sockets, which ``listeners`` own.
+  private var sockets: [ListeningSocket] = []
+  /// The process that takes over from this one (SIGUSR2).
+  private var successor: Successor?
+  /// The time until which the web server may send a request on a connection that it keeps open, after a successor has
+  /// taken over; nil before that.
+  private var idleConnectionsEnd: LoopClock.Instant?
+
+  /// More than nginx's default keepalive_timeout of an upstream (60 s), after which it closes such a connection.
+  private static let idleConnectionTime: Duration = .seconds(75)
+  /// The process from which this one takes over.
+  private var predecessor: Predecessor?
 
   /// A loop and its connections, as seen from the main loop.
   private struct Worker {
@@ -57,11 +69,16 @@ final class Server {
       signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
       ConnectionServer.initializeLibrary()
     } catch { throw StartError(message: "cannot start: \(error)") }
-    let sockets = try ListeningSocket.all(services.configuration)
-    do throws(SystemError) { try start(sockets) } catch { throw StartError(message: "cannot start: \(error)") }
+    predecessor = Predecessor.inherited()
+    if let predecessor {
+      sockets = try predecessor.sockets()
+    } else {
+      sockets = try ListeningSocket.all(services.configuration)
+    }
+    do throws(SystemError) { try start() } catch { throw StartError(message: "cannot start: \(error)") }
   }
 
-  private func start(_ sockets: [ListeningSocket]) throws(SystemError) {
+  private func start() throws(SystemError) {
     // Restore unsaved turns before requests can read their sessions.
     services.unsaved.restore()
     addWorker(reactor.loop, thread: nil)
@@ -80,10 +97,15 @@ final class Server {
           onError: { log.error("accept failed", ["error": .string($0.description)]) },
           onAccept: { [unowned self] in distribute($0, socket.kind) }))
     }
-    startWatchdog()
     retryUnsaved(after: .seconds(1))
     removeExpiredReplays()
     returnFreedMemory()
+    if predecessor == nil { becomeMain() } else { try takeOver() }
+  }
+
+  /// Reports that this process is the service's main process, and serves.
+  private func becomeMain() {
+    startWatchdog()
     ServiceManager.notify("READY=1")
     var fields: JSON.Members = [
       "pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version),
@@ -125,10 +147,111 @@ final class Server {
     worker.loop.execute { _ in unsafe holder.serve(Descriptor(owning: number), kind) }
   }
 
+  // MARK: Upgrade
+
+  /// Starts the program again, and passes it the listening sockets. This process stops accepting connections as soon as
+  /// the new one is ready, and ends with its last stream.
+  private func startSuccessor() {
+    guard successor == nil, !services.isDraining else {
+      return services.log.warning("upgrade ignored", ["reason": .string("an upgrade or the shutdown is in progress")])
+    }
+    do throws(SystemError) {
+      successor = try Successor(passing: sockets, on: reactor) { [unowned self] in handle($0) }
+      services.log.info("upgrade started", ["pid": .integer(Int(successor?.pid ?? 0))])
+    } catch { upgradeFailed("\(error)") }
+  }
+
+  private func handle(_ event: Successor.Event) {
+    switch event {
+    case .ready: giveWay()
+    case .failed(let reason): upgradeFailed(reason)
+    case .message(let text): answer(text)
+    // systemd starts the service again; this process still finishes its streams.
+    case .ended: services.log.warning("the new process has ended", [:])
+    }
+  }
+
+  private func upgradeFailed(_ reason: String) {
+    services.log.error("upgrade failed", ["reason": .string(reason), "pid": .integer(Int(getpid()))])
+    ServiceManager.notify("STATUS=Upgrade failed: \(reason)")
+    // Later: the handler of the successor may be running.
+    _ = reactor.schedule(after: .zero) { [weak self] in self?.successor = nil }
+  }
+
+  private func giveWay() {
+    guard let successor else { return }
+    for listener in listeners { listener.stop() }
+    // Before the new process notifies systemd, which only listens to the main process.
+    ServiceManager.notify("MAINPID=\(successor.pid)")
+    successor.send("serving")
+    services.log.info(
+      "replaced", ["pid": .integer(Int(successor.pid)), "streams": .integer(services.generations.count)])
+    watchdogTimer?.cancel()
+    closeConnections(includingIdle: false)
+    idleConnectionsEnd = reactor.now + Self.idleConnectionTime
+    // A stream that has just begun may last that long.
+    finishStreams(within: services.configuration.streamTimeout + Self.idleConnectionTime)
+  }
+
+  /// Responds to a request of the successor.
+  private func answer(_ text: String) {
+    switch text {
+    case "drain": return drain()
+    case "terminate": return terminateStreams()
+    default: break
+    }
+    let words = text.split(separator: " ", maxSplits: 3)
+    guard words.count == 4, let user = User(String(words[3])) else { return }
+    let (number, object) = (words[1], String(words[2]))
+    let services = services
+    switch words[0] {
+    case "stop":
+      reactor.spawn { [weak self] in
+        let isDone = await services.stopStream(object, of: user)
+        self?.successor?.send("reply \(number) \(isDone ? 1 : 0)")
+      }
+    case "stop-session":
+      reactor.spawn { [weak self] in
+        let isDone = await services.stopStreams(ofSession: object, of: user)
+        self?.successor?.send("reply \(number) \(isDone ? 1 : 0)")
+      }
+    default: break
+    }
+  }
+
+  /// Takes over from the process that has started this one.
+  private func takeOver() throws(SystemError) {
+    guard let predecessor else { return }
+    let (services, loop) = (services, reactor.loop)
+    let bound = unsafe LoopBound(predecessor)
+    services.earlierProcess.withLock {
+      $0 = { request, object, user in
+        await withCheckedContinuation { continuation in
+          // Safe: `execute` runs the closure on the main loop, to which the predecessor belongs.
+          loop.execute { _ in bound.value.ask(request, object, user: user.name) { continuation.resume(returning: $0) } }
+        }
+      }
+    }
+    var isMain = false
+    try predecessor.takeOver(
+      on: reactor,
+      onServing: { [unowned self] in
+        isMain = true
+        becomeMain()
+      },
+      onEnd: { [unowned self] in
+        services.earlierProcess.withLock { $0 = nil }
+        if !isMain { becomeMain() }
+        // What it could not store.
+        services.pool.submit { services.unsaved.restore() }
+      })
+  }
+
   // MARK: Shutdown
 
   private func handleSignal(_ signal: CInt) {
     switch signal {
+    case SIGUSR2: startSuccessor()
     case SIGHUP:
       // Tokens, keys and prompts reload automatically when their files change; nothing else can be reloaded.
       services.log.info("SIGHUP ignored: files reload automatically; restart to reload the environment")
@@ -140,24 +263,36 @@ final class Server {
   /// that are served while draining.
   func drain() {
     guard !services.isDraining else { return }
+    predecessor?.send("drain")
     ServiceManager.notify("STOPPING=1")
     services.log.info("draining", ["streams": .integer(services.generations.count)])
     services.beginDraining()
+    closeConnections(includingIdle: true)
+    finishStreams(within: services.configuration.drainTimeout)
+  }
+
+  private func closeConnections(includingIdle: Bool) {
     for worker in workers {
       let holder = worker.connections
       worker.loop.execute { _ in
-        unsafe holder.server?.drain()
+        unsafe holder.server?.drain(closesIdle: includingIdle)
         unsafe holder.webSockets?.drain()
       }
     }
-    drainTimer = reactor.schedule(after: services.configuration.drainTimeout) { [unowned self] in terminateStreams() }
-    waitUntilIdle()
+  }
+
+  private func finishStreams(within limit: Duration) {
+    let isWaiting = drainTimer != nil
+    drainTimer?.cancel()
+    drainTimer = reactor.schedule(after: limit) { [unowned self] in terminateStreams() }
+    if !isWaiting { waitUntilIdle() }
   }
 
   /// Terminates the streams that are still running, each with its terminal record.
   private func terminateStreams() {
     guard !isTerminating else { return }
     isTerminating = true
+    predecessor?.send("terminate")
     services.generations.terminateAll(
       .failed(Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))))
     drainTimer?.cancel()
@@ -170,9 +305,11 @@ final class Server {
     // Delayed, because a request can be in flight on a connection that was just accepted.
     _ = reactor.schedule(after: .milliseconds(100)) { [weak self] in
       guard let self else { return }
+      let mayGetRequest = idleConnectionsEnd.map { reactor.now < $0 && services.activity.openConnections > 0 } ?? false
       let isIdle =
-        services.generations.count == 0 && services.streamLimiter.streams == 0 && services.requestLimiter.streams == 0
-        && services.transcripts.readers == 0
+        !mayGetRequest && services.generations.count == 0 && services.streamLimiter.streams == 0
+        && services.requestLimiter.streams == 0
+        && services.transcripts.readers == 0 && predecessor?.isRunning != true
       if isIdle { closeListeners() } else { waitUntilIdle() }
     }
   }

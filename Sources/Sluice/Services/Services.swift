@@ -136,6 +136,28 @@ final class Services: Sendable {
     return kind.listsModels ? [] : [kind.name]
   }
 
+  // MARK: Streams of an earlier process
+
+  /// Asks the process from which this one has taken over, while it finishes its streams: a request, its object, and the
+  /// user on whose behalf it is made. Returns whether it was done.
+  let earlierProcess = Locked<(@Sendable (String, String, User) async -> Bool)?>(nil)
+
+  /// Stops a running stream of a user. Returns false if there is none.
+  func stopStream(_ id: String, of user: User) async -> Bool {
+    if generations.stop(id, for: user) { return true }
+    return await earlierProcess.withLock(\.self)?("stop", id, user) ?? false
+  }
+
+  /// Stops the streams of a session that is being deleted, and waits for those whose turn is already being stored.
+  ///
+  /// - Returns: whether there was any such stream.
+  func stopStreams(ofSession session: String, of user: User) async -> Bool {
+    let isEarlier = await earlierProcess.withLock(\.self)?("stop-session", session, user) ?? false
+    return await generations.stopStreams(ofSession: session, of: user) || isEarlier
+  }
+
+  // MARK: Log
+
   /// Logs a parameter of the web server that begins as a setting's but has no effect.
   func warnOnce(ofParameter name: String) {
     guard !customFeatures.withLock({ $0.contains { $0.name == name } }),

@@ -1,0 +1,173 @@
+import EventLoop
+import Foundation
+import SluiceTesting
+import Testing
+
+extension Integration {
+  @Suite("Upgrades without a lost stream")
+  struct UpgradeTests {
+    /// A copy of the program, which a test can replace.
+    private final class Installation: Sendable {
+      let directory = TemporaryDirectory()
+      var path: String { directory.path + "/sluice" }
+
+      init() throws { try replace(with: releaseDirectory + "/sluice") }
+
+      /// Replaces the program as a package does: the new file gets the name of the old one.
+      func replace(with source: String) throws {
+        try FileManager.default.copyItem(atPath: source, toPath: path + ".new")
+        guard unsafe rename(path + ".new", path) == 0 else { throw SystemError("rename") }
+      }
+
+      func replace(withScript text: String) throws {
+        let file = directory.file("script", text)
+        unsafe chmod(file, 0o755)
+        try replace(with: file)
+      }
+    }
+
+    /// The process ids in the log, of the processes that have been the main one.
+    private func mainProcesses(_ sluice: Sluice) -> [Int32] {
+      sluice.program.log("ready").compactMap { ($0["pid"] as? Int).map(Int32.init) }
+    }
+
+    /// Starts an upgrade, and waits until it has succeeded.
+    private func upgrade(_ site: Site) async throws -> Int32 {
+      let before = mainProcesses(site.sluice)
+      kill(try #require(before.last), SIGUSR2)
+      #expect(await eventually { mainProcesses(site.sluice).count > before.count }, "\(site.sluice.program.errors)")
+      return try #require(mainProcesses(site.sluice).last)
+    }
+
+    private func isRunning(_ pid: Int32) -> Bool { kill(pid, 0) == 0 }
+
+    /// Ends the processes that are no children of the test.
+    private func end(_ site: Site) async {
+      for pid in mainProcesses(site.sluice) where isRunning(pid) { kill(pid, SIGTERM) }
+      #expect(await eventually { mainProcesses(site.sluice).allSatisfy { !isRunning($0) } })
+      await site.stop()
+    }
+
+    @Test("Ten upgrades in a row, with streams and new requests all the while, lose nothing", arguments: [false, true])
+    func upgrades(keepsConnections: Bool) async throws {
+      let installation = try Installation()
+      let site = try await Site(
+        ["SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0"],
+        location: keepsConnections ? "    fastcgi_keep_conn on;" : "", program: installation.path,
+        replacing: keepsConnections ? [("fastcgi_pass unix:SOCKET;", "fastcgi_pass sluice;")] : [],
+        http: keepsConnections ? "upstream sluice { server unix:SOCKET; keepalive 32; }" : "")
+      let words = (0..<150).map { "w\($0)" }.joined(separator: " ")
+      let streams = try (0..<40).map { _ in
+        try Program(
+          "/usr/bin/curl",
+          ["-sSN", "-H", "Content-Type: application/json", "-d", #"{"message":"\#(words)"}"#, site.url + "/api/chat"])
+      }
+      // Requests until all upgrades are made: those that do not succeed are counted.
+      let script = """
+        failed=0 count=0
+        while [ ! -e '\(installation.directory.path)/end' ]; do
+          curl -fsS -o /dev/null '\(site.url)/healthz' || failed=$((failed + 1))
+          curl -fsS -H 'Content-Type: application/json' -d '{"message":"a b"}' '\(site.url)/api/chat' | grep -q 'event: done' ||
+            failed=$((failed + 1))
+          count=$((count + 2))
+        done
+        echo "$count $failed"
+        """
+      let requesters = try (0..<6).map { _ in try Program("/bin/bash", ["-c", script]) }
+      #expect(await eventually { streams.allSatisfy { $0.output.contains("w3") } })
+      for index in 0..<10 {
+        // A truly different file each time.
+        try installation.replace(with: releaseDirectory + "/sluice")
+        let handle = try FileHandle(forWritingTo: URL(filePath: installation.path))
+        try handle.seekToEnd()
+        try handle.write(contentsOf: Data("\(index)".utf8))
+        try handle.close()
+        _ = try await upgrade(site)
+      }
+      _ = installation.directory.file("end", "")
+      for requester in requesters { _ = await requester.exitCode() }
+      let counts = requesters.map { $0.output.split(whereSeparator: \.isWhitespace).compactMap { Int($0) } }
+      #expect(
+        counts.reduce(0) { $0 + $1[0] } > 40 && counts.allSatisfy { $0[1] == 0 },
+        "\(counts) \(requesters.map(\.errors))")
+      for stream in streams {
+        #expect(await stream.exitCode(within: .seconds(60)) == 0)
+        #expect(stream.output.contains(#"{"t":"w149"}"#) || stream.output.contains(#"{"t":" w149"}"#))
+        #expect(stream.output.contains("event: done"), "\(stream.output.suffix(300))")
+      }
+      let processes = mainProcesses(site.sluice)
+      #expect(Set(processes).count == 11)
+      // The earlier ones end with their last stream; with connections that are kept, when nginx has closed those.
+      if !keepsConnections { #expect(await eventually { processes.dropLast().allSatisfy { !isRunning($0) } }) }
+      await end(site)
+    }
+
+    @Test("A stream of an earlier process can be stopped, a deleted session stops it, and a shutdown waits for it")
+    func earlierStreams() async throws {
+      let site = try await Site(["SLUICE_ECHO_GAP": "50ms", "SLUICE_STREAMS_PER_USER": "0"])
+      let words = String(repeating: "word ", count: 60)
+      func start(_ session: String) throws -> Program {
+        try Program(
+          "/usr/bin/curl",
+          [
+            "-sSNi", "-H", "Content-Type: application/json", "-d",
+            #"{"message":"\#(words)","sessionId":"\#(session)"}"#,
+            site.url + "/api/chat",
+          ])
+      }
+      let streams = try ["stopped", "deleted", "kept"].map(start)
+      #expect(await eventually { streams.allSatisfy { $0.output.contains("event: token") } })
+      // Two upgrades: the request passes through a process that no longer has the stream either.
+      _ = try await upgrade(site)
+      let last = try await upgrade(site)
+      let id = try #require(streams[0].output.firstMatch(of: /Sluice-Stream-Id: (\S+)/)?.1)
+      #expect(try await site.request("/api/streams/\(id)", nil, ["-X", "DELETE"]).status == 204)
+      #expect(
+        try await site.request("/api/streams/01a22a8e-5efb-7d0b-a7d7-7d434dcaba63", nil, ["-X", "DELETE"]).status == 404
+      )
+      #expect(try await site.request("/api/sessions/deleted", nil, ["-X", "DELETE"]).status == 204)
+      for stream in streams.prefix(2) {
+        _ = await stream.exitCode()
+        #expect(stream.output.contains("event: cancelled"), "\(stream.output.suffix(300))")
+      }
+      // The service manager signals the main process only.
+      kill(last, SIGTERM)
+      #expect(await eventually { site.sluice.program.log("draining").count == 3 })
+      _ = await streams[2].exitCode()
+      #expect(streams[2].output.contains("event: done"), "\(streams[2].output.suffix(300))")
+      #expect(await eventually { mainProcesses(site.sluice).allSatisfy { !isRunning($0) } })
+      await site.stop()
+    }
+
+    @Test("A program that cannot start, or ends at once, leaves the old one serving, with the reason in the log")
+    func broken() async throws {
+      let installation = try Installation()
+      let tokens = installation.directory.file("tokens", "alice:\(String(repeating: "0", count: 64))\n")
+      let site = try await Site(["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": tokens], program: installation.path)
+      let first = try #require(mainProcesses(site.sluice).first)
+      func failures() -> Int { site.sluice.program.log("upgrade failed").count }
+      let attempts: [() throws -> Void] = [
+        { try installation.replace(withScript: "#!/bin/sh\nexit 1\n") },
+        { try installation.replace(withScript: "no program") },
+        { try FileManager.default.removeItem(atPath: installation.path) },
+        {
+          try installation.replace(with: releaseDirectory + "/sluice")
+          try "alice:12\n".write(toFile: tokens, atomically: false, encoding: .utf8)
+        },
+      ]
+      for (index, attempt) in attempts.enumerated() {
+        try attempt()
+        kill(first, SIGUSR2)
+        #expect(await eventually { failures() == index + 1 }, "\(index): \(site.sluice.program.errors)")
+        #expect(try await site.request("/healthz").status == 200, "\(index)")
+      }
+      #expect(site.sluice.program.errors.contains("SLUICE_TOKENS_FILE is invalid at line 1"))
+      #expect(mainProcesses(site.sluice) == [first])
+      try "alice:\(String(repeating: "0", count: 64))\n".write(toFile: tokens, atomically: true, encoding: .utf8)
+      _ = try await upgrade(site)
+      #expect(try await site.request("/healthz").status == 200)
+      #expect(await eventually { !isRunning(first) })
+      await end(site)
+    }
+  }
+}
