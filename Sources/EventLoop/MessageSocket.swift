@@ -7,6 +7,8 @@ package final class MessageSocket {
   /// One message.
   package struct Message {
     package let text: String
+    /// Bytes that follow the text.
+    package let payload: [UInt8]
     /// The descriptors that came with it, which the receiver owns.
     package let files: [CInt]
   }
@@ -14,7 +16,8 @@ package final class MessageSocket {
   private let descriptor: Descriptor
   private var watch: Watch?
 
-  private static let maximumBytes = 4096
+  /// The maximum size of a message, less than the default size of a socket's send buffer.
+  private static let maximumBytes = 128 * 1024
 
   package init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
@@ -29,13 +32,30 @@ package final class MessageSocket {
 
   /// Sends a message and up to eight descriptors, which stay open here. Never waits.
   ///
-  /// - Throws: `EPIPE` if the other end is closed, `EAGAIN` if it does not read.
-  package func send(_ text: String, files: [CInt] = []) throws(SystemError) {
-    let bytes = Array(text.utf8)
+  /// - Parameters:
+  ///   - text: without a line end.
+  ///   - payload: bytes that follow the text.
+  /// - Throws: `EPIPE` if the other end is closed, `EAGAIN` if it does not read, `EMSGSIZE` if the message is too large.
+  package func send(_ text: String, payload: [UInt8] = [], files: [CInt] = []) throws(SystemError) {
+    let bytes = Array(text.utf8) + (payload.isEmpty ? [] : [0x0A] + payload)
+    guard bytes.count <= Self.maximumBytes else { throw SystemError("send to the other process", code: EMSGSIZE) }
     guard unsafe clinux_send_message(descriptor.number, bytes, bytes.count, files, CInt(files.count)) == 0 else {
       throw SystemError("send to the other process")
     }
   }
+
+  /// Sends messages on any thread.
+  package struct Sender: @unchecked Sendable {
+    // Safe: sending only reads the number of the descriptor, which this reference keeps open.
+    fileprivate let socket: MessageSocket
+
+    /// Sends a message; see ``MessageSocket/send(_:payload:files:)``. Returns whether it is sent.
+    package func send(_ text: String, payload: [UInt8] = [], files: [CInt] = []) -> Bool {
+      (try? socket.send(text, payload: payload, files: files)) != nil
+    }
+  }
+
+  package var sender: Sender { Sender(socket: self) }
 
   /// Returns the next message; nil if the other end is closed. Waits for it, unless the socket is watched.
   package func receive() throws(SystemError) -> Message? {
@@ -45,8 +65,10 @@ package final class MessageSocket {
     let count = unsafe clinux_receive_message(descriptor.number, &bytes, bytes.count, &files, &fileCount)
     guard count >= 0 else { throw SystemError("receive from the other process") }
     if count == 0 { return nil }
+    let parts = bytes.prefix(count).split(separator: 0x0A, maxSplits: 1, omittingEmptySubsequences: false)
     return Message(
-      text: String(decoding: bytes.prefix(count), as: UTF8.self), files: Array(files.prefix(Int(fileCount))))
+      text: String(decoding: parts[0], as: UTF8.self), payload: parts.count > 1 ? Array(parts[1]) : [],
+      files: Array(files.prefix(Int(fileCount))))
   }
 
   /// Calls `handler` on the loop for each message, and last with nil when the other end is closed.

@@ -207,6 +207,11 @@ extension Integration {
         !$0.contains("/usr/local/bin/sluice is not executable") && $0.contains("sluice")
       }
       #expect(warnings.isEmpty, "\(code ?? -1): \(warnings)")
+      // In tenths: an exposure of at most 1.5.
+      let security = try Program(
+        "/usr/bin/systemd-analyze",
+        ["security", "--offline=true", "--threshold=15", "--no-pager", packageRoot + "/systemd/sluice.service"])
+      #expect(await security.exitCode() == 0, "\(security.output.suffix(200))")
     }
 
     @Test("The README contains the example of a custom endpoint verbatim, and the example works")

@@ -52,7 +52,10 @@ extension Integration {
     func upgrades(keepsConnections: Bool) async throws {
       let installation = try Installation()
       let site = try await Site(
-        ["SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0"],
+        [
+          "SLUICE_ECHO_GAP": "20ms", "SLUICE_STREAMS_PER_USER": "0", "SLUICE_MESSAGES_PER_HOUR": "0",
+          "SLUICE_LOOPS": keepsConnections ? "2" : "1",
+        ],
         location: keepsConnections ? "    fastcgi_keep_conn on;" : "", program: installation.path,
         replacing: keepsConnections ? [("fastcgi_pass unix:SOCKET;", "fastcgi_pass sluice;")] : [],
         http: keepsConnections ? "upstream sluice { server unix:SOCKET; keepalive 32; }" : "")
@@ -137,6 +140,47 @@ extension Integration {
       #expect(streams[2].output.contains("event: done"), "\(streams[2].output.suffix(300))")
       #expect(await eventually { mainProcesses(site.sluice).allSatisfy { !isRunning($0) } })
       await site.stop()
+    }
+
+    @Test("A stream of an earlier process can be read again: by its id, by its session, and by an EventSource")
+    func reading() async throws {
+      let site = try await Site(["SLUICE_ECHO_GAP": "60ms", "SLUICE_RESUME": "30s", "SLUICE_STREAMS_PER_USER": "0"])
+      let words = (0..<60).map { "w\($0)" }.joined(separator: " ")
+      let post = try Program(
+        "/usr/bin/curl",
+        [
+          "-sSNi", "-H", "Content-Type: application/json", "-d", #"{"message":"\#(words)","sessionId":"s"}"#,
+          site.url + "/api/chat",
+        ])
+      let get = try Program(
+        "/usr/bin/curl", ["-sSNi", site.url + "/chat/stream?message=" + words.replacingOccurrences(of: " ", with: "+")])
+      #expect(await eventually { post.output.contains("w3") && get.output.contains("w3") })
+      func id(_ output: String) throws -> Substring {
+        try #require(output.firstMatch(of: /Sluice-Stream-Id: (\S+)/)?.1)
+      }
+      let (posted, gotten) = (try id(post.output), try id(get.output))
+      for program in [post, get] { program.signal(SIGKILL) }
+      _ = try await upgrade(site)
+      _ = try await upgrade(site)
+      let (readings) = try [
+        "/api/streams/\(posted)", "/api/sessions/s/stream",
+      ].map { try Program("/usr/bin/curl", ["-sSN", "--max-time", "30", site.url + $0]) }
+      let eventSource = try Program(
+        "/usr/bin/curl",
+        ["-sSN", "--max-time", "30", "-H", "Last-Event-ID: \(gotten).2", site.url + "/chat/stream?message=x"])
+      for reading in readings {
+        _ = await reading.exitCode()
+        let text = reading.output.matches(of: /\{"t":"([^"]*)"\}/).map(\.1).joined()
+        #expect(text == words && reading.output.contains("event: done"), "\(reading.output.suffix(200))")
+      }
+      _ = await eventSource.exitCode()
+      let text = eventSource.output.matches(of: /"content":"([^"]*)"/).map(\.1).joined()
+      #expect(
+        words.hasSuffix(text) && text.hasSuffix("w59") && text.contains("w5 "), "\(eventSource.output.suffix(200))")
+      #expect(eventSource.output.contains(#""type":"complete""#))
+      // What no process has is refused by the last one that is asked.
+      #expect(try await site.request("/api/streams/01a22a8e-5efb-7d0b-a7d7-7d434dcaba63").status == 404)
+      await end(site)
     }
 
     @Test("A program that cannot start, or ends at once, leaves the old one serving, with the reason in the log")

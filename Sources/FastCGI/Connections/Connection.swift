@@ -56,7 +56,9 @@ final class Connection: ResponseTransport, ReadinessHandler {
   /// streams.
   private static let maximumReads = 16
 
-  init(_ descriptor: consuming Descriptor, server: ConnectionServer) {
+  /// - Parameter received: the bytes of a request that another process has read from the connection.
+  init(_ descriptor: consuming Descriptor, received: [UInt8], server: ConnectionServer) {
+    surplus = received
     self.gate = OutputGate(descriptor.number)
     self.descriptor = descriptor
     self.server = server
@@ -69,6 +71,7 @@ final class Connection: ResponseTransport, ReadinessHandler {
     startDeadline()
     do {
       watch = try reactor.watch(descriptor.number, for: Self.quiet, handler: self)
+      if !surplus.isEmpty { continueSoon { [unowned self] in receive() } }
     } catch {
       server.limits.onError(error)
       close()
@@ -201,6 +204,11 @@ final class Connection: ResponseTransport, ReadinessHandler {
     isReused = true
     if isComplete, request.hasUnreadBody, !isPeerClosed { return linger() }
     guard isComplete, request.keepsConnection, !isPeerClosed, !server.isDraining else { return close() }
+    if let pass = server.pass {
+      let rest = exchange(&surplus, with: [])
+      if !move({ pass($0, rest) }) { close() }
+      return
+    }
     request = FastCGIRequest()
     state = .waiting
     releaseDescriptors(keeping: 1)
@@ -222,6 +230,27 @@ final class Connection: ResponseTransport, ReadinessHandler {
       if count <= 0 { return close() }
     }
     continueSoon { [unowned self] in discard() }
+  }
+
+  func handOver(_ parameters: Parameters, _ pass: (CInt, [UInt8]) -> Bool) -> Bool {
+    guard state == .serving, !isPeerClosed, surplus.isEmpty, !request.hasUnreadBody else { return false }
+    let bytes = RequestRecords.encoded(parameters, id: request.id, keepsConnection: request.keepsConnection)
+    return move { pass($0, bytes) }
+  }
+
+  /// Passes the connection to another process if no byte of a request has been received.
+  func moveIfWaiting(_ pass: (CInt, [UInt8]) -> Bool) {
+    if state == .waiting, surplus.isEmpty, !isPeerClosed { _ = move { pass($0, []) } }
+  }
+
+  /// Passes the socket to another process. Returns false if that is not possible.
+  private func move(_ pass: (CInt) -> Bool) -> Bool {
+    guard pass(descriptor.number) else { return false }
+    onPeerClosed = nil
+    // Closing the descriptor does not: the other process has another one for the same connection.
+    watch?.cancel()
+    close()
+    return true
   }
 
   func abort() {

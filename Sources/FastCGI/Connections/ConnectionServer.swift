@@ -20,20 +20,13 @@ package struct ServerLimits: Sendable {
   package init() {}
 }
 
-/// The number of connections, and of requests that are being received or responded to. Can be used on any thread.
+/// The number of requests that are being received or responded to. Can be used on any thread.
 package final class RequestActivity: Sendable {
   private let requests = Atomic(0)
-  private let connections = Atomic(0)
 
   package init() {}
 
   package var count: Int { requests.load(ordering: .relaxed) }
-
-  /// The number of open connections, with or without a request.
-  package var openConnections: Int { connections.load(ordering: .relaxed) }
-
-  func opened() { connections.add(1, ordering: .relaxed) }
-  func closed() { connections.subtract(1, ordering: .relaxed) }
 
   func begin() { requests.add(1, ordering: .relaxed) }
   func end() { requests.subtract(1, ordering: .relaxed) }
@@ -49,6 +42,8 @@ package final class ConnectionServer {
   let responder: Responder
   private var connections: [ObjectIdentifier: Connection] = [:]
   private(set) var isDraining = false
+  /// Passes connections to another process, after ``move(_:)``.
+  private(set) var pass: (@Sendable (CInt, [UInt8]) -> Bool)?
 
   /// The units of ``ServerLimits/descriptors`` that a new connection holds: one for itself, one for its request's
   /// upstream connection.
@@ -68,32 +63,37 @@ package final class ConnectionServer {
   /// The number of open connections.
   package var openConnections: Int { connections.count }
 
-  /// Serves a connection that a ``Listener`` accepted, until it closes.
+  /// Serves a connection that a ``Listener`` accepted, or another process passed on, until it closes.
   ///
   /// The caller must have acquired ``descriptorsPerConnection`` units of ``ServerLimits/descriptors`` for it.
-  package func serve(_ descriptor: consuming Descriptor) {
+  ///
+  /// - Parameter received: the bytes of a request that the other process has read from it.
+  package func serve(_ descriptor: consuming Descriptor, received: [UInt8] = []) {
     // Safety net behind OutputGate: if a write blocks nevertheless, it times out.
     var timeout = timeval(tv_sec: 1, tv_usec: 0)
     unsafe setsockopt(
       descriptor.number, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-    let connection = Connection(descriptor, server: self)
+    let connection = Connection(descriptor, received: received, server: self)
     connections[ObjectIdentifier(connection)] = connection
-    limits.activity.opened()
     connection.open()
   }
 
-  /// Lets each connection serve one more request at most.
-  ///
-  /// - Parameter closesIdle: whether connections without a request close now. The web server can be sending one at this
-  ///   moment, which fails then.
-  package func drain(closesIdle: Bool = true) {
+  /// Stops accepting requests on all connections. Idle connections close now, the others after their response.
+  package func drain() {
     isDraining = true
-    if closesIdle { for connection in connections.values { connection.drain() } }
+    for connection in connections.values { connection.drain() }
   }
 
-  func remove(_ connection: Connection) {
-    if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil { limits.activity.closed() }
+  /// Passes each connection to another process: those without a request now, the others after their response. Closing
+  /// them instead would fail a request that the web server is just sending on one of them.
+  ///
+  /// - Parameter pass: passes a socket and the bytes that were read from it, and returns whether that was possible.
+  package func move(_ pass: @escaping @Sendable (CInt, [UInt8]) -> Bool) {
+    self.pass = pass
+    for connection in connections.values { connection.moveIfWaiting(pass) }
   }
+
+  func remove(_ connection: Connection) { connections[ObjectIdentifier(connection)] = nil }
 
   /// Returns whether the next record on a socket, of which `start` has already been read, is ABORT_REQUEST. Consumes no
   /// bytes.

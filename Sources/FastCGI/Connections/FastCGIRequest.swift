@@ -38,6 +38,9 @@ struct FastCGIRequest: ~Copyable {
   /// Whether the web server requests that the connection remain open for another request (FCGI_KEEP_CONN).
   var keepsConnection: Bool { unsafe raw.pointee.keepConnection != 0 }
 
+  /// The id of the request on its connection.
+  var id: UInt16 { unsafe UInt16(truncatingIfNeeded: raw.pointee.requestId) }
+
   /// Parses the request in `records`. Its response is written to `connection`.
   ///
   /// - Returns: nil if the request is invalid or ``failure`` is set. Nothing has been written to `connection` in that

@@ -55,6 +55,32 @@ struct RequestRecords {
     self.maximumBodyBytes = maximumBodyBytes
   }
 
+  /// Returns the records of a request without a body.
+  static func encoded(_ parameters: Parameters, id: UInt16, keepsConnection: Bool) -> [UInt8] {
+    var pairs: [UInt8] = []
+    for (name, value) in parameters {
+      for count in [name.utf8.count, value.utf8.count] {
+        // Lengths from 128 on have four bytes, with the highest bit set (specification 3.4).
+        if count < 0x80 {
+          pairs.append(UInt8(count))
+        } else {
+          pairs += [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: UInt32(count) >> $0) | ($0 == 24 ? 0x80 : 0) }
+        }
+      }
+      pairs += Array(name.utf8) + Array(value.utf8)
+    }
+    var bytes = record(RecordType.beginRequest, id, [0, 1, keepsConnection ? 1 : 0, 0, 0, 0, 0, 0])
+    for start in stride(from: 0, to: pairs.count, by: 0x8000) {
+      bytes += record(RecordType.params, id, pairs[start..<min(start + 0x8000, pairs.count)])
+    }
+    return bytes + record(RecordType.params, id, []) + record(RecordType.stdin, id, [])
+  }
+
+  private static func record(_ type: UInt8, _ id: UInt16, _ content: ArraySlice<UInt8>) -> [UInt8] {
+    let length = content.count
+    return [1, type, UInt8(id >> 8), UInt8(id & 0xFF), UInt8(length >> 8), UInt8(length & 0xFF), 0, 0] + content
+  }
+
   /// Returns whether `bytes` begin with ABORT_REQUEST.
   static func isAbort(_ bytes: borrowing Span<UInt8>) -> Bool {
     bytes.count >= 2 && bytes[0] == 1 && bytes[1] == RecordType.abortRequest

@@ -48,6 +48,14 @@ package struct ResponseWriter: ~Copyable {
     return true
   }
 
+  /// Passes the connection to another process; see ``ResponseTransport/handOver(_:_:)``.
+  ///
+  /// - Returns: whether it is passed; this writer must not be used then.
+  package mutating func handOver(_ parameters: Parameters, _ pass: (CInt, [UInt8]) -> Bool) -> Bool {
+    if transport.handOver(parameters, pass) { isUsed = true }
+    return isUsed
+  }
+
   deinit { if !isUsed { transport.abort() } }
 }
 

@@ -31,6 +31,18 @@ enum StreamClient: ~Copyable {
     }
   }
 
+  /// Passes the request to another process if that is possible, else sends a complete response.
+  ///
+  /// - Parameter pass: passes it, and returns whether that was possible.
+  consuming func passOn(_ pass: (inout ResponseWriter) -> Bool, else response: Response) async {
+    switch consume self {
+    case .http(var writer):
+      if pass(&writer) { return }
+      await writer.respond(response)
+    case .webSocket(let stream): await StreamClient.webSocket(stream).respond(response)
+    }
+  }
+
   /// Creates the delivery of a stream.
   ///
   /// - Parameters:

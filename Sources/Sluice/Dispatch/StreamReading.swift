@@ -82,15 +82,18 @@ extension RequestDispatcher {
   func read(
     _ context: RequestContext, route: String, _ select: StreamSelector, _ writer: consuming ResponseWriter
   ) async {
+    var writer = writer
     let reading: (StreamReading, DialectKind)?
     do { reading = try await self.reading(context, select) } catch {
       let failure = Failure(cause: error)
+      if failure.code == .notFound, isElsewhere(context), services.passOn(context.head, &writer) { return }
       services.recordRefusal(
         failure, fields: ["correlationId": .string(context.correlationID), "user": .string(context.user.name)])
       await writer.respond(failure.response(to: context.head))
       return
     }
     guard let (reading, dialect) = reading else {
+      if isElsewhere(context), services.passOn(context.head, &writer) { return }
       await writer.respond(Response(ResponseHead(status: 204)))
       return
     }
@@ -104,6 +107,12 @@ extension RequestDispatcher {
       of: reading.transcript.id, format, to: context.head, heartbeat: context.configuration.heartbeat,
       on: context.reactor, pool: services.pool)
     reading.start(context, route: route, services, to: delivery)
+  }
+
+  /// Whether a request that selects nothing here can be about a stream of another process.
+  private func isElsewhere(_ context: RequestContext) -> Bool {
+    let id = context.head.lastEventID.map { String($0.stream) } ?? context.pathParameters["id"] ?? ""
+    return services.transcripts.transcript(of: id, for: context.user) == nil
   }
 
   /// Returns what a request reads, and in which dialect; nil if there is nothing to read.

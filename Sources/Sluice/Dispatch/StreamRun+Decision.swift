@@ -6,6 +6,8 @@ extension StreamRun {
   enum Decision {
     /// Send a response without a stream.
     case respond(Response)
+    /// Pass the request to an earlier process, which can have its stream, or else send a response.
+    case passOn(else: Response)
     /// Generate a response. The request itself is not retained, because it can be large and its stream long-lived.
     case generate(GenerationRequest.Producer, session: String?, Generation.Options, DeliveryFormat)
     /// Send the response stored for an earlier, identical request.
@@ -85,7 +87,9 @@ extension StreamRun {
       return .read(reading, .eventStream(dialect.type.init(transcript.metadata), ids: .all(of: dialect)))
     }
     // EventSource reconnects after every stream. 204 makes it stop; the model must not be called again.
-    return .respond(Response(ResponseHead(status: 204)))
+    let end = Response(ResponseHead(status: 204))
+    let isHere = services.transcripts.transcript(of: String(lastEventID.stream), for: context.user) != nil
+    return isHere ? .respond(end) : .passOn(else: end)
   }
 
   /// Returns the transcript of a generation that readers can come back to; nil if there must be none.

@@ -46,6 +46,8 @@ final class StreamRun {
     }
     switch decision {
     case .respond(let response): await client.respond(response)
+    case .passOn(let response):
+      await client.passOn({ services.passOn(context.head, &$0) }, else: response)
     case .generate(let produce, let session, let options, let format):
       if !endpoint.retainsBody { context.body.release() }
       start(produce, options, format, messageID: id, session: session, client)

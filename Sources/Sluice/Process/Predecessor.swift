@@ -41,15 +41,21 @@ final class Predecessor {
   ///
   /// - Parameters:
   ///   - onServing: called when it is the only one.
+  ///   - onConnection: called with each connection that the earlier process passes on, which the receiver owns, and the
+  ///     bytes that it has read from it.
   ///   - onEnd: called when the earlier process has ended; `onServing` has been called, unless that process failed.
   func takeOver(
-    on reactor: Reactor, onServing: @escaping () -> Void, onEnd: @escaping () -> Void
+    on reactor: Reactor, onServing: @escaping () -> Void, onConnection: @escaping (CInt, [UInt8]) -> Void,
+    onEnd: @escaping () -> Void
   ) throws(SystemError) {
     try socket.receive(on: reactor) { [unowned self] message in
       guard let message else {
         isRunning = false
         for reply in exchange(&replies, with: [:]).values { reply(false) }
         return onEnd()
+      }
+      if message.text == "connection", message.files.count == 1 {
+        return onConnection(message.files[0], message.payload)
       }
       for file in message.files { close(file) }
       if message.text == "serving" { return onServing() }
@@ -74,4 +80,10 @@ final class Predecessor {
   }
 
   func send(_ message: String) { try? socket.send(message) }
+
+  /// Passes a connection, and the bytes of its request, on any thread. Returns whether that was possible.
+  var pass: @Sendable (CInt, [UInt8]) -> Bool {
+    let sender = socket.sender
+    return { sender.send("connection", payload: $1, files: [$0]) }
+  }
 }

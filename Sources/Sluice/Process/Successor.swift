@@ -6,7 +6,7 @@ import Glibc
 ///
 /// The two processes exchange messages over a socket: `sockets KINDS` with the descriptors, `ready`, `serving`; later
 /// `stop N STREAM USER` and `stop-session N SESSION USER`, answered by `reply N 1` or `reply N 0`; and `drain`,
-/// `terminate`.
+/// `terminate`. In both directions, `connection` passes a connection, with the bytes that were read from it.
 final class Successor {
   private let socket: MessageSocket
   private var deadline: Timer?
@@ -20,7 +20,7 @@ final class Successor {
   /// The maximum time until the new process is ready.
   private static let readinessTimeout: Duration = .seconds(30)
 
-  /// What a successor asks for, and how it ends.
+  /// An event in the life of a successor, or a request of it.
   enum Event {
     /// It accepts connections.
     case ready
@@ -28,6 +28,8 @@ final class Successor {
     case failed(String)
     /// It asks for something, after it was ready.
     case message(String)
+    /// It passes on a connection, which the receiver owns, and the bytes that it has read from it.
+    case connection(CInt, [UInt8])
     /// It has ended, after it was ready.
     case ended
   }
@@ -48,6 +50,9 @@ final class Successor {
       guard let message else {
         return handler(isReady ? .ended : .failed("it ended before it was ready; see its messages"))
       }
+      if message.text == "connection", message.files.count == 1 {
+        return handler(.connection(message.files[0], message.payload))
+      }
       for file in message.files { close(file) }
       if message.text == "ready" {
         isReady = true
@@ -64,6 +69,12 @@ final class Successor {
   }
 
   func send(_ message: String) { try? socket.send(message) }
+
+  /// Passes a connection, and the bytes that were read from it, on any thread. Returns whether that was possible.
+  var pass: @Sendable (CInt, [UInt8]) -> Bool {
+    let sender = socket.sender
+    return { sender.send("connection", payload: $1, files: [$0]) }
+  }
 
   deinit { deadline?.cancel() }
 

@@ -238,12 +238,12 @@ public final class Application: Sendable {
   package var isDraining: Bool { services.isDraining }
   package func retryUnsaved() async -> Int { await services.pool.run { [services] in services.unsaved.retry() } }
 
-  /// What is valid but probably not meant, for the administrator.
+  /// The warnings for the administrator: settings that are valid but probably not meant.
   package var configurationWarnings: [ConfigurationError.Issue] {
     services.configuration.warnings(environment: environment, features: services.features)
   }
 
-  /// What would run, for the administrator: lines without a full stop.
+  /// The summary for the administrator of what would run: lines without a full stop.
   package var configurationSummary: [String] {
     services.summary.map { "\($0.name): \($0.value)" }
       + (services.configuration.resume > .zero ? ["SLUICE_RESUME has no effect in a CGI program"] : [])

@@ -21,19 +21,12 @@ final class Server {
   private var replayTimer: Timer?
   private var memoryTimer: Timer?
   private var isTerminating = false
+  /// The last status that was reported.
+  private var status = ""
   private var isFinished = false
   /// The listening sockets, which ``listeners`` own.
   private var sockets: [ListeningSocket] = []
-  /// The process that takes over from this one (SIGUSR2).
-  private var successor: Successor?
-  /// The time until which the web server may send a request on a connection that it keeps open, after a successor has
-  /// taken over; nil before that.
-  private var idleConnectionsEnd: LoopClock.Instant?
-
-  /// More than nginx's default keepalive_timeout of an upstream (60 s), after which it closes such a connection.
-  private static let idleConnectionTime: Duration = .seconds(75)
-  /// The process from which this one takes over.
-  private var predecessor: Predecessor?
+  private var handover: Handover?
 
   /// A loop and its connections, as seen from the main loop.
   private struct Worker {
@@ -47,9 +40,9 @@ final class Server {
     nonisolated(unsafe) var server: ConnectionServer?
     nonisolated(unsafe) var webSockets: WebSocketServer?
 
-    @unsafe func serve(_ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind) {
+    @unsafe func serve(_ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind, received: [UInt8]) {
       switch kind {
-      case .fastCGI: unsafe server?.serve(descriptor)
+      case .fastCGI: unsafe server?.serve(descriptor, received: received)
       case .webSocket: unsafe webSockets?.serve(descriptor)
       }
     }
@@ -69,9 +62,10 @@ final class Server {
       signals = try SignalWatch(watched, on: reactor) { [unowned self] in handleSignal($0) }
       ConnectionServer.initializeLibrary()
     } catch { throw StartError(message: "cannot start: \(error)") }
-    predecessor = Predecessor.inherited()
-    if let predecessor {
-      sockets = try predecessor.sockets()
+    let handover = Handover(of: self, services, on: reactor)
+    self.handover = handover
+    if let passed = try handover.passedSockets() {
+      sockets = passed
     } else {
       sockets = try ListeningSocket.all(services.configuration)
     }
@@ -100,11 +94,11 @@ final class Server {
     retryUnsaved(after: .seconds(1))
     removeExpiredReplays()
     returnFreedMemory()
-    if predecessor == nil { becomeMain() } else { try takeOver() }
+    if try handover?.takeOver() != true { becomeMain() }
   }
 
   /// Reports that this process is the service's main process, and serves.
-  private func becomeMain() {
+  func becomeMain() {
     startWatchdog()
     ServiceManager.notify("READY=1")
     var fields: JSON.Members = [
@@ -134,124 +128,56 @@ final class Server {
     }
   }
 
-  private func distribute(_ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind) {
+  private func distribute(
+    _ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind, received: [UInt8] = []
+  ) {
     let worker = workers[nextWorker % workers.count]
     nextWorker += 1
     let holder = worker.connections
     if worker.thread == nil {
       // Safe: this is the loop of the worker.
-      unsafe holder.serve(descriptor, kind)
+      unsafe holder.serve(descriptor, kind, received: received)
       return
     }
     let number = descriptor.release()
-    worker.loop.execute { _ in unsafe holder.serve(Descriptor(owning: number), kind) }
+    worker.loop.execute { _ in unsafe holder.serve(Descriptor(owning: number), kind, received: received) }
   }
 
-  // MARK: Upgrade
+  // MARK: Handover
 
-  /// Starts the program again, and passes it the listening sockets. This process stops accepting connections as soon as
-  /// the new one is ready, and ends with its last stream.
-  private func startSuccessor() {
-    guard successor == nil, !services.isDraining else {
-      return services.log.warning("upgrade ignored", ["reason": .string("an upgrade or the shutdown is in progress")])
-    }
-    do throws(SystemError) {
-      successor = try Successor(passing: sockets, on: reactor) { [unowned self] in handle($0) }
-      services.log.info("upgrade started", ["pid": .integer(Int(successor?.pid ?? 0))])
-    } catch { upgradeFailed("\(error)") }
-  }
-
-  private func handle(_ event: Successor.Event) {
-    switch event {
-    case .ready: giveWay()
-    case .failed(let reason): upgradeFailed(reason)
-    case .message(let text): answer(text)
-    // systemd starts the service again; this process still finishes its streams.
-    case .ended: services.log.warning("the new process has ended", [:])
-    }
-  }
-
-  private func upgradeFailed(_ reason: String) {
-    services.log.error("upgrade failed", ["reason": .string(reason), "pid": .integer(Int(getpid()))])
-    ServiceManager.notify("STATUS=Upgrade failed: \(reason)")
-    // Later: the handler of the successor may be running.
-    _ = reactor.schedule(after: .zero) { [weak self] in self?.successor = nil }
-  }
-
-  private func giveWay() {
-    guard let successor else { return }
+  /// Stops accepting connections, because another process serves them. This process ends with its last stream.
+  ///
+  /// - Parameter pass: passes connections to that process.
+  func giveWay(to pid: pid_t, passing pass: @escaping @Sendable (CInt, [UInt8]) -> Bool) {
     for listener in listeners { listener.stop() }
     // Before the new process notifies systemd, which only listens to the main process.
-    ServiceManager.notify("MAINPID=\(successor.pid)")
-    successor.send("serving")
-    services.log.info(
-      "replaced", ["pid": .integer(Int(successor.pid)), "streams": .integer(services.generations.count)])
+    ServiceManager.notify("MAINPID=\(pid)")
+    services.log.info("replaced", ["pid": .integer(Int(pid)), "streams": .integer(services.generations.count)])
     watchdogTimer?.cancel()
-    closeConnections(includingIdle: false)
-    idleConnectionsEnd = reactor.now + Self.idleConnectionTime
+    for worker in workers {
+      let holder = worker.connections
+      worker.loop.execute { _ in
+        unsafe holder.server?.move(pass)
+        unsafe holder.webSockets?.drain()
+      }
+    }
     // A stream that has just begun may last that long.
-    finishStreams(within: services.configuration.streamTimeout + Self.idleConnectionTime)
+    finishStreams(within: services.configuration.streamTimeout + .seconds(5))
   }
 
-  /// Responds to a request of the successor.
-  private func answer(_ text: String) {
-    switch text {
-    case "drain": return drain()
-    case "terminate": return terminateStreams()
-    default: break
-    }
-    let words = text.split(separator: " ", maxSplits: 3)
-    guard words.count == 4, let user = User(String(words[3])) else { return }
-    let (number, object) = (words[1], String(words[2]))
-    let services = services
-    switch words[0] {
-    case "stop":
-      reactor.spawn { [weak self] in
-        let isDone = await services.stopStream(object, of: user)
-        self?.successor?.send("reply \(number) \(isDone ? 1 : 0)")
-      }
-    case "stop-session":
-      reactor.spawn { [weak self] in
-        let isDone = await services.stopStreams(ofSession: object, of: user)
-        self?.successor?.send("reply \(number) \(isDone ? 1 : 0)")
-      }
-    default: break
-    }
-  }
-
-  /// Takes over from the process that has started this one.
-  private func takeOver() throws(SystemError) {
-    guard let predecessor else { return }
-    let (services, loop) = (services, reactor.loop)
-    let bound = unsafe LoopBound(predecessor)
-    services.earlierProcess.withLock {
-      $0 = { request, object, user in
-        await withCheckedContinuation { continuation in
-          // Safe: `execute` runs the closure on the main loop, to which the predecessor belongs.
-          loop.execute { _ in bound.value.ask(request, object, user: user.name) { continuation.resume(returning: $0) } }
-        }
-      }
-    }
-    var isMain = false
-    try predecessor.takeOver(
-      on: reactor,
-      onServing: { [unowned self] in
-        isMain = true
-        becomeMain()
-      },
-      onEnd: { [unowned self] in
-        services.earlierProcess.withLock { $0 = nil }
-        if !isMain { becomeMain() }
-        // What it could not store.
-        services.pool.submit { services.unsaved.restore() }
-      })
+  /// Serves a connection that another process passes on.
+  ///
+  /// - Parameter received: the bytes that it has read from it.
+  func serve(_ descriptor: consuming Descriptor, received: [UInt8]) {
+    guard services.descriptors.acquire(ConnectionServer.descriptorsPerConnection) else { return }
+    distribute(descriptor, .fastCGI, received: received)
   }
 
   // MARK: Shutdown
 
   private func handleSignal(_ signal: CInt) {
     switch signal {
-    case SIGUSR2: startSuccessor()
+    case SIGUSR2: handover?.start(passing: sockets)
     case SIGHUP:
       // Tokens, keys and prompts reload automatically when their files change; nothing else can be reloaded.
       services.log.info("SIGHUP ignored: files reload automatically; restart to reload the environment")
@@ -263,19 +189,21 @@ final class Server {
   /// that are served while draining.
   func drain() {
     guard !services.isDraining else { return }
-    predecessor?.send("drain")
-    ServiceManager.notify("STOPPING=1")
+    handover?.forward("drain")
+    // Otherwise systemd kills the process after TimeoutStopSec.
+    let limit = services.configuration.drainTimeout + .seconds(10)
+    ServiceManager.notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=\(limit.roundedUpMilliseconds * 1000)")
     services.log.info("draining", ["streams": .integer(services.generations.count)])
     services.beginDraining()
-    closeConnections(includingIdle: true)
+    closeConnections()
     finishStreams(within: services.configuration.drainTimeout)
   }
 
-  private func closeConnections(includingIdle: Bool) {
+  private func closeConnections() {
     for worker in workers {
       let holder = worker.connections
       worker.loop.execute { _ in
-        unsafe holder.server?.drain(closesIdle: includingIdle)
+        unsafe holder.server?.drain()
         unsafe holder.webSockets?.drain()
       }
     }
@@ -289,10 +217,10 @@ final class Server {
   }
 
   /// Terminates the streams that are still running, each with its terminal record.
-  private func terminateStreams() {
+  func terminateStreams() {
     guard !isTerminating else { return }
     isTerminating = true
-    predecessor?.send("terminate")
+    handover?.forward("terminate")
     services.generations.terminateAll(
       .failed(Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))))
     drainTimer?.cancel()
@@ -305,11 +233,9 @@ final class Server {
     // Delayed, because a request can be in flight on a connection that was just accepted.
     _ = reactor.schedule(after: .milliseconds(100)) { [weak self] in
       guard let self else { return }
-      let mayGetRequest = idleConnectionsEnd.map { reactor.now < $0 && services.activity.openConnections > 0 } ?? false
       let isIdle =
-        !mayGetRequest && services.generations.count == 0 && services.streamLimiter.streams == 0
-        && services.requestLimiter.streams == 0
-        && services.transcripts.readers == 0 && predecessor?.isRunning != true
+        services.generations.count == 0 && services.streamLimiter.streams == 0 && services.requestLimiter.streams == 0
+        && services.transcripts.readers == 0 && handover?.hasPredecessor != true
       if isIdle { closeListeners() } else { waitUntilIdle() }
     }
   }
@@ -355,8 +281,19 @@ final class Server {
   private func returnFreedMemory() {
     memoryTimer = reactor.schedule(after: .seconds(1)) { [unowned self] in
       if services.freedMemory.isDue() { services.pool.submit { FreedMemory.returnToSystem() } }
+      reportStatus()
       returnFreedMemory()
     }
+  }
+
+  /// Reports to `systemctl status`.
+  private func reportStatus() {
+    let unsaved = services.unsaved.count
+    let text =
+      "\(services.generations.count) streams" + (unsaved > 0 ? ", \(unsaved) turns could not be stored yet" : "")
+    guard text != status else { return }
+    status = text
+    ServiceManager.notify("STATUS=\(text)")
   }
 
   /// Retries storing unsaved turns. The delay doubles, up to 30 seconds, as long as any of them remain.

@@ -95,7 +95,7 @@ final class Services: Sendable {
     return source(configuration)
   }
 
-  /// What the process serves, one line per part.
+  /// The generator, the address and the other parts that the process runs, by name.
   var summary: [(name: String, value: String)] { configuration.summary(hasGenerator: customGenerator != nil) }
 
   /// Whether streams can be read again at a request's location. A CGI program serves one client only.
@@ -141,6 +141,17 @@ final class Services: Sendable {
   /// Asks the process from which this one has taken over, while it finishes its streams: a request, its object, and the
   /// user on whose behalf it is made. Returns whether it was done.
   let earlierProcess = Locked<(@Sendable (String, String, User) async -> Bool)?>(nil)
+
+  /// Passes a connection, and the bytes of its request, to the earlier process. Returns whether that was possible.
+  let passConnection = Locked<(@Sendable (CInt, [UInt8]) -> Bool)?>(nil)
+
+  /// Passes a request to the earlier process if it is about a stream that is not one of this process.
+  ///
+  /// - Returns: whether it is passed on; `writer` must not be used then.
+  func passOn(_ request: Request, _ writer: inout ResponseWriter) -> Bool {
+    guard let pass = passConnection.withLock(\.self) else { return false }
+    return writer.handOver(request.parameters, pass)
+  }
 
   /// Stops a running stream of a user. Returns false if there is none.
   func stopStream(_ id: String, of user: User) async -> Bool {
