@@ -183,6 +183,42 @@ extension Integration {
       await end(site)
     }
 
+    @Test("The service manager is notified of the main process, of a failed upgrade, and of a long drain")
+    func notifications() async throws {
+      let installation = try Installation()
+      let socket = installation.directory.path + "/notify"
+      let manager = try Program(
+        "/usr/bin/python3",
+        [
+          "-uc",
+          """
+          import socket
+          s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+          s.bind('\(socket)')
+          print('bound')
+          while True: print(s.recv(4096).decode().replace('\\n', ' '))
+          """,
+        ])
+      #expect(await eventually { manager.output.contains("bound") })
+      let site = try await Site(
+        ["NOTIFY_SOCKET": socket, "SLUICE_DRAIN_TIMEOUT": "500s"], program: installation.path)
+      let first = try #require(mainProcesses(site.sluice).first)
+      #expect(await eventually { manager.output.contains("READY=1\n") })
+      try installation.replace(withScript: "#!/bin/sh\nexit 1\n")
+      kill(first, SIGUSR2)
+      let failure = "STATUS=0 streams; the last upgrade failed: it ended before it was ready; see its messages\n"
+      #expect(await eventually { manager.output.contains(failure) }, "\(manager.output)")
+      try installation.replace(with: releaseDirectory + "/sluice")
+      let second = try await upgrade(site)
+      // The main process is changed before the new one says anything.
+      #expect(await eventually { manager.output.contains("MAINPID=\(second)\nREADY=1\n") }, "\(manager.output)")
+      kill(second, SIGTERM)
+      #expect(
+        await eventually { manager.output.contains("STOPPING=1 EXTEND_TIMEOUT_USEC=510000000\n") }, "\(manager.output)")
+      await end(site)
+      manager.signal(SIGKILL)
+    }
+
     @Test("A program that cannot start, or ends at once, leaves the old one serving, with the reason in the log")
     func broken() async throws {
       let installation = try Installation()

@@ -97,8 +97,7 @@ final class Handover {
   }
 
   private func fail(_ reason: String) {
-    services.log.error("upgrade failed", ["reason": .string(reason), "pid": .integer(Int(getpid()))])
-    ServiceManager.notify("STATUS=Upgrade failed: \(reason)")
+    server.upgradeDidFail(reason)
     // Later, because the successor may be on the call stack.
     _ = reactor.schedule(after: .zero) { [weak self] in self?.successor = nil }
   }

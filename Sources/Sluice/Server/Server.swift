@@ -23,6 +23,8 @@ final class Server {
   private var isTerminating = false
   /// The last status that was reported.
   private var status = ""
+  /// The reason why the last upgrade failed.
+  private var upgradeFailure: String?
   private var isFinished = false
   /// The listening sockets, which ``listeners`` own.
   private var sockets: [ListeningSocket] = []
@@ -165,6 +167,13 @@ final class Server {
     finishStreams(within: services.configuration.streamTimeout + .seconds(5))
   }
 
+  /// Continues, because the program that should take over has failed.
+  func upgradeDidFail(_ reason: String) {
+    services.log.error("upgrade failed", ["reason": .string(reason), "pid": .integer(Int(getpid()))])
+    upgradeFailure = reason
+    reportStatus()
+  }
+
   /// Serves a connection that another process passes on.
   ///
   /// - Parameter received: the bytes that it has read from it.
@@ -289,8 +298,11 @@ final class Server {
   /// Reports to `systemctl status`.
   private func reportStatus() {
     let unsaved = services.unsaved.count
-    let text =
-      "\(services.generations.count) streams" + (unsaved > 0 ? ", \(unsaved) turns could not be stored yet" : "")
+    let parts = [
+      "\(services.generations.count) streams", unsaved > 0 ? "\(unsaved) turns could not be stored yet" : nil,
+      upgradeFailure.map { "the last upgrade failed: \($0)" },
+    ]
+    let text = parts.compactMap(\.self).joined(separator: "; ")
     guard text != status else { return }
     status = text
     ServiceManager.notify("STATUS=\(text)")
