@@ -82,8 +82,5 @@ final class Predecessor {
   func send(_ message: String) { try? socket.send(message) }
 
   /// Passes a connection, and the bytes of its request, on any thread. Returns whether that was possible.
-  var pass: @Sendable (CInt, [UInt8]) -> Bool {
-    let sender = socket.sender
-    return { sender.send("connection", payload: $1, files: [$0]) }
-  }
+  var pass: @Sendable (CInt, [UInt8]) -> Bool { socket.passConnection }
 }

@@ -71,10 +71,7 @@ final class Successor {
   func send(_ message: String) { try? socket.send(message) }
 
   /// Passes a connection, and the bytes that were read from it, on any thread. Returns whether that was possible.
-  var pass: @Sendable (CInt, [UInt8]) -> Bool {
-    let sender = socket.sender
-    return { sender.send("connection", payload: $1, files: [$0]) }
-  }
+  var pass: @Sendable (CInt, [UInt8]) -> Bool { socket.passConnection }
 
   deinit { deadline?.cancel() }
 
@@ -100,6 +97,15 @@ final class Successor {
       unsafe next = next.successor()
     }
     return variables
+  }
+}
+
+extension MessageSocket {
+  /// Passes a connection, and the bytes that were read from it, to the other process, on any thread. Returns whether
+  /// that was possible.
+  var passConnection: @Sendable (CInt, [UInt8]) -> Bool {
+    let sender = sender
+    return { sender.send("connection", payload: $1, files: [$0]) }
   }
 }
 
