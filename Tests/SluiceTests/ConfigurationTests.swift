@@ -266,7 +266,10 @@ struct TokensTests {
     #expect(!text.contains(token))
     let file = TokensFile(parsing: text)
     #expect(file.issues.isEmpty && file.user(of: token)?.name == "bob" && file.user(of: "a")?.name == "alice")
-    #expect(throws: StartError.self) { try Tokens.add(user: "a:b", toFile: path) }
+    for name in ["a:b", "-h", "", "a b", "a#b"] {
+      #expect(throws: StartError.self) { try Tokens.add(user: name, toFile: path) }
+    }
+    #expect(try String(contentsOfFile: path, encoding: .utf8) == text)
   }
 
   @Test("A changed tokens file is read again, and a removed one authenticates no user")

@@ -10,8 +10,13 @@ package enum Tokens {
   /// - Returns: the token, which is not stored anywhere.
   /// - Throws: ``StartError`` when the name cannot be a user's; ``SystemError`` when the file cannot be written.
   package static func add(user name: String, toFile path: String) throws -> String {
-    guard User(name) != nil, !name.contains(":"), !name.contains("#"), name.allSatisfy({ !$0.isWhitespace }) else {
-      throw StartError(message: "user names must not be empty or contain white space, \":\" or \"#\"")
+    // A name that begins with a hyphen is a mistyped option.
+    guard User(name) != nil, !name.hasPrefix("-"), !name.contains(":"), !name.contains("#"),
+      name.allSatisfy({ !$0.isWhitespace })
+    else {
+      throw StartError(
+        message:
+          "user names must not be empty, begin with \"-\", or contain white space, \":\" or \"#\"; see sluice --help")
     }
     let token = "sluice_" + randomBytes(32).hex
     let descriptor = try Descriptor(
