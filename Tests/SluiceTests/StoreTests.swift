@@ -25,6 +25,26 @@ struct StoreReadingTests {
       model: nil)
   }
 
+  @Test("A file that cannot be read is left out of a list and reported, and the others are listed")
+  func unreadable() async throws {
+    let directory = TemporaryDirectory()
+    let skipped = Locked<[String]>([])
+    let store = Store(root: directory.path, pool: BlockingPool()) { error in
+      skipped.withLock { $0.append(error.description) }
+    }
+    let user = try #require(User("ada"))
+    for id in ["one", "two"] { try store.appendIfAbsent(turn(1, bytes: 1), to: id, user: user) }
+    let report = StoredReport(id: "r1", title: "T", at: "t", report: ["a": .integer(1)])
+    try store.saveBlocking(report, of: user)
+    for path in ["sessions/foreign.jsonl", "reports/r2.json"] {
+      try FileManager.default.createDirectory(
+        atPath: store.directory(of: user) + "/" + path, withIntermediateDirectories: false)
+    }
+    #expect(try await store.sessions(of: user, Page(limit: 2))?.map(\.id).sorted() == ["one", "two"])
+    #expect(try await store.reports(of: user, Page(limit: 50)).count == 1)
+    #expect(skipped.withLock(\.self).count == 2, "\(skipped.withLock(\.self))")
+  }
+
   @Test("A page is limited in bytes as well as turns, and contains at least one turn")
   func bytes() throws {
     let directory = TemporaryDirectory()

@@ -63,7 +63,9 @@ final class Services: Sendable {
     authenticator =
       custom.authenticator.map { CustomAuthenticator($0, corsOrigins: configuration.corsOrigins) }
       ?? BuiltInAuthenticator(configuration, log: log, pool: pool)
-    store = Store(root: configuration.state, pool: pool)
+    store = Store(root: configuration.state, pool: pool) {
+      log.error("file of the store skipped", ["error": .string($0.description)])
+    }
     turns = custom.turnStore ?? store
     let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)

@@ -105,8 +105,10 @@ extension Store {
       var reports: [JSON] = []
       for name in names where page.before.map({ name < $0 + ".json" }) ?? true {
         if reports.count == page.limit { break }
-        let beginning = try readFile("\(directory)/\(name)", maximumBytes: StoredReport.maximumHeadBytes)
-        if let summary = StoredReport.summary(of: beginning) { reports.append(summary) }
+        do throws(SystemError) {
+          let beginning = try readFile("\(directory)/\(name)", maximumBytes: StoredReport.maximumHeadBytes)
+          if let summary = StoredReport.summary(of: beginning) { reports.append(summary) }
+        } catch { onSkip(error) }
       }
       return reports
     }

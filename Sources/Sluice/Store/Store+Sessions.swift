@@ -50,11 +50,16 @@ extension Store: TurnStore {
         guard let index = found.firstIndex(where: { $0.id == before }) else { return nil }
         found.removeSubrange(...index)
       }
-      return try found.prefix(page.limit).map { (session) throws(SystemError) in
-        SessionSummary(
-          id: session.id, updatedAt: Timestamp.text(session.time),
-          turns: try SessionFile(path: "\(directory)/\(session.id).jsonl").count())
+      var sessions: [SessionSummary] = []
+      for (id, time) in found {
+        if sessions.count == page.limit { break }
+        // One file, restored with a wrong owner for example, must not hide all others.
+        do throws(SystemError) {
+          let turns = try SessionFile(path: "\(directory)/\(id).jsonl").count()
+          sessions.append(SessionSummary(id: id, updatedAt: Timestamp.text(time), turns: turns))
+        } catch { onSkip(error) }
       }
+      return sessions
     }
   }
 

@@ -6,6 +6,8 @@ import Glibc
 struct Store: Sendable {
   let root: String
   let pool: BlockingPool
+  /// Called for a file that a list leaves out because it cannot be read. Called on a thread of the pool.
+  var onSkip: @Sendable (SystemError) -> Void = { _ in }
 
   /// Runs `work` on a thread of the pool. If it fails, retries it up to three times, after 50, 200 and 800 ms. `work`
   /// must be idempotent.
