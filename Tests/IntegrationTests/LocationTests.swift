@@ -33,6 +33,24 @@ extension Integration {
       await site.stop()
     }
 
+    @Test("An nginx with its own buffering in front of the shipped configuration streams too")
+    func outerProxy() async throws {
+      let site = try await Site(
+        ["SLUICE_ECHO_GAP": "100ms"], server: "listen unix:DIRECTORY/inner;",
+        http: "server { listen unix:DIRECTORY/outer; location / { proxy_pass http://unix:DIRECTORY/inner; } }")
+      let curl = try Program(
+        "/usr/bin/curl",
+        [
+          "-sSN", "--unix-socket", site.sluice.directory + "/outer", "-H", "Content-Type: application/json", "-d",
+          #"{"message":"one two three four five six"}"#, "http://localhost/api/chat",
+        ])
+      #expect(await curl.exitCode() == 0)
+      #expect(curl.output.contains("event: done"), "\(curl.output) \(site.nginx.errors)")
+      // Buffered, all of it would come at the end.
+      #expect(curl.chunks.count > 4, "\(curl.chunks.count) parts")
+      await site.stop()
+    }
+
     @Test("A location can set a system prompt, which precedes all other messages, also under /v1")
     func systemPrompt() async throws {
       let upstream = try ScriptedUpstream { $0.stream(["a"]) }

@@ -73,7 +73,7 @@ final class Site: Sendable {
   ///   - files: files to create in the temporary directory, as names and contents.
   ///   - program: the name of a product, or the path of a program.
   ///   - replacing: further replacements in the shipped configuration. SOCKET stands for Sluice's socket.
-  ///   - http: lines for the http block, with SOCKET too.
+  ///   - http: lines for the http block, with SOCKET and DIRECTORY too.
   init(
     _ environment: [String: String] = [:], location: String = "", server: String = "", files: [String: String] = [:],
     program: String = "sluice", replacing: [(String, String)] = [], http: String = ""
@@ -100,7 +100,7 @@ final class Site: Sendable {
       \(getuid() == 0 ? "user root;" : "")
       http {
         access_log off;
-        \(http.replacingOccurrences(of: "SOCKET", with: path))
+        \(http.replacingOccurrences(of: "SOCKET", with: path).replacingOccurrences(of: "DIRECTORY", with: directory))
         client_body_temp_path \(directory)/a; proxy_temp_path \(directory)/b; fastcgi_temp_path \(directory)/c;
         uwsgi_temp_path \(directory)/d; scgi_temp_path \(directory)/e;
         server {
