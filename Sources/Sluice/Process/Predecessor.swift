@@ -48,18 +48,14 @@ final class Predecessor {
     on reactor: Reactor, onServing: @escaping () -> Void, onConnection: @escaping (CInt, [UInt8]) -> Void,
     onEnd: @escaping () -> Void
   ) throws(SystemError) {
-    try socket.receive(on: reactor) { [unowned self] message in
+    try socket.receive(on: reactor, onConnection: onConnection) { [unowned self] message in
       guard let message else {
         isRunning = false
         for reply in exchange(&replies, with: [:]).values { reply(false) }
         return onEnd()
       }
-      if message.text == "connection", message.files.count == 1 {
-        return onConnection(message.files[0], message.payload)
-      }
-      for file in message.files { close(file) }
-      if message.text == "serving" { return onServing() }
-      let words = message.text.words(after: "reply") ?? []
+      if message == "serving" { return onServing() }
+      let words = message.words(after: "reply") ?? []
       if words.count == 2, let number = Int(words[0]) { replies.removeValue(forKey: number)?(words[1] == "1") }
     }
     try socket.send("ready")

@@ -1,4 +1,5 @@
 import EventLoop
+import FoundationEssentials
 import Glibc
 
 /// A new process of this program, which takes over the listening sockets while this one finishes its streams. Belongs
@@ -41,26 +42,19 @@ final class Successor {
     let (own, passed) = try MessageSocket.pair()
     socket = own
     try own.send("sockets " + sockets.map(\.kind.rawValue).joined(), files: sockets.map(\.number))
-    var environment = Self.processEnvironment()
+    var environment = ProcessInfo.processInfo.environment
     // systemd's variables name the process that they are for (sd_listen_fds(3), sd_watchdog_enabled(3)).
     for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"] { environment[name] = nil }
     environment[Self.variable] = "3"
     pid = try passed.startProgram(try Self.program(), arguments: CommandLine.arguments, environment: environment)
-    try own.receive(on: reactor) { [unowned self] message in
+    try own.receive(on: reactor, onConnection: { handler(.connection($0, $1)) }) { [unowned self] message in
       guard let message else {
         return handler(isReady ? .ended : .failed("it ended before it was ready; see its messages"))
       }
-      if message.text == "connection", message.files.count == 1 {
-        return handler(.connection(message.files[0], message.payload))
-      }
-      for file in message.files { close(file) }
-      if message.text == "ready" {
-        isReady = true
-        deadline?.cancel()
-        handler(.ready)
-      } else {
-        handler(.message(message.text))
-      }
+      guard message == "ready" else { return handler(.message(message)) }
+      isReady = true
+      deadline?.cancel()
+      handler(.ready)
     }
     deadline = reactor.schedule(after: Self.readinessTimeout) { [pid] in
       kill(pid, SIGKILL)
@@ -85,19 +79,6 @@ final class Successor {
     let suffix = " (deleted)"
     return path.hasSuffix(suffix) ? String(path.dropLast(suffix.count)) : path
   }
-
-  private static func processEnvironment() -> [String: String] {
-    var variables: [String: String] = [:]
-    var next = unsafe environ
-    while let entry = unsafe next.pointee {
-      let text = unsafe String(cString: entry)
-      if let equals = text.firstIndex(of: "=") {
-        variables[String(text[..<equals])] = String(text[text.index(after: equals)...])
-      }
-      unsafe next = next.successor()
-    }
-    return variables
-  }
 }
 
 extension MessageSocket {
@@ -106,6 +87,23 @@ extension MessageSocket {
   var passConnection: @Sendable (CInt, [UInt8]) -> Bool {
     let sender = sender
     return { sender.send("connection", payload: $1, files: [$0]) }
+  }
+
+  /// Calls `handler` on the loop for each message, and last with nil when the other end is closed.
+  ///
+  /// - Parameter onConnection: called instead with each connection that the other process passes on, which the receiver
+  ///   owns, and the bytes that it has read from it.
+  func receive(
+    on reactor: Reactor, onConnection: @escaping (CInt, [UInt8]) -> Void, _ handler: @escaping (String?) -> Void
+  ) throws(SystemError) {
+    try receive(on: reactor) { message in
+      guard let message else { return handler(nil) }
+      if message.text == "connection", message.files.count == 1 {
+        return onConnection(message.files[0], message.payload)
+      }
+      for file in message.files { close(file) }
+      handler(message.text)
+    }
   }
 }
 
