@@ -124,9 +124,14 @@ final class Server {
   }
 
   private func closeIdleConnections() {
+    onEachLoop { connections in unsafe connections.server?.closeIdle(4) }
+  }
+
+  /// Calls `body` on each loop with its connections.
+  private func onEachLoop(_ body: @escaping @Sendable (ConnectionServerHolder) -> Void) {
     for worker in workers {
-      let holder = worker.connections
-      worker.loop.execute { _ in unsafe holder.server?.closeIdle(4) }
+      let connections = worker.connections
+      worker.loop.execute { _ in body(connections) }
     }
   }
 
@@ -156,12 +161,9 @@ final class Server {
     ServiceManager.notify("MAINPID=\(pid)")
     services.log.info("replaced", ["pid": .integer(Int(pid)), "streams": .integer(services.generations.count)])
     watchdogTimer?.cancel()
-    for worker in workers {
-      let holder = worker.connections
-      worker.loop.execute { _ in
-        unsafe holder.server?.move(pass)
-        unsafe holder.webSockets?.drain()
-      }
+    onEachLoop { connections in
+      unsafe connections.server?.move(pass)
+      unsafe connections.webSockets?.drain()
     }
     // A stream that has just begun may last that long.
     finishStreams(within: services.configuration.streamTimeout + .seconds(5))
@@ -204,18 +206,11 @@ final class Server {
     ServiceManager.notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=\(limit.roundedUpMilliseconds * 1000)")
     services.log.info("draining", ["streams": .integer(services.generations.count)])
     services.beginDraining()
-    closeConnections()
-    finishStreams(within: services.configuration.drainTimeout)
-  }
-
-  private func closeConnections() {
-    for worker in workers {
-      let holder = worker.connections
-      worker.loop.execute { _ in
-        unsafe holder.server?.drain()
-        unsafe holder.webSockets?.drain()
-      }
+    onEachLoop { connections in
+      unsafe connections.server?.drain()
+      unsafe connections.webSockets?.drain()
     }
+    finishStreams(within: services.configuration.drainTimeout)
   }
 
   private func finishStreams(within limit: Duration) {
