@@ -206,7 +206,7 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
       setStreaming(true);
       const end = await reader.read(run, (state) => {
         setMessages((messages) => answered(messages, question, answer, state));
-        if (isOver(state)) setStreaming(false);
+        if (!isRunning(state.status)) setStreaming(false);
         if (state.error) setError(state.error);
       });
       if (!end) return;
@@ -242,10 +242,10 @@ export function createHooks({ useCallback, useEffect, useRef, useState }) {
     useEffect(() => {
       if (!restore || !session.current) return;
       const abort = new AbortController();
-      /** @param {boolean} isRunning */
-      const setBusy = (isRunning) => {
-        isBusy.current = isRunning;
-        setRestoring(isRunning);
+      /** @param {boolean} value */
+      const setBusy = (value) => {
+        isBusy.current = value;
+        setRestoring(value);
       };
       setBusy(true);
       setError(undefined);
@@ -352,8 +352,12 @@ async function readConversation(sessionId, options) {
   return { messages, prompt: turns.some((/** @type {any} */ { id }) => id === run.id) ? undefined : prompt, run };
 }
 
-/** @param {State} state */
-const isOver = ({ status }) => status !== "waiting" && status !== "streaming";
+/**
+ * Returns whether an answer is on its way.
+ *
+ * @param {Status} status
+ */
+export const isRunning = (status) => status === "waiting" || status === "streaming";
 
 /**
  * Returns the messages with what has been received of an answer. A failed answer without text is taken away.
@@ -371,7 +375,7 @@ function answered(messages, question, answer, state) {
     if (message.id === question && isMissing) return [{ ...message, status, error }];
     if (message.id !== answer) return [message];
     if (isMissing) return [];
-    return [{ ...message, content: text, isStreaming: !isOver(state), status, finishReason: end?.finishReason, error }];
+    return [{ ...message, content: text, isStreaming: isRunning(status), status, finishReason: end?.finishReason, error }];
   });
 }
 

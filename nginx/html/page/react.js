@@ -2,7 +2,7 @@
 
 import "../vendor/react.js";
 import "../vendor/react-dom.js";
-import { createHooks } from "../hooks.js";
+import { createHooks, isRunning } from "../hooks.js";
 
 export const {
   Component, createContext, createElement: h, memo, useCallback, useContext, useEffect, useLayoutEffect, useMemo, useRef,
@@ -13,8 +13,7 @@ export const { useAIBlockStreaming, useChat, useReport } = createHooks(React);
 /** What every view uses: { token, transport, report(error) }. */
 export const Page = createContext(undefined);
 
-/** Whether an answer is on its way. */
-export const isRunning = (status) => status === "waiting" || status === "streaming";
+export { isRunning };
 
 /** Shows what is inside of it, or says that it cannot be shown: one bad text must not take the page away. */
 export class Boundary extends Component {
