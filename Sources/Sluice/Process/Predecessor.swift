@@ -48,16 +48,18 @@ final class Predecessor {
     on reactor: Reactor, onServing: @escaping () -> Void, onConnection: @escaping (CInt, [UInt8]) -> Void,
     onEnd: @escaping () -> Void
   ) throws(SystemError) {
-    try socket.receive(on: reactor, onConnection: onConnection) { [unowned self] message in
-      guard let message else {
-        isRunning = false
-        for reply in exchange(&replies, with: [:]).values { reply(false) }
-        return onEnd()
-      }
-      if message == "serving" { return onServing() }
-      let words = message.words(after: "reply") ?? []
-      if words.count == 2, let number = Int(words[0]) { replies.removeValue(forKey: number)?(words[1] == "1") }
-    }
+    try socket.receive(
+      on: reactor, onConnection: onConnection,
+      onMessage: { [unowned self] message in
+        guard let message else {
+          isRunning = false
+          for reply in exchange(&replies, with: [:]).values { reply(false) }
+          return onEnd()
+        }
+        if message == "serving" { return onServing() }
+        let words = message.words(after: "reply") ?? []
+        if words.count == 2, let number = Int(words[0]) { replies.removeValue(forKey: number)?(words[1] == "1") }
+      })
     try socket.send("ready")
   }
 

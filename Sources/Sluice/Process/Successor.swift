@@ -47,15 +47,17 @@ final class Successor {
     for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"] { environment[name] = nil }
     environment[Self.variable] = "3"
     pid = try passed.startProgram(try Self.program(), arguments: CommandLine.arguments, environment: environment)
-    try own.receive(on: reactor, onConnection: { handler(.connection($0, $1)) }) { [unowned self] message in
-      guard let message else {
-        return handler(isReady ? .ended : .failed("it ended before it was ready; see its messages"))
-      }
-      guard message == "ready" else { return handler(.message(message)) }
-      isReady = true
-      deadline?.cancel()
-      handler(.ready)
-    }
+    try own.receive(
+      on: reactor, onConnection: { handler(.connection($0, $1)) },
+      onMessage: { [unowned self] message in
+        guard let message else {
+          return handler(isReady ? .ended : .failed("it ended before it was ready; see its messages"))
+        }
+        guard message == "ready" else { return handler(.message(message)) }
+        isReady = true
+        deadline?.cancel()
+        handler(.ready)
+      })
     deadline = reactor.schedule(after: Self.readinessTimeout) { [pid] in
       kill(pid, SIGKILL)
       handler(.failed("it was not ready in \(Self.readinessTimeout)"))
@@ -89,20 +91,22 @@ extension MessageSocket {
     return { sender.send("connection", payload: $1, files: [$0]) }
   }
 
-  /// Calls `handler` on the loop for each message, and last with nil when the other end is closed.
+  /// Receives on the loop.
   ///
-  /// - Parameter onConnection: called instead with each connection that the other process passes on, which the receiver
-  ///   owns, and the bytes that it has read from it.
+  /// - Parameters:
+  ///   - onConnection: called with each connection that the other process passes on, which the receiver owns, and the
+  ///     bytes that it has read from it.
+  ///   - onMessage: called with each other message, and last with nil when the other end is closed.
   func receive(
-    on reactor: Reactor, onConnection: @escaping (CInt, [UInt8]) -> Void, _ handler: @escaping (String?) -> Void
+    on reactor: Reactor, onConnection: @escaping (CInt, [UInt8]) -> Void, onMessage: @escaping (String?) -> Void
   ) throws(SystemError) {
     try receive(on: reactor) { message in
-      guard let message else { return handler(nil) }
+      guard let message else { return onMessage(nil) }
       if message.text == "connection", message.files.count == 1 {
         return onConnection(message.files[0], message.payload)
       }
       for file in message.files { close(file) }
-      handler(message.text)
+      onMessage(message.text)
     }
   }
 }
