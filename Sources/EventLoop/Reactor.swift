@@ -227,7 +227,7 @@ package final class Reactor {
     return Task(executorPreference: loop) { await bound.value() }
   }
 
-  /// Returns the object attached to `owner`, created on first use and retained for the lifetime of this loop.
+  /// Returns the object attached to `owner`, created on first use and retained until ``detach(_:)``.
   /// Generators store their connections this way.
   package func attachment<Attachment: AnyObject, Failure: Error>(
     for owner: AnyObject, make: () throws(Failure) -> Attachment
@@ -238,6 +238,14 @@ package final class Reactor {
     attachments[key] = (owner, created)
     return created
   }
+
+  /// Returns the object attached to `owner`; nil if there is none.
+  package func attachment<Attachment: AnyObject>(of owner: AnyObject) -> Attachment? {
+    attachments[ObjectIdentifier(owner)]?.attachment as? Attachment
+  }
+
+  /// Releases the object attached to `owner`.
+  package func detach(_ owner: AnyObject) { attachments[ObjectIdentifier(owner)] = nil }
 
   /// Releases the attachments, which can hold references to this reactor.
   func detachAll() { attachments = [:] }

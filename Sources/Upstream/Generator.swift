@@ -68,10 +68,15 @@ package protocol CallbackGenerator: Sendable {
 
   /// Returns the models that can be requested, as objects of OpenAI's API. Nil if the generator has no list.
   nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]?
+
+  /// Releases what it holds on a loop as soon as its responses there have ended. It is not started again.
+  func retire(on reactor: Reactor)
 }
 
 extension CallbackGenerator {
   package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? { nil }
+
+  package func retire(on reactor: Reactor) {}
 }
 
 /// An adapter that runs a ``Generator`` in one task per response.

@@ -14,14 +14,14 @@ struct ConfigurationTests {
 
   private func issues(_ environment: [String: String]) -> [String] {
     do throws(ConfigurationError) {
-      _ = try Configuration(environment: environment)
+      _ = try Configuration(environment)
       return []
     } catch { return error.issues.map(\.description) }
   }
 
   @Test("The defaults match the documentation")
   func defaults() throws {
-    let configuration = try Configuration(environment: ["SLUICE_AUTH": "none"])
+    let configuration = try Configuration(["SLUICE_AUTH": "none"])
     #expect(GeneratorKind.selected(by: configuration).name == "echo")
     #expect(configuration.idleTimeout == .seconds(30) && configuration.firstTokenTimeout == .seconds(60))
     #expect(configuration.heartbeat == .seconds(15) && configuration.historyTurns == 50)
@@ -61,7 +61,7 @@ struct ConfigurationTests {
 
   @Test("The web server can override only per-location settings, and a client can override nothing")
   func perLocation() throws {
-    let base = try Configuration(environment: ["SLUICE_AUTH": "none", "SLUICE_MODEL": "a"])
+    let base = try Configuration(["SLUICE_AUTH": "none", "SLUICE_MODEL": "a"])
     let applied = try base.applying(["SLUICE_MODEL": "b", "SLUICE_STREAM_CHAT": "off", "SLUICE_IDLE_TIMEOUT": ""])
     #expect(applied.model == "b" && !applied.isEnabled(.streamChat) && applied.idleTimeout == .seconds(30))
     let untouched = try base.applying([
@@ -77,7 +77,7 @@ struct ConfigurationTests {
     let directory = TemporaryDirectory()
     func issues(_ environment: [String: String]) -> [String] {
       do {
-        _ = try Configuration(environment: environment.merging(["SLUICE_AUTH": "none"]) { $1 })
+        _ = try Configuration(environment.merging(["SLUICE_AUTH": "none"]) { $1 })
         return []
       } catch { return error.issues.map(\.description) }
     }
@@ -109,7 +109,7 @@ struct ConfigurationTests {
 
   /// Returns the warnings about a valid configuration.
   private func warnings(_ environment: [String: String]) throws -> [String] {
-    try Configuration(environment: environment).warnings(environment: environment, features: [Feature("SLUICE_OWN")])
+    try Configuration(environment).warnings(environment: Environment(environment), features: [Feature("SLUICE_OWN")])
       .map(\.description)
   }
 
@@ -308,7 +308,7 @@ struct TokensTests {
 
   @Test("REMOTE_USER is accepted from the site's own pages, but not from pages or images of other origins")
   func foreignPages() async throws {
-    let configuration = try Configuration(environment: [
+    let configuration = try Configuration([
       "SLUICE_TRUST_REMOTE_USER": "on", "SLUICE_CORS_ORIGINS": "https://app.example.com",
     ])
     let authenticator = BuiltInAuthenticator(configuration, log: Log(level: .error), pool: BlockingPool())
@@ -358,7 +358,7 @@ struct TokensTests {
   @Test("A token is read from the header, else from the query, and REMOTE_USER only if the web server is trusted")
   func sources() async throws {
     let path = directory.file("tokens", "alice:\(Digest(of: "a").hex)\n")
-    let configuration = try Configuration(environment: ["SLUICE_TOKENS_FILE": path])
+    let configuration = try Configuration(["SLUICE_TOKENS_FILE": path])
     let authenticator = BuiltInAuthenticator(configuration, log: Log(level: .error), pool: BlockingPool())
     func user(_ parameters: Parameters, trusting: Bool = false) async -> String? {
       try? await authenticator.authenticate(
@@ -374,5 +374,11 @@ struct TokensTests {
     #expect(await user(["HTTP_REMOTE_USER": "root"], trusting: true) == nil)
     #expect(await user(["REMOTE_USER": "root"], trusting: true) == "root")
     #expect(await user(["REMOTE_USER": ""], trusting: true) == nil)
+  }
+}
+
+extension Configuration {
+  fileprivate init(_ environment: [String: String]) throws(ConfigurationError) {
+    try self.init(environment: Environment(environment))
   }
 }

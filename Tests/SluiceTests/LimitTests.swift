@@ -28,7 +28,7 @@ private final class Fixture {
       exchange.sendDelta("lo", finishReason: "stop")
       exchange.sendDone()
     }
-    services = Services(upstream: upstream.baseURL, in: directory)
+    services = try Services(upstream: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 

@@ -83,7 +83,7 @@ private final class Fixture {
         bytes.removeFirst(count)
       }
     }
-    services = Services(upstream: upstream.baseURL, in: directory)
+    services = try Services(upstream: upstream.baseURL, in: directory)
     handler = RequestDispatcher(services, routes: .builtIn(services), on: reactor)
   }
 

@@ -103,7 +103,7 @@ struct WebSocketSessionTests {
     let clock = SlowClock()
     let directory = TemporaryDirectory()
     try await onLoop(clock: clock.loopClock) { reactor in
-      let services = Services(upstream: upstream?.baseURL ?? "http://127.0.0.1:1/v1", in: directory)
+      let services = try Services(upstream: upstream?.baseURL ?? "http://127.0.0.1:1/v1", in: directory)
       services.webSockets.setServed()
       let fixture = try Fixture(services, on: reactor)
       if opens { try await fixture.open() }

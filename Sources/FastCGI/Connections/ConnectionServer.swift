@@ -35,7 +35,8 @@ package final class RequestActivity: Sendable {
 /// The connections of one loop.
 package final class ConnectionServer {
   let reactor: Reactor
-  let limits: ServerLimits
+  /// The limits for the requests that begin from now on.
+  package var limits: ServerLimits
   /// The file that libfcgi reads requests from. Shared by all connections, which use it one after the other.
   private var memory: MemoryFile?
 

@@ -10,7 +10,7 @@ extension RequestDispatcher {
   func admit(_ request: Request) async throws(Failure) -> StreamSlot {
     let (route, endpoint, parameters) = try routes.findStream(at: request.path)
     if services.isDraining { throw Failure.draining }
-    guard !request.hasForeignOrigin(allowing: services.cors.origins) else { throw Failure.crossSite }
+    guard !request.hasForeignOrigin(allowing: parts.cors.origins) else { throw Failure.crossSite }
     let context = try await call(request, RequestBody(request), route, parameters, isWebSocket: true)
     let isEnabled = try endpoint.feature.map { (feature) throws(Failure) in
       try services.isEnabled(feature, context)

@@ -8,14 +8,23 @@ final class RequestDispatcher {
   let services: Services
   let routes: RouteTable
   let reactor: Reactor
-  private let locations: LocationConfigurations
+  private(set) var parts: ConfiguredParts
+  private var locations: LocationConfigurations
 
   init(_ services: Services, routes: RouteTable, on reactor: Reactor) {
     self.services = services
     self.routes = routes
     self.reactor = reactor
-    locations = LocationConfigurations(
-      SharedConfiguration(services.configuration), onIgnored: { services.warnOnce(ofParameter: $0) })
+    parts = services.parts
+    locations = LocationConfigurations(parts) { services.warnOnce(ofParameter: $0) }
+  }
+
+  /// Uses the services' current configuration for requests that begin from now on.
+  func reload() {
+    let earlier = parts
+    parts = services.parts
+    locations = LocationConfigurations(parts) { [services] in services.warnOnce(ofParameter: $0) }
+    earlier.retireGenerators(notIn: parts, on: reactor)
   }
 
   /// Starts the response. Only an error response can be written before the request is authenticated and found to be
@@ -24,10 +33,10 @@ final class RequestDispatcher {
     let body = RequestBody(request)
     // The task lives as long as the response and must not retain the body.
     let head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
-    if !services.cors.origins.isEmpty {
+    if !parts.cors.origins.isEmpty {
       let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
-      writer.fields = services.cors.fields(
-        for: request, isCredentialed: trust ?? services.configuration.trustsRemoteUser)
+      writer.fields = parts.cors.fields(
+        for: request, isCredentialed: trust ?? parts.configuration.trustsRemoteUser)
     }
     start(head, body, .http(writer))
   }
@@ -118,7 +127,7 @@ final class RequestDispatcher {
     }
     var user = User("anonymous")
     if !route.isPublic {
-      user = try await services.authenticator.authenticate(
+      user = try await configuration.parts.authenticator.authenticate(
         request, trustsRemoteUser: configuration.values.trustsRemoteUser,
         callsModel: route.callsModel && !isWebSocket)
     }
@@ -143,7 +152,7 @@ final class RequestDispatcher {
     var head = ResponseHead(status: 204)
     if let list = FieldValue(methods.joined(separator: ", ")) {
       head.set("Allow", list)
-      for field in services.cors.preflightFields(for: request, methods: list) { head.set(field.name, field.value) }
+      for field in parts.cors.preflightFields(for: request, methods: list) { head.set(field.name, field.value) }
     }
     return Response(head)
   }

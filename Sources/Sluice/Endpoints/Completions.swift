@@ -11,7 +11,7 @@ extension Services {
     let request = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try CompletionRequest(fields, configuration, instructions: instructions)
     }
-    let model = request.model ?? modelNames(context.configuration).first ?? "default"
+    let model = request.model ?? context.parts.modelNames(context.configuration).first ?? "default"
     let created = Timestamp.seconds
     let pending = request.prompt
     return GenerationRequest(
@@ -43,10 +43,12 @@ extension Services {
 
   /// GET /v1/models: lists the models that can be requested: the configured model or, if none is set, the generator's.
   nonisolated(nonsending) func listModels(_ context: RequestContext) async throws -> Response {
-    var models = modelNames(context.configuration).map { (name) -> JSON in
+    var models = context.parts.modelNames(context.configuration).map { (name) -> JSON in
       ["id": .string(name), "object": "model", "created": .integer(0), "owned_by": "sluice"]
     }
-    if models.isEmpty { models = try await generator(for: context.configuration).models(on: context.reactor) ?? [] }
+    if models.isEmpty {
+      models = try await context.parts.generator(for: context.configuration).models(on: context.reactor) ?? []
+    }
     return .json(["object": "list", "data": .array(models)])
   }
 }

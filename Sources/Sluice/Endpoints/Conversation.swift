@@ -67,7 +67,7 @@ extension Services {
         message: input.message, model: context.configuration.model, session: session, wantsJSON: input.wantsJSON,
         produce: { generation, idempotencyLock in
           let (output, isNew) = try await self.startGeneration(
-            input.message, in: input.session, instructions: try self.prompts.text("chat"), context,
+            input.message, in: input.session, instructions: try context.parts.prompts.text("chat"), context,
             on: generation.reactor)
           let completion = try await generation.relay(output, isLast: true)
           return try await self.storeTurn(

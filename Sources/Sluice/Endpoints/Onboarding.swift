@@ -9,7 +9,7 @@ extension Services {
     let message = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
       try fields.string("message", limit: limit)
     }
-    guard let script = OnboardingScript(parsing: try prompts.text("onboarding") ?? "") else {
+    guard let script = OnboardingScript(parsing: try context.parts.prompts.text("onboarding") ?? "") else {
       throw Failure.incompleteConfiguration("onboarding.txt contains no step; start a line with #")
     }
     return GenerationRequest(

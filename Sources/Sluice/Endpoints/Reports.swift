@@ -17,7 +17,7 @@ extension Services {
       message: body.input, model: context.configuration.model,
       produce: { generation, idempotencyLock in
         let output = try self.startGeneration(
-          body.input, instructions: try self.prompts.text("report"), context, on: generation.reactor)
+          body.input, instructions: try context.parts.prompts.text("report"), context, on: generation.reactor)
         let completion = try await generation.relay(output, isLast: true)
         let (text, rules) = (generation.text, generation.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in

@@ -4,11 +4,11 @@ extension Configuration {
   /// - Parameter hasAuthenticator: whether the embedding program authenticates requests, so that no setting is required
   ///   for it.
   /// - Throws: all issues, each with the name of its variable. Files named by the settings are checked too.
-  init(environment: [String: String], hasAuthenticator: Bool = false) throws(ConfigurationError) {
+  init(environment: Environment, hasAuthenticator: Bool = false) throws(ConfigurationError) {
     let systemState = environment["STATE_DIRECTORY"].flatMap { $0.split(separator: ":").first.map(String.init) }
     self.init(state: systemState ?? "./state")
-    for kind in GeneratorKind.all { kind.readEnvironment(&self, environment) }
-    var issues: [ConfigurationError.Issue] = []
+    for kind in GeneratorKind.all { kind.readEnvironment(&self, environment.variables) }
+    var issues = environment.issues
     for setting in Setting.all {
       guard let text = environment[setting.name], !text.isEmpty else { continue }
       do { try setting.set(&self, text) } catch {
@@ -16,7 +16,23 @@ extension Configuration {
       }
     }
     issues += crossSettingIssues(hasAuthenticator: hasAuthenticator)
-    guard issues.isEmpty else { throw ConfigurationError(issues: issues) }
+    guard issues.isEmpty else { throw ConfigurationError(issues: environment.locating(issues)) }
+  }
+
+  /// Takes the values of settings that cannot change while the process runs from an earlier configuration.
+  ///
+  /// - Returns: the names of those that have another value.
+  mutating func keepFixedSettings(of earlier: Configuration) -> [String] {
+    var changed: [String] = []
+    func keep<Value: Equatable>(_ name: String, _ path: WritableKeyPath<Configuration, Value>) {
+      if exchange(&self[keyPath: path], with: earlier[keyPath: path]) != earlier[keyPath: path] { changed.append(name) }
+    }
+    keep("SLUICE_STATE", \.state)
+    keep("SLUICE_LISTEN", \.listen)
+    keep("SLUICE_WEBSOCKET_LISTEN", \.webSocketListen)
+    keep("SLUICE_LOOPS", \.loops)
+    keep("SLUICE_COALESCE", \.coalescesEvents)
+    return changed
   }
 
   /// The table of settings printed by `sluice --help`.

@@ -8,10 +8,12 @@ extension Configuration {
   /// - Parameters:
   ///   - environment: the variables that the configuration was read from.
   ///   - features: the features of the application, whose names are settings too.
-  func warnings(environment: [String: String], features: [Feature]) -> [ConfigurationError.Issue] {
-    unknownSettings(environment, features) + commentedSettings(environment) + contradictions()
-      + GeneratorKind.selected(by: self).warnings(self) + authenticationWarnings()
-      + listenWarnings(environment)
+  func warnings(environment: Environment, features: [Feature]) -> [ConfigurationError.Issue] {
+    environment.warnings
+      + environment.locating(
+        unknownSettings(environment.variables, features) + commentedSettings(environment) + contradictions()
+          + GeneratorKind.selected(by: self).warnings(self) + authenticationWarnings()
+          + listenWarnings(environment))
   }
 
   /// Variables that look like settings. They are no errors, because Kubernetes sets some for a service with this name.
@@ -24,7 +26,7 @@ extension Configuration {
   }
 
   /// A comment behind a value is part of the value, in systemd's environment files too (systemd.exec(5)).
-  private func commentedSettings(_ environment: [String: String]) -> [ConfigurationError.Issue] {
+  private func commentedSettings(_ environment: Environment) -> [ConfigurationError.Issue] {
     Setting.all.compactMap { setting in
       guard let text = environment[setting.name], text.contains(" #") else { return nil }
       return .init(
@@ -80,7 +82,7 @@ extension Configuration {
     return [.init(variable: variable, reason: "names a file that all users can read: chmod o-r \(path)")]
   }
 
-  private func listenWarnings(_ environment: [String: String]) -> [ConfigurationError.Issue] {
+  private func listenWarnings(_ environment: Environment) -> [ConfigurationError.Issue] {
     guard listen != nil, environment["LISTEN_FDS"] != nil else { return [] }
     return [.init(variable: "SLUICE_LISTEN", reason: "is ignored, because systemd passes a socket")]
   }

@@ -4,7 +4,6 @@ import Upstream
 struct GeneratorKind: Sendable {
   /// The resources of the process that generators can use.
   struct Resources: Sendable {
-    var environment: [String: String] = [:]
     /// The number of idle connections that each loop keeps open.
     var maximumIdleConnections = 64
     /// Whether descriptors are so scarce that an idle connection should be closed. Called on a loop's thread.
@@ -33,7 +32,9 @@ struct GeneratorKind: Sendable {
   var warnings: @Sendable (Configuration) -> [ConfigurationError.Issue] = { _ in [] }
   /// Returns the kind and where its output comes from, for the administrator.
   let description: @Sendable (Configuration) -> String
-  /// Creates the generators' shared state, once per process. Called only if ``requirements`` returns no issues.
+  /// Whether generators for two configurations share their state, so that a reload of the configuration keeps it.
+  var sharesState: @Sendable (Configuration, Configuration) -> Bool = { _, _ in true }
+  /// Creates the generators' shared state. Called only if ``requirements`` returns no issues.
   let source: @Sendable (Configuration, Resources) -> Source
 
   /// All kinds. A new kind needs a file and an entry here. The last one must always be selectable.

@@ -18,6 +18,9 @@ extension GeneratorKind {
     ],
     isDefault: { $0[UpstreamSettings.self].url != nil },
     readEnvironment: { configuration, environment in
+      configuration[UpstreamSettings.self].environment = environment.filter {
+        UpstreamSettings.variables.contains($0.key)
+      }
       guard let credentials = environment["CREDENTIALS_DIRECTORY"] else { return }
       let path = credentials + "/upstream-key"
       // A key file that exists but cannot be read is an error: requests must not be sent without the key.
@@ -29,7 +32,7 @@ extension GeneratorKind {
       guard let url = configuration[UpstreamSettings.self].url else {
         return [.init(variable: "SLUICE_GENERATOR", reason: "is upstream, but SLUICE_UPSTREAM_URL is not set")]
       }
-      return OpenAIGenerator.missingLibrary(for: url).map {
+      return OpenAIGenerator.missingLibrary(for: url, configuration[UpstreamSettings.self].proxy).map {
         [.init(variable: "SLUICE_UPSTREAM_URL", reason: "needs libcurl, which cannot be loaded: \($0)")]
       } ?? []
     },
@@ -62,12 +65,14 @@ extension GeneratorKind {
       let key = settings.keyFile.map { ", with the key in \($0)" } ?? ", without a key"
       return "upstream at \(settings.url ?? "")\(key)"
     },
+    sharesState: {
+      $0[UpstreamSettings.self] == $1[UpstreamSettings.self] && $0.maximumResponseBytes == $1.maximumResponseBytes
+    },
     source: { configuration, resources in
       let settings = configuration[UpstreamSettings.self]
       let key = settings.keyFile.map { path in WatchedFile(path) { $0 } }
-      let environment = resources.environment
       let generator = OpenAIGenerator(
-        baseURL: settings.url ?? "", certificateFile: environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"],
+        baseURL: settings.url ?? "", certificateFile: settings.certificateFile, proxy: settings.proxy,
         maximumIdleConnections: resources.maximumIdleConnections, maximumTextBytes: configuration.maximumResponseBytes,
         isShortOfDescriptors: resources.isShortOfDescriptors,
         key: {
@@ -101,9 +106,20 @@ private func isLocal(_ url: String) -> Bool {
   return ["127.", "localhost", "[::1]"].contains(where: host.hasPrefix)
 }
 
-struct UpstreamSettings: GeneratorSettings {
+struct UpstreamSettings: GeneratorSettings, Equatable {
   var url: String?
   var keyFile: String?
+  /// The values of ``variables``.
+  var environment: [String: String] = [:]
+
+  /// The variables that are no settings of Sluice, and have the same meaning as for curl(1).
+  static let variables: Set = [
+    "CURL_CA_BUNDLE", "SSL_CERT_FILE", "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy",
+    "NO_PROXY",
+  ]
+
+  var certificateFile: String? { environment["CURL_CA_BUNDLE"] ?? environment["SSL_CERT_FILE"] }
+  var proxy: HTTPProxy { HTTPProxy(for: url ?? "", environment: environment) }
 }
 
 /// The reason why a file contains no API key, as the end of a sentence.

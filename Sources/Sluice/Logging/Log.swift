@@ -2,6 +2,7 @@ import EventLoop
 import FoundationEssentials
 import Glibc
 import JSON
+import Synchronization
 
 /// A log with one JSON object per line, on standard error. Thread-safe: a dedicated thread writes the lines, so a full
 /// pipe blocks no caller. Never log a token, a key, or the content of messages.
@@ -15,7 +16,8 @@ package final class Log: Sendable {
     var isWriting = false
   }
 
-  private let level: Level
+  /// The priority of the least severe level that is written.
+  private let priority: Atomic<Int>
   private let thread = BlockingPool(maximumThreads: 1)
   private let state = Locked(State())
   private let descriptor: CInt
@@ -29,7 +31,7 @@ package final class Log: Sendable {
     level: Level, descriptor: CInt = STDERR_FILENO,
     environment: [String: String] = [:]
   ) {
-    self.level = level
+    priority = Atomic(level.priority)
     self.descriptor = descriptor
     self.isJournal = Self.isJournal(descriptor, environment["JOURNAL_STREAM"])
   }
@@ -40,7 +42,9 @@ package final class Log: Sendable {
   package func debug(_ message: String, _ fields: JSON.Members = [:]) { write(.debug, message, fields) }
 
   /// Whether lines of `level` are written. Check it before creating fields for every request.
-  func writes(_ level: Level) -> Bool { level.priority <= self.level.priority }
+  func writes(_ level: Level) -> Bool { level.priority <= priority.load(ordering: .relaxed) }
+
+  func setLevel(_ level: Level) { priority.store(level.priority, ordering: .relaxed) }
 
   func write(_ level: Level, _ message: String, _ fields: JSON.Members) {
     guard writes(level) else { return }
@@ -144,5 +148,11 @@ extension Log.Level {
     case .info: 6
     case .debug: 7
     }
+  }
+}
+
+extension ConfigurationError.Issue {
+  var fields: JSON.Members {
+    ["variable": .string(variable), "reason": .string(reason), "origin": origin.map(JSON.string) ?? .null]
   }
 }

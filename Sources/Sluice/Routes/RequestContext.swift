@@ -25,6 +25,8 @@ public final class RequestContext: Sendable {
   public let correlationID: String
   /// The configuration for the request's location.
   var configuration: Configuration { sharedConfiguration.values }
+  /// The parts of the services that were in effect when the request began.
+  var parts: ConfiguredParts { sharedConfiguration.parts }
   private let sharedConfiguration: SharedConfiguration
   private let bound: LoopBound<Reactor>
 

@@ -27,12 +27,14 @@ public final class Application: Sendable {
   let services: Services
   private let environment: [String: String]
   private let routes: Locked<RouteTable>
-  private let shutdown = Locked(Shutdown())
+  private let control = Locked(Control())
 
-  /// The means by which a cancelled ``run(handlesSignals:)`` makes the server drain.
-  private struct Shutdown {
-    var isRequested = false
-    var begin: (@Sendable () -> Void)?
+  /// The means by which other threads control a running server.
+  private struct Control {
+    /// Whether the task of ``run(handlesSignals:)`` was cancelled.
+    var isShutdownRequested = false
+    var drain: (@Sendable () -> Void)?
+    var applyConfiguration: (@Sendable () -> Void)?
   }
 
   /// Creates an application from a configuration, which determines the default of each omitted part.
@@ -49,12 +51,9 @@ public final class Application: Sendable {
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) throws(ConfigurationError) {
     self.environment = environment
-    let configuration = try Configuration(environment: environment, hasAuthenticator: authenticator != nil)
-    let descriptors = DescriptorPlan.forProcess(loops: configuration.loops)
-    services = Services(
-      configuration, log: Log(level: configuration.logLevel, environment: environment),
-      pool: BlockingPool(maximumThreads: descriptors.fileThreads), environment: environment, descriptors: descriptors,
-      custom: Services.CustomParts(generator: generator, authenticator: authenticator, turnStore: turnStore))
+    services = try Services(
+      environment: environment,
+      custom: CustomParts(generator: generator, authenticator: authenticator, turnStore: turnStore))
     routes = Locked(.builtIn(services))
   }
 
@@ -152,11 +151,11 @@ public final class Application: Sendable {
       }
       try result.get()
     } onCancel: {
-      let begin = shutdown.withLock { shutdown in
-        shutdown.isRequested = true
-        return shutdown.begin
+      let drain = control.withLock { control in
+        control.isShutdownRequested = true
+        return control.drain
       }
-      begin?()
+      drain?()
     }
   }
 
@@ -167,10 +166,7 @@ public final class Application: Sendable {
     defer { services.log.flush() }
     let watched = handlesSignals ? [SIGTERM, SIGINT, SIGHUP, SIGUSR2] : []
     if CGIExchange.isStarted(in: environment) { return try serveCGI(signals: watched) }
-    for warning in configurationWarnings {
-      services.log.warning(
-        "configuration", ["variable": .string(warning.variable), "reason": .string(warning.reason)])
-    }
+    services.logWarnings()
     var server: Server?
     var failure: StartError?
     do throws(SystemError) {
@@ -184,17 +180,30 @@ public final class Application: Sendable {
         }
         // Safe: `execute` runs the closure on the main loop, to which the server belongs, while that loop runs.
         let bound = unsafe LoopBound(started)
-        let begin: @Sendable () -> Void = { loop.execute { _ in bound.value.drain() } }
-        let isRequested = shutdown.withLock { shutdown in
-          shutdown.begin = begin
-          return shutdown.isRequested
+        let drain: @Sendable () -> Void = { loop.execute { _ in bound.value.drain() } }
+        let isShutdownRequested = control.withLock { control in
+          control.drain = drain
+          control.applyConfiguration = { loop.execute { _ in bound.value.applyConfiguration() } }
+          return control.isShutdownRequested
         }
-        if isRequested { begin() }
+        if isShutdownRequested { drain() }
       }
     } catch { failure = StartError(message: "cannot start: \(error)") }
-    shutdown.withLock { $0.begin = nil }
+    control.withLock { $0 = Control() }
     withExtendedLifetime(server) {}
     if let failure { throw failure }
+  }
+
+  /// Reads the configuration again: the file that `SLUICE_ENV_FILE` names, and all files that settings name. Requests
+  /// that have begun keep the earlier configuration. SIGHUP does the same if ``run(handlesSignals:)`` handles signals.
+  ///
+  /// `SLUICE_STATE`, `SLUICE_LISTEN`, `SLUICE_WEBSOCKET_LISTEN`, `SLUICE_LOOPS` and `SLUICE_COALESCE` keep their values,
+  /// which is logged. Blocks while it reads files. Can be called on any thread.
+  ///
+  /// - Throws: ``ConfigurationError`` with every issue; the earlier configuration remains in effect.
+  public func reload() throws(ConfigurationError) {
+    try services.reload()
+    control.withLock(\.applyConfiguration)?()
   }
 
   private func serveCGI(signals watched: [CInt]) throws(StartError) {
@@ -240,12 +249,12 @@ public final class Application: Sendable {
 
   /// The warnings for the administrator: settings that are valid but probably not meant.
   package var configurationWarnings: [ConfigurationError.Issue] {
-    services.configuration.warnings(environment: environment, features: services.features)
+    services.warnings
   }
 
   /// The summary for the administrator of what would run: lines without a full stop.
   package var configurationSummary: [String] {
-    services.summary.map { "\($0.name): \($0.value)" }
+    services.parts.summary.map { "\($0.name): \($0.value)" }
       + (services.configuration.resume > .zero ? ["SLUICE_RESUME has no effect in a CGI program"] : [])
   }
 

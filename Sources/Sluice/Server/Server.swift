@@ -25,6 +25,8 @@ final class Server {
   private var status = ""
   /// The reason why the last upgrade failed.
   private var upgradeFailure: String?
+  /// The reason why the last reload of the configuration failed.
+  private var reloadFailure: String?
   private var isFinished = false
   /// The listening sockets, which ``listeners`` own.
   private var sockets: [ListeningSocket] = []
@@ -41,6 +43,8 @@ final class Server {
   private final class ConnectionServerHolder: Sendable {
     nonisolated(unsafe) var server: ConnectionServer?
     nonisolated(unsafe) var webSockets: WebSocketServer?
+
+    nonisolated(unsafe) var dispatcher: RequestDispatcher?
 
     @unsafe func serve(_ descriptor: consuming Descriptor, _ kind: ListeningSocket.Kind, received: [UInt8]) {
       switch kind {
@@ -106,7 +110,7 @@ final class Server {
     var fields: JSON.Members = [
       "pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version),
     ]
-    for (name, value) in services.summary { fields[name] = .string(value) }
+    fields.append(services.parts.summaryFields)
     services.log.info("ready", fields)
   }
 
@@ -116,6 +120,7 @@ final class Server {
     let (services, routes) = (services, routes)
     loop.execute { reactor in
       let handler = RequestDispatcher(services, routes: routes, on: reactor)
+      unsafe holder.dispatcher = handler
       unsafe holder.server = ConnectionServer(
         reactor: reactor, limits: services.serverLimits,
         responder: { request, writer in handler.respond(request, writer) })
@@ -184,14 +189,45 @@ final class Server {
     distribute(descriptor, .fastCGI, received: received)
   }
 
+  // MARK: Configuration
+
+  /// Reads the configuration again, on a thread of the pool. If it is not valid, the earlier one remains in effect.
+  private func reload() {
+    ServiceManager.notify("RELOADING=1")
+    // Safe: `execute` runs the closure on the main loop, to which the server belongs, while that loop runs.
+    let bound = unsafe LoopBound(self)
+    let (services, loop) = (services, reactor.loop)
+    services.pool.submit {
+      var issues: [ConfigurationError.Issue] = []
+      do throws(ConfigurationError) { try services.reload() } catch { issues = error.issues }
+      loop.execute { [issues] _ in bound.value.didReload(issues) }
+    }
+  }
+
+  private func didReload(_ issues: [ConfigurationError.Issue]) {
+    for issue in issues { services.log.error("reload failed", issue.fields) }
+    reloadFailure = issues.isEmpty ? nil : issues.map(\.description).joined(separator: ", ")
+    if issues.isEmpty { applyConfiguration() }
+    ServiceManager.notify("READY=1")
+    reportStatus()
+  }
+
+  /// Uses the services' current configuration for new requests.
+  func applyConfiguration() {
+    let limits = services.serverLimits
+    onEachLoop { connections in
+      unsafe connections.dispatcher?.reload()
+      unsafe connections.server?.limits = limits
+    }
+    services.log.info("reloaded", services.parts.summaryFields)
+  }
+
   // MARK: Shutdown
 
   private func handleSignal(_ signal: CInt) {
     switch signal {
     case SIGUSR2: handover?.start(passing: sockets)
-    case SIGHUP:
-      // Tokens, keys and prompts reload automatically when their files change; nothing else can be reloaded.
-      services.log.info("SIGHUP ignored: files reload automatically; restart to reload the environment")
+    case SIGHUP: reload()
     default: if services.isDraining { terminateStreams() } else { drain() }
     }
   }
@@ -295,7 +331,7 @@ final class Server {
     let unsaved = services.unsaved.count
     let parts = [
       "\(services.generations.count) streams", unsaved > 0 ? "\(unsaved) turns could not be stored yet" : nil,
-      upgradeFailure.map { "the last upgrade failed: \($0)" },
+      upgradeFailure.map { "the last upgrade failed: \($0)" }, reloadFailure.map { "the last reload failed: \($0)" },
     ]
     let text = parts.compactMap(\.self).joined(separator: "; ")
     guard text != status else { return }

@@ -65,7 +65,7 @@ extension Services {
     // Do not call the model for a client that has disconnected in the meantime.
     try Task.checkCancellation()
     freedMemory.record(prompt.messages.reduce(0) { $0 + $1.content.utf8.count })
-    return try generator(for: context.configuration).start(prompt, on: reactor)
+    return try context.parts.generator(for: context.configuration).start(prompt, on: reactor)
   }
 
   /// Returns an embedder's prompt with the system prompt, model and token limit of the request's location applied.
@@ -82,6 +82,6 @@ extension Services {
 
   /// Returns the system prompt of a request's location, which precedes all other messages.
   func systemPrompt(_ context: RequestContext) throws(Failure) -> String? {
-    try context.configuration.systemPromptFile.map { (path) throws(Failure) in try prompts.file(path) }
+    try context.configuration.systemPromptFile.map { (path) throws(Failure) in try context.parts.prompts.file(path) }
   }
 }

@@ -6,12 +6,10 @@ import Upstream
 
 /// The state that all requests on all loops share.
 final class Services: Sendable {
-  let configuration: Configuration
   let log: Log
   let pool: BlockingPool
   /// The pool that parses large bodies, at most two at a time: parsed JSON takes many times the memory of its text.
   let parsing = BlockingPool(maximumThreads: 2)
-  let authenticator: any RequestAuthenticator
   let store: Store
   let turns: any TurnStore
   let generations = GenerationRegistry()
@@ -24,15 +22,16 @@ final class Services: Sendable {
   let requestLimiter: Limiter
   /// The limiter of WebSocket connections; the limits are the same as for streams.
   let webSocketLimiter: Limiter
-  let prompts: Prompts
-  let cors: CORS
   let redactionFiles = WatchedFiles { RedactionRules(parsing: $0) }
-  /// The available generators, by kind: those whose required settings are present.
-  private let generators: [String: GeneratorKind.Source]
-  /// The embedder's generator; if present, no other is used.
-  private let customGenerator: TaskGenerator?
+  /// The parts for new requests.
+  private let currentParts: Locked<ConfiguredParts>
+  /// Serializes reloads.
+  private let reloading = Locked(())
+  private let custom: CustomParts
+  private let generatorResources: GeneratorKind.Resources
+  /// The variables of the process, without those of a file.
+  private let processEnvironment: [String: String]
   private let draining = Atomic(false)
-  private let environment: [String: String]
   /// The embedder's features.
   private let customFeatures = Locked<[Feature]>([])
   /// The parameters that ``warnOnce(ofParameter:)`` has logged.
@@ -43,62 +42,75 @@ final class Services: Sendable {
   private let isCGI: Bool
   let descriptors: DescriptorBudget
 
-  /// An embedder's replacements for built-in parts.
-  struct CustomParts {
-    var generator: (any Generator)?
-    var authenticator: (any Authenticator)?
-    var turnStore: (any TurnStore)?
-  }
-
-  init(
-    _ configuration: Configuration, log: Log, pool: BlockingPool, environment: [String: String],
-    descriptors plan: DescriptorPlan = .forProcess(loops: 1), custom: CustomParts = CustomParts()
-  ) {
+  /// Creates the services from the variables of the process and of the file that they name. Blocks.
+  ///
+  /// - Throws: ``ConfigurationError`` with every issue.
+  init(environment processEnvironment: [String: String], custom: CustomParts) throws(ConfigurationError) {
+    let environment = Environment(processEnvironment)
+    let configuration = try Configuration(
+      environment: environment, hasAuthenticator: custom.authenticator != nil)
+    let plan = DescriptorPlan.forProcess(loops: configuration.loops)
     let descriptors = DescriptorBudget(units: plan.connections)
     self.descriptors = descriptors
-    self.configuration = configuration
-    self.environment = environment
+    self.processEnvironment = processEnvironment
+    self.custom = custom
+    let log = Log(level: configuration.logLevel, environment: processEnvironment)
     self.log = log
+    let pool = BlockingPool(maximumThreads: plan.fileThreads)
     self.pool = pool
-    authenticator =
-      custom.authenticator.map { CustomAuthenticator($0, corsOrigins: configuration.corsOrigins) }
-      ?? BuiltInAuthenticator(configuration, log: log, pool: pool)
     store = Store(root: configuration.state, pool: pool) {
       log.error("file of the store skipped", ["error": .string($0.description)])
     }
     turns = custom.turnStore ?? store
-    let runtime = environment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
+    let runtime = processEnvironment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
     unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)
     requestLimiter = Limiter(store, sharesSlots: false, log: log)
     webSocketLimiter = Limiter(store, sharesSlots: false, log: log)
-    isCGI = CGIExchange.isStarted(in: environment)
+    isCGI = CGIExchange.isStarted(in: processEnvironment)
     streamLimiter = Limiter(store, sharesSlots: isCGI, log: log)
-    prompts = Prompts(directory: configuration.prompts)
-    cors = CORS(origins: configuration.corsOrigins)
-    customGenerator = custom.generator.map(TaskGenerator.init)
-    let resources = GeneratorKind.Resources(
-      environment: environment, maximumIdleConnections: plan.idleUpstreamConnections,
-      isShortOfDescriptors: { descriptors.isShort })
-    var generators: [String: GeneratorKind.Source] = [:]
-    for kind in GeneratorKind.all where kind.requirements(configuration).isEmpty {
-      generators[kind.name] = kind.source(configuration, resources)
-    }
-    self.generators = generators
+    generatorResources = GeneratorKind.Resources(
+      maximumIdleConnections: plan.idleUpstreamConnections, isShortOfDescriptors: { descriptors.isShort })
+    currentParts = Locked(
+      ConfiguredParts(
+        configuration, environment: environment, custom: custom, generatorResources, log: log, pool: pool))
   }
 
-  /// The generator that a configuration selects.
-  func generator(for configuration: Configuration) throws(Failure) -> any CallbackGenerator {
-    if let customGenerator { return customGenerator }
-    let kind = GeneratorKind.selected(by: configuration)
-    // The required settings were checked when the location's configuration was read.
-    guard let source = generators[kind.name] else {
-      throw Failure.incompleteConfiguration("the generator \(kind.name) has not been created")
+  // MARK: Configuration
+
+  /// The parts for a request that begins now. A request that has begun uses ``RequestContext/parts``.
+  var parts: ConfiguredParts { currentParts.withLock(\.self) }
+  var configuration: Configuration { parts.configuration }
+  var prompts: Prompts { parts.prompts }
+
+  /// Reads the configuration again, for requests that begin from now on. Blocks.
+  ///
+  /// - Throws: ``ConfigurationError`` with every issue; the earlier configuration remains in effect.
+  func reload() throws(ConfigurationError) {
+    try reloading.withLock { (_) throws(ConfigurationError) in
+      let earlier = parts
+      let environment = Environment(processEnvironment)
+      var configuration = try Configuration(environment: environment, hasAuthenticator: custom.authenticator != nil)
+      for name in configuration.keepFixedSettings(of: earlier.configuration) {
+        log.warning("setting not changed", ["variable": .string(name), "reason": "needs a restart"])
+      }
+      log.setLevel(configuration.logLevel)
+      let parts = ConfiguredParts(
+        configuration, environment: environment, custom: custom, generatorResources, log: log, pool: pool,
+        replacing: earlier)
+      currentParts.withLock { $0 = parts }
     }
-    return source(configuration)
+    logWarnings()
   }
 
-  /// The generator, the address and the other parts that the process runs, by name.
-  var summary: [(name: String, value: String)] { configuration.summary(hasGenerator: customGenerator != nil) }
+  /// The settings that are valid but probably not meant.
+  var warnings: [ConfigurationError.Issue] {
+    let parts = parts
+    return parts.configuration.warnings(environment: parts.environment, features: features)
+  }
+
+  func logWarnings() {
+    for warning in warnings { log.warning("configuration", warning.fields) }
+  }
 
   /// Whether streams can be read again at a request's location. A CGI program serves one client only.
   func canResume(_ configuration: Configuration) -> Bool { configuration.resume > .zero && !isCGI }
@@ -123,19 +135,12 @@ final class Services: Sendable {
   func isEnabled(_ feature: Feature, _ context: RequestContext) throws(Failure) -> Bool {
     let isBuiltIn = Feature.builtIn.contains { $0.feature == feature }
     if isBuiltIn { return context.configuration.isEnabled(feature) }
-    guard let text = context.parameters[feature.name] ?? environment[feature.name], !text.isEmpty else { return true }
+    guard let text = context.parameters[feature.name] ?? context.parts.environment[feature.name], !text.isEmpty else {
+      return true
+    }
     do { return try SettingValue.flag(text) } catch {
       throw Failure.incompleteConfiguration("\(feature.name) \(error.reason), not \"\(text)\"")
     }
-  }
-
-  /// Returns the names of the models that can be requested, as far as they are known here: the configured model, or the
-  /// name that stands for a generator without models. Empty if the generator lists its models itself.
-  func modelNames(_ configuration: Configuration) -> [String] {
-    if let model = configuration.model { return [model] }
-    if customGenerator != nil { return ["default"] }
-    let kind = GeneratorKind.selected(by: configuration)
-    return kind.listsModels ? [] : [kind.name]
   }
 
   // MARK: Streams of an earlier process

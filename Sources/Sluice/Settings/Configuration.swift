@@ -64,13 +64,6 @@ struct Configuration: Sendable {
   init(state: String) { self.state = state }
 }
 
-/// A configuration that requests share: its values take several hundred bytes.
-final class SharedConfiguration: Sendable {
-  let values: Configuration
-
-  init(_ values: Configuration) { self.values = values }
-}
-
 /// An address to listen on.
 enum ListenAddress: Sendable, Equatable, CustomStringConvertible {
   /// A socket in the file system.

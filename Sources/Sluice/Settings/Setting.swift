@@ -112,6 +112,7 @@ struct Setting: Sendable {
       c.loops = try SettingValue.count(text)
       guard (1...64).contains(c.loops) else { throw SettingError(reason: "must be an integer from 1 to 64") }
     },
+    global(Environment.fileVariable, "file of NAME=value lines with settings, read again at SIGHUP") { (_, _) in },
     global("SLUICE_COALESCE", "whether a busy loop waits 0.3 ms to handle several events at once (default on)") {
       (c, text) throws(SettingError) in c.coalescesEvents = try SettingValue.flag(text)
     },

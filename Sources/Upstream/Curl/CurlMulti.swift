@@ -7,8 +7,7 @@ import EventLoop
 final class CurlMulti: HTTPClient {
   private let multi: UnsafeMutableRawPointer
   private let reactor: Reactor
-  private let baseURL: String
-  private let certificateFile: String?
+  private let server: Server
   private var watches: [CInt: Watch] = [:]
   private var timer: Timer?
   /// The transfers that libcurl runs. This dictionary retains them.
@@ -24,16 +23,21 @@ final class CurlMulti: HTTPClient {
   /// (CURLOPT_DNS_CACHE_TIMEOUT(3)).
   private static let addressLifetime: Duration = .seconds(50)
 
-  /// - Parameters:
-  ///   - baseURL: the URL to which the paths of requests are appended.
-  ///   - certificateFile: a file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
-  ///   - maximumIdleConnections: the maximum number of connections that stay open without a transfer.
-  init(_ baseURL: String, certificateFile: String?, on reactor: Reactor, maximumIdleConnections: Int) {
+  /// The server of all transfers.
+  struct Server {
+    /// The URL to which the paths of requests are appended.
+    let baseURL: String
+    /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
+    let certificateFile: String?
+    let proxy: HTTPProxy
+  }
+
+  /// - Parameter maximumIdleConnections: the maximum number of connections that stay open without a transfer.
+  init(_ server: Server, on reactor: Reactor, maximumIdleConnections: Int) {
     guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
     unsafe self.multi = multi
     self.reactor = reactor
-    self.baseURL = baseURL
-    self.certificateFile = certificateFile
+    self.server = server
     // Safe: only functions of this class make libcurl call the callbacks, and the handle is freed with this object.
     let context = unsafe Unmanaged.passUnretained(self).toOpaque()
     unsafe ccurl_multi_set_socket_callback(
@@ -70,13 +74,15 @@ final class CurlMulti: HTTPClient {
   }
 
   func start(_ request: consuming HTTPRequest, delegate: any HTTPExchangeDelegate) -> (any HTTPExchange)? {
-    guard let transfer = CurlTransfer(request, baseURL: baseURL, certificateFile: certificateFile, self) else {
+    guard let transfer = CurlTransfer(request, to: server, self) else {
       return nil
     }
     transfer.delegate = delegate
     add(transfer)
     return transfer
   }
+
+  var isIdle: Bool { transfers.isEmpty && waiting.isEmpty }
 
   private func add(_ transfer: CurlTransfer) {
     if addressExpiry.map({ $0 > reactor.now }) ?? false { return start(transfer) }

@@ -27,7 +27,7 @@ final class CurlTransfer: HTTPExchange {
   private static let maximumCopiedBytes = 16 * 1024
 
   /// Creates a transfer. Returns nil if memory is exhausted or libcurl rejects the URL.
-  init?(_ request: borrowing HTTPRequest, baseURL: String, certificateFile: String?, _ multi: CurlMulti) {
+  init?(_ request: borrowing HTTPRequest, to server: CurlMulti.Server, _ multi: CurlMulti) {
     guard let easy = unsafe curl_easy_init() else { return nil }
     self.multi = multi
     unsafe self.easy = easy
@@ -39,14 +39,17 @@ final class CurlTransfer: HTTPExchange {
       guard let longer = unsafe curl_slist_append(headers, header) else { return nil }
       unsafe headers = longer
     }
-    guard unsafe ccurl_set_string(easy, CURLOPT_URL, baseURL + request.path) == CURLE_OK else { return nil }
+    guard unsafe ccurl_set_string(easy, CURLOPT_URL, server.baseURL + request.path) == CURLE_OK else { return nil }
     unsafe set(CURLOPT_ERRORBUFFER, errorBuffer)
     unsafe set(CURLOPT_HTTPHEADER, headers)
     unsafe set(CURLOPT_PRIVATE, Unmanaged.passUnretained(self).toOpaque())
     if let body = request.body { setBody(body) }
     unsafe ccurl_set_string(easy, CURLOPT_PROTOCOLS_STR, "http,https")
     unsafe ccurl_set_string(easy, CURLOPT_USERAGENT, "sluice")
-    if let file = certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
+    if let file = server.certificateFile { unsafe ccurl_set_string(easy, CURLOPT_CAINFO, file) }
+    // An empty string, unlike none, also keeps libcurl from reading the environment.
+    unsafe ccurl_set_string(easy, CURLOPT_PROXY, server.proxy.url ?? "")
+    unsafe ccurl_set_string(easy, CURLOPT_NOPROXY, server.proxy.exceptions ?? "")
     // HTTP/2 if TLS negotiates it, with many transfers per connection; otherwise HTTP/1.1. CURLOPT_PIPEWAIT stays
     // unset, because it makes transfers to a new HTTP/1.1 host wait until the first one ends. A libcurl without HTTP/2
     // rejects this option and uses HTTP/1.1.

@@ -10,6 +10,9 @@ struct HTTPRequest: Sendable {
 
 /// A client of one HTTP server on one loop. It reuses connections.
 protocol HTTPClient: AnyObject {
+  /// Whether no exchange is running.
+  var isIdle: Bool { get }
+
   /// Starts an exchange. The client retains it, and its delegate, until it ends.
   ///
   /// - Parameter delegate: called in later turns of the loop.

@@ -39,6 +39,8 @@ final class PlainHTTPClient: HTTPClient {
     return exchange
   }
 
+  var isIdle: Bool { exchanges.isEmpty }
+
   func remove(_ exchange: PlainExchange) { exchanges[ObjectIdentifier(exchange)] = nil }
 
   /// Returns the request as bytes (RFC 9112, 3).

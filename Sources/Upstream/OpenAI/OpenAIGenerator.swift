@@ -5,7 +5,7 @@ import JSON
 
 /// A generator that streams `POST …/chat/completions` from an OpenAI-compatible API.
 ///
-/// TLS certificates are verified. Proxies are read from `http_proxy`, `https_proxy` and `no_proxy` (libcurl-env(3)).
+/// TLS certificates are verified.
 package final class OpenAIGenerator: CallbackGenerator {
   /// The base URL, without a trailing slash.
   private let baseURL: String
@@ -13,6 +13,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   /// The threads that encode large requests, at most two at a time.
   private let encoding = BlockingPool(maximumThreads: 2)
   private let certificateFile: String?
+  private let proxy: HTTPProxy
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
   private let maximumTextBytes: Int
@@ -27,6 +28,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   ///   - baseURL: the URL with the version, such as `https://api.openai.com/v1`. A trailing slash is ignored.
   ///   - certificateFile: certificates to trust instead of the system's, in PEM form. Sluice passes the file that
   ///     `CURL_CA_BUNDLE` or `SSL_CERT_FILE` names, as curl(1) does.
+  ///   - proxy: the proxy for all requests; none by default.
   ///   - maximumIdleConnections: the maximum number of idle connections per loop.
   ///   - maximumTextBytes: the maximum length of a response. One event of the API can contain all of it.
   ///   - usesLibcurl: whether libcurl is used for `http://` URLs too. Only tests need it.
@@ -34,13 +36,14 @@ package final class OpenAIGenerator: CallbackGenerator {
   ///   - key: returns the API key for each request; nil sends none. Called on a loop's thread. An error that it throws
   ///     fails the request as ``GeneratorError/Code/misconfigured`` and is logged.
   package init(
-    baseURL: String, certificateFile: String? = nil, maximumIdleConnections: Int = 64,
+    baseURL: String, certificateFile: String? = nil, proxy: HTTPProxy = HTTPProxy(), maximumIdleConnections: Int = 64,
     maximumTextBytes: Int = 4 << 20, usesLibcurl: Bool = false,
     isShortOfDescriptors: @escaping @Sendable () -> Bool = { false },
     key: @escaping @Sendable () throws -> String? = { nil }
   ) {
     self.baseURL = baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL
     self.certificateFile = certificateFile
+    self.proxy = proxy
     self.maximumIdleConnections = maximumIdleConnections
     self.maximumTextBytes = maximumTextBytes
     self.usesLibcurl = usesLibcurl
@@ -80,6 +83,12 @@ package final class OpenAIGenerator: CallbackGenerator {
     return models
   }
 
+  package func retire(on reactor: Reactor) {
+    guard let connections: Connections = reactor.attachment(of: self) else { return }
+    if connections.client.isIdle { return reactor.detach(self) }
+    _ = reactor.schedule(after: .seconds(1)) { [weak reactor] in if let reactor { self.retire(on: reactor) } }
+  }
+
   private func connections(on reactor: Reactor) -> Connections {
     reactor.attachment(for: self) {
       Connections(
@@ -91,21 +100,24 @@ package final class OpenAIGenerator: CallbackGenerator {
   /// Loads libcurl if it is used for a base URL: for TLS, HTTP/2, proxies and unusual URLs.
   ///
   /// - Returns: nil, or the reason why libcurl is needed and cannot be loaded.
-  package static func missingLibrary(for baseURL: String) -> String? {
-    guard plainOrigin(of: baseURL) == nil, let reason = unsafe clazy_load_curl() else { return nil }
+  package static func missingLibrary(for baseURL: String, _ proxy: HTTPProxy) -> String? {
+    guard plainOrigin(of: baseURL, proxy) == nil, let reason = unsafe clazy_load_curl() else { return nil }
     return unsafe String(cString: reason)
   }
 
   /// Returns the origin of a base URL that needs no libcurl.
-  private static func plainOrigin(of baseURL: String) -> HTTPOrigin? { hasProxy ? nil : HTTPOrigin(baseURL) }
+  private static func plainOrigin(of baseURL: String, _ proxy: HTTPProxy) -> HTTPOrigin? {
+    proxy.url == nil ? HTTPOrigin(baseURL) : nil
+  }
 
   private func client(on reactor: Reactor) -> any HTTPClient {
-    if !usesLibcurl, let origin = Self.plainOrigin(of: baseURL) {
+    if !usesLibcurl, let origin = Self.plainOrigin(of: baseURL, proxy) {
       return PlainHTTPClient(
         origin, on: reactor, maximumIdleConnections: maximumIdleConnections, isShortOfDescriptors: isShortOfDescriptors)
     }
     return CurlMulti(
-      baseURL, certificateFile: certificateFile, on: reactor, maximumIdleConnections: maximumIdleConnections)
+      CurlMulti.Server(baseURL: baseURL, certificateFile: certificateFile, proxy: proxy), on: reactor,
+      maximumIdleConnections: maximumIdleConnections)
   }
 
   /// Returns a request to `path` below the base URL, with the API key.
@@ -127,11 +139,6 @@ package final class OpenAIGenerator: CallbackGenerator {
     // The output may have been cancelled while the request was encoded.
     guard !output.isFinished else { return }
     ChatCompletion(output, connections, reactor: reactor).begin(request)
-  }
-
-  /// Whether the environment names a proxy for a plain URL, possibly over TLS (libcurl-env(3)).
-  private static let hasProxy = ["http_proxy", "all_proxy", "ALL_PROXY"].contains { (name: String) in
-    unsafe getenv(name) != nil
   }
 
   /// The state of this generator on one loop.

@@ -19,8 +19,8 @@ final class LocationConfigurations {
   ///
   /// - Parameter onIgnored: called with the name of each variable that begins as a setting's but has no effect, once
   ///   for each combination of settings.
-  init(_ base: SharedConfiguration, onIgnored: @escaping (String) -> Void) {
-    self.base = base
+  init(_ parts: ConfiguredParts, onIgnored: @escaping (String) -> Void) {
+    base = SharedConfiguration(parts.configuration, parts)
     self.onIgnored = onIgnored
   }
 
@@ -38,7 +38,7 @@ final class LocationConfigurations {
     for (name, _) in parameters.serverParameters where name.hasPrefix("SLUICE_") {
       if Setting.byName[name]?.isPerLocation != true { onIgnored(name) }
     }
-    let configuration = SharedConfiguration(try base.values.applying(parameters))
+    let configuration = SharedConfiguration(try base.values.applying(parameters), base.parts)
     if configurations.count >= Self.maximumCount { configurations = [:] }
     configurations[key] = configuration
     return configuration
