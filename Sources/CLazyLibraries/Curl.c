@@ -14,6 +14,7 @@ static struct library curl = {"libcurl.so.4", 0, ""};
 
 const char *clazy_load_curl(void) { return library_load(&curl); }
 
+FORWARD(&curl, char *, "libcurl", curl_version, (void), ())
 FORWARD(&curl, CURL *, 0, curl_easy_init, (void), ())
 FORWARD_VOID(&curl, curl_easy_cleanup, (CURL * easy), (easy))
 FORWARD(&curl, CURLcode, CURLE_FAILED_INIT, curl_easy_pause, (CURL * easy, int mask), (easy, mask))

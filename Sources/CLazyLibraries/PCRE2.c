@@ -8,6 +8,7 @@ static struct library pcre2 = {"libpcre2-8.so.0", 0, ""};
 
 const char *clazy_load_pcre2(void) { return library_load(&pcre2); }
 
+FORWARD(&pcre2, int, PCRE2_ERROR_BADOPTION, pcre2_config_8, (uint32_t what, void *where), (what, where))
 FORWARD(&pcre2, pcre2_code_8 *, 0, pcre2_compile_8,
         (PCRE2_SPTR8 pattern, PCRE2_SIZE count, uint32_t options, int *error, PCRE2_SIZE *offset,
          pcre2_compile_context_8 *context),

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <dlfcn.h>
+#include <stdlib.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -161,4 +163,10 @@ pid_t clinux_spawn_detached(const char *path, char *const *arguments, char *cons
   close(report[0]);
   errno = error;
   return child;
+}
+
+bool clinux_library_path(const char *function, char *path) {
+  Dl_info info;
+  void *address = dlsym(RTLD_DEFAULT, function);
+  return address && dladdr(address, &info) && realpath(info.dli_fname, path);
 }

@@ -110,3 +110,8 @@ error_code start(csimdjson_parser &parser, const uint8_t *bytes, size_t count, o
 csimdjson_parser *csimdjson_parser_new(void) { return new (std::nothrow) csimdjson_parser; }
 
 void csimdjson_parser_free(csimdjson_parser *parser) { delete parser; }
+
+#define TEXT(name) #name
+#define VALUE(name) TEXT(name)
+
+const char *csimdjson_version(void) { return VALUE(SIMDJSON_VERSION); }

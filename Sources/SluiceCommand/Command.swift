@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 import Sluice
 
@@ -12,19 +13,31 @@ struct Command {
   ///
   /// - Returns: the exit status: 0 for success, 1 for a failure, 2 for invalid arguments.
   static func run(_ arguments: [String]) -> CInt {
-    switch arguments {
-    case []: return serve()
-    case ["--check"]: return check()
-    case ["--version"]:
-      print("sluice \(Application.version)")
-      return 0
-    case ["--help"]:
-      print(help)
-      return 0
-    case let words where words.count == 2 && words[0] == "token": return addToken(for: words[1])
-    default:
-      printError("invalid arguments: \(arguments.joined(separator: " ")); see sluice --help")
+    var rest = Arguments(Array(arguments.dropFirst()))
+    do {
+      switch arguments.first {
+      case nil: return serve()
+      case "--check":
+        try rest.finish()
+        return check()
+      case "--version":
+        try rest.finish()
+        return printLine((["sluice \(Application.version)"] + Libraries.versions).joined(separator: "\n")) ? 0 : 1
+      case "--help":
+        try rest.finish()
+        return printLine(help) ? 0 : 1
+      case "token": return try addToken(&rest)
+      case "prune": return try StoreCommands.prune(&rest)
+      case "export": return try StoreCommands.export(&rest)
+      case "forget": return try StoreCommands.forget(&rest)
+      case let word?: throw UsageError(reason: "unknown argument \(word)")
+      }
+    } catch let error as UsageError {
+      printError("\(error.reason); see sluice --help")
       return 2
+    } catch {
+      printError("\(error)")
+      return 1
     }
   }
 
@@ -53,41 +66,31 @@ struct Command {
     }
   }
 
-  private static func addToken(for user: String) -> CInt {
-    guard let path = environment("SLUICE_TOKENS_FILE") else {
+  private static func addToken(_ arguments: inout Arguments) throws -> CInt {
+    let user = try arguments.word("USER")
+    try arguments.finish()
+    guard let path = environment["SLUICE_TOKENS_FILE"], !path.isEmpty else {
       printError("SLUICE_TOKENS_FILE is not set: it must name the file to which the token is appended")
       return 1
     }
-    do {
-      let token = try Tokens.add(user: user, toFile: path)
-      guard printLine(token) else {
-        printError("the token could not be printed: remove its line from \(path)")
-        return 1
-      }
-      return 0
-    } catch {
-      printError("\(error)")
+    let token = try Tokens.add(user: user, toFile: path)
+    guard printLine(token) else {
+      printError("the token could not be printed: remove its line from \(path)")
       return 1
     }
+    return 0
   }
 
-  private static func environment(_ name: String) -> String? {
-    guard let value = unsafe getenv(name), let text = unsafe String(validatingCString: value), !text.isEmpty else {
-      return nil
-    }
-    return text
-  }
+  static var environment: [String: String] { ProcessInfo.processInfo.environment }
 
-  /// Returns false if standard output did not accept the complete line.
-  private static func printLine(_ text: String) -> Bool {
+  /// Returns false if the descriptor did not accept the complete line.
+  @discardableResult
+  static func printLine(_ text: String, to descriptor: CInt = STDOUT_FILENO) -> Bool {
     let line = Array("\(text)\n".utf8)
-    return unsafe write(STDOUT_FILENO, line, line.count) == line.count
+    return unsafe write(descriptor, line, line.count) == line.count
   }
 
-  private static func printError(_ message: String) {
-    let line = Array("sluice: \(message)\n".utf8)
-    _ = unsafe write(STDERR_FILENO, line, line.count)
-  }
+  static func printError(_ message: String) { printLine("sluice: \(message)", to: STDERR_FILENO) }
 
   private static let help = """
     sluice \(Application.version): stream language-model responses through nginx
@@ -95,8 +98,16 @@ struct Command {
     sluice               serve FastCGI on systemd's socket, SLUICE_LISTEN or descriptor 0, or one CGI request
     sluice --check       check the configuration, print all errors, exit 0 or 1
     sluice token USER    create a token for USER, print it once, append its digest to SLUICE_TOKENS_FILE
-    sluice --version     print the version
+    sluice prune --older-than AGE [--user USER] [--dry-run] [--json]
+                         remove sessions and reports that are older than AGE, such as 90d
+    sluice export USER [--json]
+                         write a tar archive of what is stored of USER to standard output
+    sluice forget USER [--yes] [--json]
+                         remove what is stored of USER
+    sluice --version     print the versions of the program and its libraries
     sluice --help        print this help
+
+    prune, export and forget work on SLUICE_STATE, also beside a running service.
 
     Settings are environment variables. Those marked * can be overridden per nginx location
     with fastcgi_param:

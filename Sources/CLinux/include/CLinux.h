@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -61,6 +62,10 @@ ssize_t clinux_receive_message(
 pid_t clinux_spawn_detached(
     const char *_Nonnull path, char *const _Nullable *_Nonnull arguments, char *const _Nullable *_Nonnull environment,
     int socket);
+
+// Writes the path of the library that defines a function, without symbolic links, to `path`, which has PATH_MAX bytes
+// (dladdr(3)). Returns whether it is known.
+bool clinux_library_path(const char *_Nonnull function, char *_Nonnull path);
 
 // Names the calling thread, as displayed by `top -H`. Truncates the name to 15 bytes (pthread_setname_np(3)).
 void clinux_name_thread(const char *_Nonnull name);

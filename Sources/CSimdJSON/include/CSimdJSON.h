@@ -41,6 +41,9 @@ typedef struct {
 // Buffers that are reused for every text. A parser is not thread-safe: use one per thread.
 typedef struct csimdjson_parser csimdjson_parser;
 
+// The version of simdjson, as "3.0.1".
+const char *_Nonnull csimdjson_version(void);
+
 csimdjson_parser *_Nullable csimdjson_parser_new(void);
 void csimdjson_parser_free(csimdjson_parser *_Nonnull parser);
 

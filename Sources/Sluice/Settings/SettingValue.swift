@@ -5,10 +5,10 @@ struct SettingError: Error, Equatable {
 
 /// Parsers for the text of settings. Each throws an error that states the expected value.
 enum SettingValue {
-  /// Returns a duration, written as `500ms`, `30s`, `2m`, `1h` or `0`.
+  /// Returns a duration, written as `500ms`, `30s`, `2m`, `1h`, `90d` or `0`.
   static func duration(_ text: String) throws(SettingError) -> Duration {
     if text == "0" { return .zero }
-    let units: [(String, Int)] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)]
     for (unit, milliseconds) in units where text.hasSuffix(unit) {
       guard let count = number(text.dropLast(unit.count)), count <= 1_000_000 else { continue }
       return .milliseconds(count * milliseconds)

@@ -134,6 +134,23 @@ struct SessionFile: Sendable {
     return true
   }
 
+  /// Removes the file if the time of its newest turn is before `time`, an RFC 3339 timestamp. A file without a turn has
+  /// the time of its last change.
+  ///
+  /// - Returns: the size of the file; nil if it is not that old or does not exist.
+  func remove(ifOlderThan time: String, isDryRun: Bool) throws(SystemError) -> Int? {
+    guard let descriptor = try openLocked(creates: false) else { return nil }
+    var status = stat()
+    guard unsafe fstat(descriptor.number, &status) == 0 else { throw SystemError("stat \(path)") }
+    let newest = try turns(Page(limit: 1))?.last?.at ?? Timestamp.text(status.st_mtim)
+    guard newest < time else { return nil }
+    if !isDryRun {
+      guard unsafe unlink(path) == 0 else { throw SystemError("remove \(path)") }
+      try syncDirectory(above: path)
+    }
+    return status.st_size
+  }
+
   // MARK: Implementation
 
   /// Opens the file for append and locks it. Opens it again if it was removed while waiting for the lock. Returns nil

@@ -17,6 +17,8 @@ enum Timestamp {
     return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
   }
 
+  static func text(_ date: Date) -> String { date.formatted(style) }
+
   /// Returns the timestamp of a file time, such as `st_mtim`.
   static func text(_ time: timespec) -> String {
     Date(timeIntervalSince1970: Double(time.tv_sec) + Double(time.tv_nsec) / 1e9).formatted(style)
