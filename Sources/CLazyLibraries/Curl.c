@@ -16,6 +16,7 @@ const char *clazy_load_curl(void) { return library_load(&curl); }
 
 FORWARD(&curl, char *, "libcurl", curl_version, (void), ())
 FORWARD(&curl, CURL *, 0, curl_easy_init, (void), ())
+FORWARD(&curl, CURLcode, CURLE_FAILED_INIT, curl_easy_perform, (CURL * easy), (easy))
 FORWARD_VOID(&curl, curl_easy_cleanup, (CURL * easy), (easy))
 FORWARD(&curl, CURLcode, CURLE_FAILED_INIT, curl_easy_pause, (CURL * easy, int mask), (easy, mask))
 FORWARD(&curl, const char *, "libcurl is not available", curl_easy_strerror, (CURLcode code), (code))

@@ -27,6 +27,7 @@ struct Command {
         try rest.finish()
         return printLine(help) ? 0 : 1
       case "token": return try addToken(&rest)
+      case "doctor": return try DoctorCommand.run(&rest)
       case "prune": return try StoreCommands.prune(&rest)
       case "export": return try StoreCommands.export(&rest)
       case "forget": return try StoreCommands.forget(&rest)
@@ -98,6 +99,8 @@ struct Command {
     sluice               serve FastCGI on systemd's socket, SLUICE_LISTEN or descriptor 0, or one CGI request
     sluice --check       check the configuration, print all errors, exit 0 or 1
     sluice token USER    create a token for USER, print it once, append its digest to SLUICE_TOKENS_FILE
+    sluice doctor URL [--token TOKEN] [--json]
+                         examine the installation at URL, such as https://chat.example.com, and print what to mend
     sluice prune --older-than AGE [--user USER] [--dry-run] [--json]
                          remove sessions and reports that are older than AGE, such as 90d
     sluice export USER [--json]

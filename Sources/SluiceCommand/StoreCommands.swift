@@ -51,7 +51,7 @@ enum StoreCommands {
       guard isatty(STDIN_FILENO) == 1 else {
         throw UsageError(reason: "forget asks before it removes anything: add --yes without a terminal")
       }
-      Command.printError("remove everything that is stored of \(user)? Type yes: ")
+      Command.printError("everything that is stored of \(user) will be removed; type yes to confirm")
       guard readLine() == "yes" else {
         Command.printError("nothing was removed")
         return 1

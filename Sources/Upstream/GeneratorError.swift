@@ -28,6 +28,11 @@ public struct GeneratorError: Error, Sendable, Equatable {
   public var message: String
   /// Further details, for the log only.
   public var detail: String?
+  /// The part that the administrator has to mend, for diagnosis; nil if it is not known.
+  package var cause: Cause?
+
+  package enum Cause: Sendable { case unreachable, unauthorized, model, notStreaming }
+
   /// Whether the same request can succeed later.
   public var isRetriable = true
   /// The delay that the upstream requested (`Retry-After`).

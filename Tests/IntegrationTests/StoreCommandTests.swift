@@ -38,7 +38,7 @@ extension Integration {
       return (code, program.output, program.errors)
     }
 
-    @Test("prune removes old sessions as a whole, and old reports, of all users or of one")
+    @Test("\"sluice prune\" removes old sessions as a whole, and old reports, of all users or of one")
     func prune() async throws {
       let today = String(Date().ISO8601Format().prefix(10))
       for user in ["ann", "bob%40x"] {
@@ -66,7 +66,7 @@ extension Integration {
         exists("ann/sessions/new.jsonl") && exists("ann/sessions/torn.jsonl") && exists("ann/reports/foreign.json"))
     }
 
-    @Test("export writes the user's folder as a tar archive, and forget removes it")
+    @Test("\"sluice export\" writes the user's folder as a tar archive, and forget removes it")
     func user() async throws {
       try session("ann/sessions/s.jsonl", "2020-01-01")
       try report("ann/reports/r.json", "2020-01-01")
@@ -94,7 +94,8 @@ extension Integration {
     @Test("A wrong call exits with 2 and names the argument; a store that cannot be used exits with 1")
     func wrongCalls() async throws {
       let calls = [
-        ["prune"], ["prune", "--older-than"], ["prune", "--older-than", "soon"], ["prune", "--older-than", "1d", "ann"],
+        ["prune"], ["prune", "--older-than"], ["prune", "--older-than", "soon"],
+        ["prune", "--older-than", "1d", "ann"],
         ["export"], ["export", "--json"], ["forget", "--yes"], ["forget", "ann", "bob", "--yes"], ["--version", "x"],
         ["token"], ["token", "-h"], ["unknown"], ["--unknown"], ["prune", "--older-than", "1d", "--force"],
       ]

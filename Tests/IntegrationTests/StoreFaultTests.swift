@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 /// A small in-memory file system (tmpfs(5)) that a test can fill or remount read-only.
-private final class SmallDisk: Sendable {
+final class SmallDisk: Sendable {
   let path: String
 
   init(size: String) async throws {

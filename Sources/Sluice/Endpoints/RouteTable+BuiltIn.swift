@@ -47,6 +47,10 @@ extension RouteTable {
       .read("/api/streams/{id}", s.selectStream),
       .read("/api/sessions/{id}/stream", s.selectRunningStream),
       .handle("GET", at: "/api/features", isPublic: true, s.listFeatures),
+      .handle("GET", at: "/api/doctor", s.diagnose),
+      Route(
+        ["GET"], "/api/doctor/stream",
+        .stream(StreamingEndpoint(dialect: .events, countsAsMessage: false, validate: s.streamWords))),
       .handle("GET", at: "/healthz", isPublic: true, s.readHealth),
       .handle("GET", at: "/metrics", isPublic: true, s.readMetrics),
       .handle("GET", at: "/openapi.yaml", isPublic: true, s.readContract),

@@ -130,7 +130,9 @@ final class ChatCompletion: HTTPExchangeDelegate {
     case .streaming:
       fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: failure))
     case .waitingForHead:
-      fail(GeneratorError(.failed, "The model server could not be reached.", detail: failure))
+      var error = GeneratorError(.failed, "The model server could not be reached.", detail: failure)
+      error.cause = .unreachable
+      fail(error)
     }
     releaseCallbacks()
   }
@@ -196,12 +198,19 @@ final class ChatCompletion: HTTPExchangeDelegate {
     if (200..<300).contains(status) {
       // HTML means that the URL is that of a web page.
       let type = head.contentType.prefix { $0 != ";" }.prefix(64)
-      return GeneratorError(
+      var error = GeneratorError(
         .failed, "The model server did not return an event stream.",
         detail: detail + ", Content-Type " + (type.isEmpty ? "missing" : type))
+      error.cause = .notStreaming
+      return error
     }
     var error = GeneratorError(
       .failed, "The model server returned status \(status).", detail: detail, retryAfter: head.retryAfter)
+    switch status {
+    case 401, 403: error.cause = .unauthorized
+    case 404: error.cause = .model
+    default: if kind.contains("model") { error.cause = .model }
+    }
     // A 4xx is permanent, except 408 and 409, which depend on timing.
     error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
     return error
