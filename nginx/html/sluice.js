@@ -681,7 +681,7 @@ function lost(error) {
 async function refusal(response) {
   const { error } = await response.json().catch(() => ({}));
   // The web server's own page: its backend is restarting, for example.
-  if (!error && response.status >= 502) return lost();
+  if (response.status >= 502 && (!error || error.code === "unavailable")) return lost();
   const link = response.headers.get("Link")?.match(/<([^>]*)>; rel="alternate"/)?.[1];
   const found = failure(
     error ?? { message: `The server responded with status ${response.status}.` }, response.status,
