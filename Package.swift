@@ -51,8 +51,8 @@ let package = Package(
     .target(
       name: "Sluice",
       dependencies: [
-        "Bytes", "CCrypto", "CCurl", "CJOSE", "CLazyLibraries", "CLinux", "CPCRE2", "CSimdJSON", "CSystemd", "EventLoop",
-        "EventStream", "FastCGI", "JSON", "Upstream", "WebSocket",
+        "Bytes", "CCrypto", "CCurl", "CJOSE", "CLazyLibraries", "CLinux", "CPCRE2", "CSimdJSON", "CSystemd",
+        "EventLoop", "EventStream", "FastCGI", "JSON", "Upstream", "WebSocket",
       ],
       // Prompts and the contract, compiled in: one file to install.
       resources: [.embedInCode("Resources")],

@@ -4,14 +4,20 @@ import Glibc
 import JSON
 import Synchronization
 
-/// A log with one JSON object per line, on standard error. Thread-safe: a dedicated thread writes the lines, so a full
-/// pipe blocks no caller. Never log a token, a key, or the content of messages.
+/// A log with one JSON object per line, on standard error. If that is systemd's journal, each field of the object is one
+/// of the journal's too. Thread-safe: a dedicated thread writes the lines, so a full pipe blocks no caller. Never log a
+/// token, a key, or the content of messages.
 package final class Log: Sendable {
   /// The severity of a line. A log writes the lines of its own level and of all more severe ones.
   package enum Level: String, Sendable, CaseIterable { case error, warning, info, debug }
 
   private struct State: ~Copyable {
     var lines: [UInt8] = []
+    /// The entries for the journal.
+    var entries: [JournalEntry] = []
+    /// The number of bytes in ``lines`` and ``entries``.
+    var waitingBytes = 0
+    var limiter = LogLimiter()
     var dropped = 0
     var isWriting = false
   }
@@ -21,7 +27,7 @@ package final class Log: Sendable {
   private let thread = BlockingPool(maximumThreads: 1)
   private let state = Locked(State())
   private let descriptor: CInt
-  /// Whether the descriptor is systemd's journal, which reads a level at the start of each line (sd-daemon(3)).
+  /// Whether the descriptor is systemd's journal.
   private let isJournal: Bool
 
   /// The maximum number of bytes that wait to be written. Lines beyond that are dropped, and their number is logged.
@@ -33,7 +39,7 @@ package final class Log: Sendable {
   ) {
     priority = Atomic(level.priority)
     self.descriptor = descriptor
-    self.isJournal = Self.isJournal(descriptor, environment["JOURNAL_STREAM"])
+    self.isJournal = JournalEntry.isJournal(descriptor, environment["JOURNAL_STREAM"])
   }
 
   package func error(_ message: String, _ fields: JSON.Members = [:]) { write(.error, message, fields) }
@@ -48,19 +54,35 @@ package final class Log: Sendable {
 
   func write(_ level: Level, _ message: String, _ fields: JSON.Members) {
     guard writes(level) else { return }
+    let isWanted = state.withLock { $0.limiter.admits(level, message, fields, at: .now) }
+    if isWanted { enqueue(level, message, fields) }
+  }
+
+  /// Writes how many lines were left out in each flood that is over. Called every second.
+  func reportSuppressed() {
+    let floods = state.withLock { $0.limiter.takeFinished(at: .now) }
+    for flood in floods { enqueue(flood.level, "log lines suppressed", flood.fields) }
+  }
+
+  private func enqueue(_ level: Level, _ message: String, _ fields: JSON.Members) {
     var object: JSON.Members = [
       "time": .string(Timestamp.now), "level": .string(level.rawValue), "message": .string(message),
     ]
     for field in fields.all { object[field.name] = field.value }
-    var line: [UInt8] = isJournal ? Array("<\(level.priority)>".utf8) : []
+    var line: [UInt8] = []
     line.append(json: .object(object))
-    line.append(0x0A)
+    if !isJournal { line.append(0x0A) }
     let shouldStartWriting = state.withLock { state in
-      guard state.lines.count + line.count <= Self.maximumWaitingBytes else {
+      guard state.waitingBytes + line.count <= Self.maximumWaitingBytes else {
         state.dropped += 1
         return false
       }
-      state.lines.append(contentsOf: line)
+      state.waitingBytes += line.count
+      if isJournal {
+        state.entries.append(JournalEntry(line, level, fields))
+      } else {
+        state.lines.append(contentsOf: line)
+      }
       return !exchange(&state.isWriting, with: true)
     }
     if shouldStartWriting { thread.submit { self.drain() } }
@@ -69,6 +91,8 @@ package final class Log: Sendable {
   /// Writes the waiting lines on the calling thread, before the program exits. Gives up after one second if they are
   /// not read.
   package func flush() {
+    let floods = state.withLock { $0.limiter.takeAll() }
+    for flood in floods { enqueue(flood.level, "log lines suppressed", flood.fields) }
     let end = ContinuousClock.now + .seconds(1)
     // If the log's thread is writing, it has already taken its lines and needs time to write them.
     while state.withLock({ $0.isWriting }) {
@@ -80,20 +104,25 @@ package final class Log: Sendable {
 
   private func drain(until end: ContinuousClock.Instant? = nil) {
     while true {
-      let lines: [UInt8]? = state.withLock { state in
+      let waiting: (lines: [UInt8], entries: [JournalEntry])? = state.withLock { state in
         if state.dropped > 0 {
-          state.lines += Array(
-            #"{"level":"warning","message":"log lines were dropped","lines":\#(state.dropped)}"#.utf8)
-          state.lines.append(0x0A)
+          let line = Array(#"{"level":"warning","message":"log lines were dropped","lines":\#(state.dropped)}"#.utf8)
+          if isJournal {
+            state.entries.append(JournalEntry(line, .warning, [:]))
+          } else {
+            state.lines += line + [0x0A]
+          }
           state.dropped = 0
         }
-        guard !state.lines.isEmpty else {
+        guard !state.lines.isEmpty || !state.entries.isEmpty else {
           state.isWriting = false
           return nil
         }
-        return exchange(&state.lines, with: [])
+        state.waitingBytes = 0
+        return (exchange(&state.lines, with: []), exchange(&state.entries, with: []))
       }
-      guard let lines else { return }
+      guard let (lines, entries) = waiting else { return }
+      for entry in entries { entry.send() }
       var sent = 0
       while sent < lines.count {
         guard isWritable(until: end) else { return }
@@ -119,12 +148,6 @@ package final class Log: Sendable {
       return count != 0
     }
   }
-
-  private static func isJournal(_ descriptor: CInt, _ stream: String?) -> Bool {
-    var status = stat()
-    guard let stream, unsafe fstat(descriptor, &status) == 0 else { return false }
-    return stream == "\(status.st_dev):\(status.st_ino)"
-  }
 }
 
 extension Failure.Code {
@@ -141,7 +164,7 @@ extension Failure.Code {
 
 extension Log.Level {
   /// The level's number in syslog(3).
-  fileprivate var priority: Int {
+  var priority: Int {
     switch self {
     case .error: 3
     case .warning: 4

@@ -322,6 +322,7 @@ final class Server {
     memoryTimer = reactor.schedule(after: .seconds(1)) { [unowned self] in
       if services.freedMemory.isDue() { services.pool.submit { FreedMemory.returnToSystem() } }
       reportStatus()
+      services.log.reportSuppressed()
       returnFreedMemory()
     }
   }
