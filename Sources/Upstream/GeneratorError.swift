@@ -28,10 +28,14 @@ public struct GeneratorError: Error, Sendable, Equatable {
   public var message: String
   /// Further details, for the log only.
   public var detail: String?
-  /// The part that the administrator has to mend, for diagnosis; nil if it is not known.
+  /// The part that the administrator has to mend, for the log, the metrics and diagnosis; nil if it is not known.
   package var cause: Cause?
 
-  package enum Cause: Sendable { case unreachable, unauthorized, model, notStreaming }
+  package enum Cause: String, Sendable {
+    case unreachable, unauthorized, model
+    case notStreaming = "not_streaming"
+    case connectTimeout = "connect_timeout"
+  }
 
   /// Whether the same request can succeed later.
   public var isRetriable = true

@@ -169,7 +169,7 @@ extension Integration {
       let text = try await servers.get("/metrics", token: "none")
       for line in [
         #"sluice_streams_total{route="/api/chat",outcome="completed"} 1"#,
-        #"sluice_refusals_total{code="bad_request"} 1"#,
+        #"sluice_refusals_total{code="bad_request",cause=""} 1"#,
         "sluice_streams_open 0", "sluice_deltas_total 2", "sluice_first_token_seconds_count 1",
         #"sluice_store_writes_total{result="ok"} 1"#, "sluice_unsaved 0",
         #"sluice_build_info{version="0.1.0"} 1"#,

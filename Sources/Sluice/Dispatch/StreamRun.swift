@@ -171,6 +171,7 @@ final class StreamRun {
     }
     if case .failed(let failure) = termination {
       fields["error"] = .string(failure.code.name)
+      fields["cause"] = failure.cause.map(JSON.string)
       fields["detail"] = .string(failure.detail ?? failure.message)
     }
     fields["firstTokenMs"] = firstToken.map { .integer(Int($0.roundedDownMilliseconds)) }
@@ -180,7 +181,7 @@ final class StreamRun {
     var level = Log.Level.info
     if case .failed(let failure) = termination {
       level = failure.code.logLevel
-      services.metrics.countFailure(failure.code)
+      services.metrics.countFailure(failure)
     }
     log(level, "stream ended", fields)
   }

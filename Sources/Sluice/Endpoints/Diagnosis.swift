@@ -101,7 +101,7 @@ extension Finding {
       self.init(
         .upstreamNotStreaming, failure.message,
         fix: "Correct SLUICE_UPSTREAM_URL: it must be an OpenAI-compatible API that streams.")
-    case .unreachable, nil:
+    case .unreachable, .connectTimeout, nil:
       self.init(
         .upstreamUnreachable, failure.message,
         fix:

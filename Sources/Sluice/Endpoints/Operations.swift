@@ -23,7 +23,8 @@ extension Services {
     head.set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
     head.set("Cache-Control", "no-store")
     let text = metrics.text(
-      openStreams: generations.count, webSockets: webSockets.count, unsaved: unsaved.count, transcripts)
+      openStreams: generations.count, webSockets: webSockets.count, unsaved: unsaved.count,
+      redactions: redactionCounts, transcripts)
     return Response(head, body: Array(text.utf8))
   }
 

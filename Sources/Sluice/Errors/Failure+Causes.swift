@@ -15,6 +15,7 @@ extension Failure {
       }
     self.init(code, error.message, detail: error.detail, retryAfter: error.retryAfter)
     isRetriable = code.isRetriable && error.isRetriable
+    cause = error.cause?.rawValue
   }
 }
 

@@ -127,6 +127,8 @@ public struct Failure: Error, Sendable, Equatable {
   public var detail: String?
   /// The minimum delay before another attempt (`Retry-After`).
   public var retryAfter: Duration?
+  /// A finer distinction than the code, for the log and the metrics: a few fixed words.
+  var cause: String?
   /// The methods that the path supports (`Allow`), with ``Code/methodNotAllowed``.
   public internal(set) var allowedMethods: [String] = []
   /// The path of the non-streaming endpoint (`Link`), with ``Code/streamingDisabled``.

@@ -23,7 +23,7 @@ final class GenerationDeadlines {
     self.limits = limits
     self.generation = generation
     deadlineTimer = generation.reactor.schedule(after: limits.total) { [unowned self] in
-      timeOut("The response was not complete within \(self.limits.total).", setting: "SLUICE_STREAM_TIMEOUT")
+      timeOut("The response was not complete within \(self.limits.total).", limit: "stream_timeout")
     }
     scheduleIdle(after: min(limits.firstToken, limits.idle))
   }
@@ -33,25 +33,27 @@ final class GenerationDeadlines {
   }
 
   private func checkSilence() {
-    let (start, limit, setting): (LoopClock.Instant, Duration, String)
+    let (start, limit, name): (LoopClock.Instant, Duration, String)
     switch generation.silence {
-    case .sinceStart(let instant): (start, limit, setting) = (instant, limits.firstToken, "SLUICE_FIRST_TOKEN_TIMEOUT")
-    case .since(let instant): (start, limit, setting) = (instant, limits.idle, "SLUICE_IDLE_TIMEOUT")
+    case .sinceStart(let instant): (start, limit, name) = (instant, limits.firstToken, "first_token_timeout")
+    case .since(let instant): (start, limit, name) = (instant, limits.idle, "idle_timeout")
     case .none: return scheduleIdle(after: limits.idle)
     }
     let elapsed = generation.reactor.now - start
     if elapsed < limit {
       scheduleIdle(after: limit - elapsed)
     } else {
-      timeOut("The model sent no output for \(limit).", setting: setting)
+      timeOut("The model sent no output for \(limit).", limit: name)
     }
   }
 
   /// Terminates the generation.
   ///
-  /// - Parameter setting: the limit that was reached, for the log.
-  private func timeOut(_ message: String, setting: String) {
-    generation.terminate(.failed(Failure(.upstreamTimeout, message, detail: "\(message) (\(setting))")))
+  /// - Parameter limit: the limit that was reached, for the log and the metrics: its setting without the prefix.
+  private func timeOut(_ message: String, limit: String) {
+    var failure = Failure(.upstreamTimeout, message, detail: "\(message) (SLUICE_\(limit.uppercased()))")
+    failure.cause = limit
+    generation.terminate(.failed(failure))
   }
 
   deinit { cancel() }

@@ -8,6 +8,8 @@ struct GeneratorKind: Sendable {
     var maximumIdleConnections = 64
     /// Whether descriptors are so scarce that an idle connection should be closed. Called on a loop's thread.
     var isShortOfDescriptors: @Sendable () -> Bool = { false }
+    /// The counts of connections to model servers.
+    var connections = ConnectionCounts()
   }
 
   /// Returns the generator for the configuration of a request's location.

@@ -74,7 +74,7 @@ extension GeneratorKind {
       let generator = OpenAIGenerator(
         baseURL: settings.url ?? "", certificateFile: settings.certificateFile, proxy: settings.proxy,
         maximumIdleConnections: resources.maximumIdleConnections, maximumTextBytes: configuration.maximumResponseBytes,
-        isShortOfDescriptors: resources.isShortOfDescriptors,
+        isShortOfDescriptors: resources.isShortOfDescriptors, counts: resources.connections,
         key: {
           try key.map { file in
             try APIKey(parsing: Result { () throws(SystemError) in try file.content() }, of: file.path).text

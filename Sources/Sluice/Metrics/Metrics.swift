@@ -1,19 +1,21 @@
 import EventLoop
 import Glibc
+import Upstream
 
 /// The metrics of the process since its start, for `GET /metrics`. Thread-safe. A stream is counted once, when it has
 /// terminated, so counting adds no cost per token.
 final class Metrics: Sendable {
   private struct State {
     var streams: [StreamKey: Int] = [:]
-    var refusals: [Failure.Code: Int] = [:]
-    var failures: [Failure.Code: Int] = [:]
+    var refusals: [FailureKey: Int] = [:]
+    var failures: [FailureKey: Int] = [:]
     var stored = 0
     var notStored = 0
     var deltas = 0
     var sentBytes = 0
     var resumed = 0
     var firstToken = Histogram(bounds: [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60])
+    var gap = Histogram(bounds: [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5])
     var duration = Histogram(bounds: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600])
     var deltasPerStream = Histogram(bounds: [1, 10, 30, 100, 300, 1000, 3000, 10000])
   }
@@ -23,7 +25,18 @@ final class Metrics: Sendable {
     let outcome: Outcome
   }
 
+  private struct FailureKey: Hashable {
+    let code: Failure.Code
+    let cause: String?
+
+    init(_ failure: Failure) { (code, cause) = (failure.code, failure.cause) }
+
+    var labels: String { "code=\"\(code.name)\",cause=\"\(cause ?? "")\"" }
+  }
+
   private let state = Locked(State())
+  /// The counts of connections to model servers.
+  let upstreamConnections = ConnectionCounts()
 
   /// Counts a stream that has terminated.
   func countStream(
@@ -33,6 +46,7 @@ final class Metrics: Sendable {
       state.streams[StreamKey(route: route, outcome: outcome), default: 0] += 1
       if let firstToken { state.firstToken.add(firstToken.seconds) }
       state.duration.add(total.seconds)
+      if let firstToken, deltas > 1 { state.gap.add((total - firstToken).seconds / Double(deltas - 1)) }
       state.deltasPerStream.add(Double(deltas))
       state.deltas += deltas
       state.sentBytes += sentBytes
@@ -40,7 +54,7 @@ final class Metrics: Sendable {
   }
 
   /// Counts a stream that has failed.
-  func countFailure(_ code: Failure.Code) { state.withLock { $0.failures[code, default: 0] += 1 } }
+  func countFailure(_ failure: Failure) { state.withLock { $0.failures[FailureKey(failure), default: 0] += 1 } }
 
   /// Counts the bytes sent to one reader of a stream.
   func countSentBytes(_ count: Int) { state.withLock { $0.sentBytes += count } }
@@ -49,13 +63,15 @@ final class Metrics: Sendable {
   func countResumed() { state.withLock { $0.resumed += 1 } }
 
   /// Counts a request that was refused before anything was streamed.
-  func countRefusal(_ code: Failure.Code) { state.withLock { $0.refusals[code, default: 0] += 1 } }
+  func countRefusal(_ failure: Failure) { state.withLock { $0.refusals[FailureKey(failure), default: 0] += 1 } }
 
   /// Counts a write to the store, after its retries.
   func countWrite(isStored: Bool) { state.withLock { if isStored { $0.stored += 1 } else { $0.notStored += 1 } } }
 
   /// Returns all metrics in the Prometheus text format (0.0.4).
-  func text(openStreams: Int, webSockets: Int, unsaved: Int, _ transcripts: TranscriptRegistry) -> String {
+  func text(
+    openStreams: Int, webSockets: Int, unsaved: Int, redactions: RedactionCounts, _ transcripts: TranscriptRegistry
+  ) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
     text.add("sluice_build_info", "gauge", "The version.", [("version=\"\(Application.version)\"", 1)])
@@ -73,23 +89,33 @@ final class Metrics: Sendable {
       "sluice_streams_total", "counter", "Ended streams by route and outcome.",
       state.streams.map { ("route=\"\($0.key.route)\",outcome=\"\($0.key.outcome.rawValue)\"", Double($0.value)) })
     text.add(
-      "sluice_refusals_total", "counter", "Requests refused before the response started, by error code.",
-      state.refusals.map { ("code=\"\($0.key.name)\"", Double($0.value)) })
+      "sluice_refusals_total", "counter", "Requests refused before the response started, by error code and cause.",
+      state.refusals.map { ($0.key.labels, Double($0.value)) })
     text.add(
-      "sluice_stream_failures_total", "counter", "Failed streams by error code.",
-      state.failures.map { ("code=\"\($0.key.name)\"", Double($0.value)) })
+      "sluice_stream_failures_total", "counter", "Failed streams by error code and cause.",
+      state.failures.map { ($0.key.labels, Double($0.value)) })
     text.add(
       "sluice_unsaved", "gauge", "Turns and reports that wait to be stored, after a failed write.",
       [("", Double(unsaved))])
     text.add(
       "sluice_store_writes_total", "counter", "Store writes by result.",
       [("result=\"ok\"", Double(state.stored)), ("result=\"failed\"", Double(state.notStored))])
+    text.add(
+      "sluice_upstream_requests_total", "counter", "Requests to model servers, by whether their connection was new.",
+      [
+        ("connection=\"new\"", Double(upstreamConnections.opened)),
+        ("connection=\"reused\"", Double(upstreamConnections.reused)),
+      ])
+    text.add(
+      "sluice_redactions_total", "counter", "Redactions by the pattern's name.",
+      redactions.all.map { ("pattern=\"\(MetricsText.escaped($0.name))\"", Double($0.value)) })
     text.add("sluice_deltas_total", "counter", "Deltas sent.", [("", Double(state.deltas))])
     text.add(
       "sluice_sent_bytes_total", "counter", "Bytes of streams sent to the web server.",
       [("", Double(state.sentBytes))])
     text.add(
       "sluice_first_token_seconds", "Time from the start of a stream to its first delta.", state.firstToken)
+    text.add("sluice_delta_gap_seconds", "Mean time between two deltas of a stream.", state.gap)
     text.add("sluice_stream_duration_seconds", "Time from the start of a stream to its end.", state.duration)
     text.add("sluice_stream_deltas", "Deltas per stream.", state.deltasPerStream)
     text.addProcess()
@@ -157,6 +183,18 @@ private struct MetricsText {
     if unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0 {
       add("process_cpu_seconds_total", "counter", "CPU time.", [("", Double(time.tv_sec) + Double(time.tv_nsec) / 1e9)])
     }
+  }
+
+  /// Returns a text as the value of a label.
+  static func escaped(_ text: String) -> String {
+    text.map { character in
+      switch character {
+      case "\\": "\\\\"
+      case "\"": "\\\""
+      case _ where character.isNewline: "\\n"
+      default: String(character)
+      }
+    }.joined()
   }
 
   private mutating func head(_ name: String, _ type: String, _ help: String) {

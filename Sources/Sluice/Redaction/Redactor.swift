@@ -81,6 +81,7 @@ final class Redactor {
         output.append(contentsOf: buffer[pendingStart..<range.lowerBound])
         output.append(contentsOf: rule.replacement.utf8)
         pendingStart = range.upperBound
+        rule.count.increment()
       case (.partial(let start), let rule)?:
         output.append(contentsOf: buffer[pendingStart..<start])
         pendingStart = start

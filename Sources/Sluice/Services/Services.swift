@@ -22,7 +22,8 @@ final class Services: Sendable {
   let requestLimiter: Limiter
   /// The limiter of WebSocket connections; the limits are the same as for streams.
   let webSocketLimiter: Limiter
-  let redactionFiles = WatchedFiles { RedactionRules(parsing: $0) }
+  let redactionCounts: RedactionCounts
+  let redactionFiles: WatchedFiles<RedactionRules>
   /// The parts for new requests.
   private let currentParts: Locked<ConfiguredParts>
   /// Serializes reloads.
@@ -54,6 +55,9 @@ final class Services: Sendable {
     self.descriptors = descriptors
     self.processEnvironment = processEnvironment
     self.custom = custom
+    let redactionCounts = RedactionCounts()
+    self.redactionCounts = redactionCounts
+    redactionFiles = WatchedFiles { RedactionRules(parsing: $0, redactionCounts) }
     let log = Log(level: configuration.logLevel, environment: processEnvironment)
     self.log = log
     let pool = BlockingPool(maximumThreads: plan.fileThreads)
@@ -69,7 +73,8 @@ final class Services: Sendable {
     isCGI = CGIExchange.isStarted(in: processEnvironment)
     streamLimiter = Limiter(store, sharesSlots: isCGI, log: log)
     generatorResources = GeneratorKind.Resources(
-      maximumIdleConnections: plan.idleUpstreamConnections, isShortOfDescriptors: { descriptors.isShort })
+      maximumIdleConnections: plan.idleUpstreamConnections, isShortOfDescriptors: { descriptors.isShort },
+      connections: metrics.upstreamConnections)
     currentParts = Locked(
       ConfiguredParts(
         configuration, environment: environment, custom: custom, generatorResources, log: log, pool: pool))
@@ -194,9 +199,10 @@ final class Services: Sendable {
     var fields = request
     fields["status"] = .integer(failure.code.status)
     fields["error"] = .string(failure.code.name)
+    fields["cause"] = failure.cause.map(JSON.string)
     fields["detail"] = failure.detail.map(JSON.string) ?? .null
     log.write(failure.code.logLevel, "request refused", fields)
-    metrics.countRefusal(failure.code)
+    metrics.countRefusal(failure)
   }
 
   /// Whether the server admits no more streams because it is shutting down.

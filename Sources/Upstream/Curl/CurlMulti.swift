@@ -8,6 +8,7 @@ final class CurlMulti: HTTPClient {
   private let multi: UnsafeMutableRawPointer
   private let reactor: Reactor
   private let server: Server
+  private let counts: ConnectionCounts
   private var watches: [CInt: Watch] = [:]
   private var timer: Timer?
   /// The transfers that libcurl runs. This dictionary retains them.
@@ -33,7 +34,8 @@ final class CurlMulti: HTTPClient {
   }
 
   /// - Parameter maximumIdleConnections: the maximum number of connections that stay open without a transfer.
-  init(_ server: Server, on reactor: Reactor, maximumIdleConnections: Int) {
+  init(_ server: Server, on reactor: Reactor, maximumIdleConnections: Int, counts: ConnectionCounts) {
+    self.counts = counts
     guard let multi = unsafe curl_multi_init() else { fatalError("out of memory") }
     unsafe self.multi = multi
     self.reactor = reactor
@@ -177,6 +179,7 @@ final class CurlMulti: HTTPClient {
       let transfer = unsafe Unmanaged<CurlTransfer>.fromOpaque(context).takeUnretainedValue()
       unsafe curl_multi_remove_handle(multi, easy)
       transfers[ObjectIdentifier(transfer)] = nil
+      counts.count(isReused: !transfer.hasOpenedConnection)
       if transfer === resolving {
         // The waiting transfers would fail too, each after the same delay.
         let failed = result == CURLE_COULDNT_RESOLVE_HOST ? exchange(&waiting, with: []) : []

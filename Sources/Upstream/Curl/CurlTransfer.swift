@@ -151,6 +151,13 @@ final class CurlTransfer: HTTPExchange {
     return port
   }
 
+  /// Whether the transfer did not use a connection again (CURLINFO_NUM_CONNECTS(3)).
+  var hasOpenedConnection: Bool {
+    var count = 0
+    unsafe ccurl_get_long(easy, CURLINFO_NUM_CONNECTS, &count)
+    return count > 0
+  }
+
   /// Whether the server's name has been resolved for this transfer, or it has a connection already.
   var hasAddress: Bool {
     var time: curl_off_t = 0

@@ -30,8 +30,10 @@ final class PlainExchange: HTTPExchange {
   func start() {
     if let connection = client.takeIdleConnection() {
       self.connection = connection
+      client.counts.count(isReused: true)
       if let delegate { connection.send(exchange(&request, with: []), for: self, delegate) }
     } else {
+      client.counts.count(isReused: false)
       connect()
     }
   }

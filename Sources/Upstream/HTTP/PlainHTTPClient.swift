@@ -10,6 +10,7 @@ final class PlainHTTPClient: HTTPClient {
   private let origin: HTTPOrigin
   /// The end of the request line, and the fields that every request has.
   private let commonFields: [UInt8]
+  let counts: ConnectionCounts
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
   /// The connections without an exchange, the most recently used one last.
@@ -22,8 +23,9 @@ final class PlainHTTPClient: HTTPClient {
   ///   - isShortOfDescriptors: whether connections should be closed instead of reused.
   init(
     _ origin: HTTPOrigin, on reactor: Reactor, maximumIdleConnections: Int,
-    isShortOfDescriptors: @escaping @Sendable () -> Bool
+    isShortOfDescriptors: @escaping @Sendable () -> Bool, counts: ConnectionCounts
   ) {
+    self.counts = counts
     self.isShortOfDescriptors = isShortOfDescriptors
     self.origin = origin
     commonFields = Array(" HTTP/1.1\r\nHost: \(origin.authority)\r\nUser-Agent: sluice\r\n".utf8)

@@ -56,7 +56,9 @@ final class ChatCompletion: HTTPExchangeDelegate {
     // while one is pending.
     deadline = reactor.schedule(after: Self.connectTimeout) { [unowned self] in
       if case .waitingForHead = phase, !exchange.isConnected {
-        fail(GeneratorError(.timedOut, "Connecting to the model server timed out."))
+        var error = GeneratorError(.timedOut, "Connecting to the model server timed out.")
+        error.cause = .connectTimeout
+        fail(error)
       }
     }
   }

@@ -14,6 +14,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   private let encoding = BlockingPool(maximumThreads: 2)
   private let certificateFile: String?
   private let proxy: HTTPProxy
+  private let counts: ConnectionCounts
   private let maximumIdleConnections: Int
   private let isShortOfDescriptors: @Sendable () -> Bool
   private let maximumTextBytes: Int
@@ -33,17 +34,19 @@ package final class OpenAIGenerator: CallbackGenerator {
   ///   - maximumTextBytes: the maximum length of a response. One event of the API can contain all of it.
   ///   - usesLibcurl: whether libcurl is used for `http://` URLs too. Only tests need it.
   ///   - isShortOfDescriptors: whether connections should be closed instead of reused. Called on a loop's thread.
+  ///   - counts: counts the connections.
   ///   - key: returns the API key for each request; nil sends none. Called on a loop's thread. An error that it throws
   ///     fails the request as ``GeneratorError/Code/misconfigured`` and is logged.
   package init(
     baseURL: String, certificateFile: String? = nil, proxy: HTTPProxy = HTTPProxy(), maximumIdleConnections: Int = 64,
     maximumTextBytes: Int = 4 << 20, usesLibcurl: Bool = false,
-    isShortOfDescriptors: @escaping @Sendable () -> Bool = { false },
+    isShortOfDescriptors: @escaping @Sendable () -> Bool = { false }, counts: ConnectionCounts = ConnectionCounts(),
     key: @escaping @Sendable () throws -> String? = { nil }
   ) {
     self.baseURL = baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL
     self.certificateFile = certificateFile
     self.proxy = proxy
+    self.counts = counts
     self.maximumIdleConnections = maximumIdleConnections
     self.maximumTextBytes = maximumTextBytes
     self.usesLibcurl = usesLibcurl
@@ -113,11 +116,12 @@ package final class OpenAIGenerator: CallbackGenerator {
   private func client(on reactor: Reactor) -> any HTTPClient {
     if !usesLibcurl, let origin = Self.plainOrigin(of: baseURL, proxy) {
       return PlainHTTPClient(
-        origin, on: reactor, maximumIdleConnections: maximumIdleConnections, isShortOfDescriptors: isShortOfDescriptors)
+        origin, on: reactor, maximumIdleConnections: maximumIdleConnections, isShortOfDescriptors: isShortOfDescriptors,
+        counts: counts)
     }
     return CurlMulti(
       CurlMulti.Server(baseURL: baseURL, certificateFile: certificateFile, proxy: proxy), on: reactor,
-      maximumIdleConnections: maximumIdleConnections)
+      maximumIdleConnections: maximumIdleConnections, counts: counts)
   }
 
   /// Returns a request to `path` below the base URL, with the API key.
