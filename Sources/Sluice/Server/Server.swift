@@ -106,7 +106,8 @@ final class Server {
   /// Reports that this process is the service's main process, and serves.
   func becomeMain() {
     startWatchdog()
-    ServiceManager.notify("READY=1")
+    // With a first beat, because the time of the watchdog goes on while processes take over from each other.
+    ServiceManager.notify("READY=1\nWATCHDOG=1")
     var fields: JSON.Members = [
       "pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version),
     ]
