@@ -61,11 +61,11 @@ extension Services {
       message: "", retainsText: false,
       produce: { generation, _ in
         for number in 1...4 * seconds {
-          if number > 1 { try await Task.sleep(for: .milliseconds(250)) }
+          if number > 1 { try await generation.reactor.sleep(for: .milliseconds(250)) }
           try await generation.send("\(number) ")
         }
         // The idle timeout applies only to models.
-        try await Task.sleep(for: .seconds(silence))
+        try await generation.reactor.sleep(for: .seconds(silence))
         return GenerationResult(completion: Completion())
       })
   }
