@@ -23,6 +23,45 @@ extension Integration {
       return cases
     }
 
+    @Test("Removing a token's line ends the streams that were started with it, and no others")
+    func revocation() async throws {
+      let directory = TemporaryDirectory()
+      let path = directory.path + "/tokens"
+      var tokens: [String] = []
+      for user in ["ann", "ann", "bob"] {
+        let program = try Program(
+          releaseDirectory + "/sluice", ["token", user], environment: ["SLUICE_TOKENS_FILE": path])
+        #expect(await program.exitCode() == 0)
+        tokens.append(program.output.trimmingCharacters(in: .whitespacesAndNewlines))
+      }
+      let site = try await Site(["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": path, "SLUICE_ECHO_GAP": "20ms"])
+      let words = String(repeating: "word ", count: 150)
+      let streams = try tokens.map { token in
+        try Program(
+          "/usr/bin/curl",
+          [
+            "-sSN", "--max-time", "60", "-H", "Authorization: Bearer \(token)", "-H", "Content-Type: application/json",
+            "-d",
+            "{\"message\":\"\(words)\"}", site.url + "/api/chat",
+          ])
+      }
+      #expect(await eventually { streams.allSatisfy { $0.output.contains("event: token") } })
+      let lines = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")
+      try (lines.dropFirst().joined(separator: "\n") + "\n").write(toFile: path, atomically: true, encoding: .utf8)
+      for stream in streams { _ = await stream.exitCode() }
+      #expect(streams[0].output.contains("event: error") && streams[0].output.contains("unauthorized"))
+      #expect(!streams[0].output.contains("event: done"))
+      for stream in streams.dropFirst() {
+        #expect(stream.output.contains("event: done"), "\(stream.output.suffix(200))")
+      }
+      let outcomes = site.sluice.program.log("stream ended")
+      #expect(
+        outcomes.filter { $0["error"] as? String == "unauthorized" }.compactMap { $0["user"] as? String } == ["ann"])
+      // Nothing of the revoked stream is stored.
+      #expect(site.sluice.program.log("stream ended").filter { $0["messageId"] != nil }.count == 2)
+      await site.stop()
+    }
+
     @Test("A valid JSON Web Token authenticates the user in its sub claim, and any other token is refused")
     func jwt() async throws {
       let directory = try await makeTokens()

@@ -16,6 +16,8 @@ final class WatchedFile<Content: Sendable>: Sendable {
   private struct State {
     var version: Version?
     var content: Result<Content, SystemError>?
+    /// The number of times that the file was read.
+    var reads = 0
     /// Whether a thread of a pool is reading the file; the ``waiters`` are resumed with the result.
     var isLoading = false
     var waiters: [CheckedContinuation<Result<Content, SystemError>, Never>] = []
@@ -31,6 +33,9 @@ final class WatchedFile<Content: Sendable>: Sendable {
     self.parse = parse
   }
 
+  /// The number of times that the file was read, which tells whether it has changed.
+  var reads: Int { state.withLock { $0.reads } }
+
   /// Returns the current content of the file. Reads a changed file on the calling thread.
   ///
   /// - Throws: ``SystemError`` for as long as the file cannot be read.
@@ -43,6 +48,7 @@ final class WatchedFile<Content: Sendable>: Sendable {
       let content = Result { () throws(SystemError) in parse(try readFile(path)) }
       state.withLock {
         $0.version = version
+        $0.reads += 1
         $0.content = content
       }
       return content

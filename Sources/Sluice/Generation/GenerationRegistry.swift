@@ -52,9 +52,9 @@ final class GenerationRegistry: Sendable {
   /// Stops a stream for the connection that carries it.
   func stop(_ id: String) { entries.withLock { $0[id] }?.terminate(.stopped) }
 
-  /// Requests termination of every stream.
-  func terminateAll(_ termination: Termination) {
-    for entry in entries.withLock({ Array($0.values) }) { entry.terminate(termination) }
+  /// Requests termination of every stream, or of those of some users.
+  func terminateAll(_ termination: Termination, where isAffected: (User) -> Bool = { _ in true }) {
+    for entry in entries.withLock({ Array($0.values) }) where isAffected(entry.user) { entry.terminate(termination) }
   }
 
   // MARK: Session deletion

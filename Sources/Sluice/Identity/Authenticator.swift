@@ -34,6 +34,14 @@ protocol RequestAuthenticator: Sendable {
   nonisolated(nonsending) func authenticate(
     _ request: Request, trustsRemoteUser: Bool, callsModel: Bool
   ) async throws(Failure) -> User
+
+  /// Returns a function that tells whether a user's token was revoked after the user was authenticated; nil if no token
+  /// can have been revoked since the last call. Blocks.
+  func revocations() -> ((User) -> Bool)?
+}
+
+extension RequestAuthenticator {
+  func revocations() -> ((User) -> Bool)? { nil }
 }
 
 /// The authentication of an embedding program: its ``Authenticator``, behind the check for cross-site requests.

@@ -5,6 +5,8 @@ import FastCGI
 struct BuiltInAuthenticator: RequestAuthenticator {
   private let tokens: WatchedFile<TokensFile>?
   private let jwt: JWTVerifier?
+  /// The number of reads of the tokens file at the last call of ``revocations()``.
+  private let checkedVersion = Locked(0)
   private let isAuthenticationDisabled: Bool
   private let corsOrigins: [String]
   private let log: Log
@@ -62,6 +64,14 @@ struct BuiltInAuthenticator: RequestAuthenticator {
   private func refuseCrossSiteRequests(_ request: Request, callsModel: Bool) throws(Failure) {
     let isUnknownRefused = callsModel && request.method != "POST"
     guard !(request.isCrossSite(allowing: corsOrigins) ?? isUnknownRefused) else { throw Failure.crossSite }
+  }
+
+  func revocations() -> ((User) -> Bool)? {
+    // For as long as the file cannot be read, nothing is known.
+    guard let tokens, let file = try? tokens.content(),
+      checkedVersion.withLock({ exchange(&$0, with: tokens.reads) }) != tokens.reads
+    else { return nil }
+    return { user in user.tokenDigest.map { file.user(of: $0) != user } ?? false }
   }
 
   private func bearerToken(_ request: Request) -> String? {

@@ -9,7 +9,13 @@ public struct User: Sendable, Hashable, CustomStringConvertible {
   /// dot and no slash.
   package let directoryName: String
 
+  /// The digest of the token that identified the user, if it is one of the tokens file. Not part of the identity.
+  var tokenDigest: Digest?
+
   public var description: String { name }
+
+  public static func == (a: User, b: User) -> Bool { a.name == b.name }
+  public func hash(into hasher: inout Hasher) { hasher.combine(name) }
 
   /// Creates a user. Returns nil if the name is empty, contains U+FFFD (decoded from invalid UTF-8, it could make two
   /// names equal), or needs a directory name that is longer than file systems allow (255 bytes).

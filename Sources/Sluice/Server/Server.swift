@@ -19,7 +19,7 @@ final class Server {
   private var watchdog: Watchdog?
   private var unsavedTimer: Timer?
   private var replayTimer: Timer?
-  private var memoryTimer: Timer?
+  private var periodicTimer: Timer?
   private var isTerminating = false
   /// The last status that was reported.
   private var status = ""
@@ -99,7 +99,7 @@ final class Server {
     }
     retryUnsaved(after: .seconds(1))
     removeExpiredReplays()
-    returnFreedMemory()
+    runPeriodically()
     if try handover?.takeOver() != true { becomeMain() }
   }
 
@@ -319,12 +319,14 @@ final class Server {
     replayTimer = reactor.schedule(after: .seconds(600)) { [unowned self] in removeExpiredReplays() }
   }
 
-  private func returnFreedMemory() {
-    memoryTimer = reactor.schedule(after: .seconds(1)) { [unowned self] in
+  /// Does every second what no event triggers.
+  private func runPeriodically() {
+    periodicTimer = reactor.schedule(after: .seconds(1)) { [unowned self] in
+      if services.generations.count > 0 { services.pool.submit { [services] in services.endRevokedStreams() } }
       if services.freedMemory.isDue() { services.pool.submit { FreedMemory.returnToSystem() } }
       reportStatus()
       services.log.reportSuppressed()
-      returnFreedMemory()
+      runPeriodically()
     }
   }
 

@@ -179,6 +179,12 @@ final class Services: Sendable {
     return await generations.stopStreams(ofSession: session, of: user) || isEarlier
   }
 
+  /// Ends the streams that were started with tokens that have been revoked since the last call. Blocks.
+  func endRevokedStreams() {
+    guard generations.count > 0, let isRevoked = parts.authenticator.revocations() else { return }
+    generations.terminateAll(.failed(Failure(.unauthorized, "The token was revoked.")), where: isRevoked)
+  }
+
   // MARK: Log
 
   /// Logs a parameter of the web server that begins as a setting's but has no effect.
