@@ -70,10 +70,7 @@ struct Command {
   private static func addToken(_ arguments: inout Arguments) throws -> CInt {
     let user = try arguments.word("USER")
     try arguments.finish()
-    guard let path = environment["SLUICE_TOKENS_FILE"], !path.isEmpty else {
-      printError("SLUICE_TOKENS_FILE is not set: it must name the file to which the token is appended")
-      return 1
-    }
+    let path = try ServiceSettings.tokensFile(in: environment)
     let token = try Tokens.add(user: user, toFile: path)
     guard printLine(token) else {
       printError("the token could not be printed: remove its line from \(path)")

@@ -12,7 +12,7 @@ enum DoctorCommand {
     guard ["http://", "https://"].contains(where: url.hasPrefix) else {
       throw UsageError(reason: "the URL must start with http:// or https://")
     }
-    var doctor = Doctor(url, token: token, environment: Command.environment)
+    var doctor = try Doctor(url, token: token, environment: Command.environment)
     doctor.run { if !isJSON { Command.printError("checking \($0)") } }
     if isJSON {
       Command.printLine(String(decoding: doctor.findings.json.encoded, as: UTF8.self))

@@ -12,9 +12,16 @@ enum StoreCommands {
     let isDryRun = arguments.flag("--dry-run")
     let isJSON = arguments.flag("--json")
     try arguments.finish()
-    let removed = try store().prune(olderThan: age, user: user, isDryRun: isDryRun)
-    if isJSON { return print(["dryRun": .bool(isDryRun)], removed) }
-    return print("\(isDryRun ? "would remove" : "removed") \(self.text(removed)) older than \(text)")
+    var failures = 0
+    let removed = try store().prune(olderThan: age, user: user, isDryRun: isDryRun) {
+      Command.printError("passed over: \($0)")
+      failures += 1
+    }
+    let code =
+      isJSON
+      ? print(["dryRun": .bool(isDryRun)], removed)
+      : print("\(isDryRun ? "would remove" : "removed") \(self.text(removed)) older than \(text)")
+    return failures > 0 ? 1 : code
   }
 
   /// Writes a tar archive of what is stored of a user to standard output.
@@ -46,7 +53,6 @@ enum StoreCommands {
     let user = try arguments.word("USER")
     try arguments.finish()
     let store = try store()
-    _ = try store.location(ofUser: user)
     if !isConfirmed {
       guard isatty(STDIN_FILENO) == 1 else {
         throw UsageError(reason: "forget asks before it removes anything: add --yes without a terminal")
@@ -87,7 +93,7 @@ enum StoreCommands {
     var pid: pid_t = 0
     let failure = unsafe posix_spawnp(&pid, words[0], nil, nil, &arguments, environ)
     guard failure == 0 else {
-      throw UsageError(reason: "\(words[0]) cannot be started: \(unsafe String(cString: strerror(failure)))")
+      throw CommandFailure(description: "\(words[0]) cannot be started: \(unsafe String(cString: strerror(failure)))")
     }
     var status: CInt = 0
     while unsafe waitpid(pid, &status, 0) < 0 {
@@ -95,4 +101,8 @@ enum StoreCommands {
     }
     return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
   }
+}
+
+private struct CommandFailure: Error, CustomStringConvertible {
+  let description: String
 }

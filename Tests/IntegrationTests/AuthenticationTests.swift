@@ -47,6 +47,9 @@ extension Integration {
       }
       #expect(await eventually { streams.allSatisfy { $0.output.contains("event: token") } })
       let lines = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")
+      // An editor that writes in place, for longer than a check; and the expiry of a token.
+      let expired = lines.map { $0.hasPrefix("bob") ? $0 + ":2020-01-01" : $0 }.joined(separator: "\n") + "\n"
+      for text in ["", "ann:12\n", expired] { try text.write(toFile: path, atomically: false, encoding: .utf8) }
       try (lines.dropFirst().joined(separator: "\n") + "\n").write(toFile: path, atomically: true, encoding: .utf8)
       for stream in streams { _ = await stream.exitCode() }
       #expect(streams[0].output.contains("event: error") && streams[0].output.contains("unauthorized"))

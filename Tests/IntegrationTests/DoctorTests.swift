@@ -40,6 +40,8 @@ extension Integration {
       let compressing = try await Site(replacing: [("gzip off;", "gzip on; gzip_types text/event-stream;")])
       let impatient = try await Site(replacing: [("fastcgi_read_timeout 620s;", "fastcgi_read_timeout 5s;")])
       let dying = try await Site()
+      let short = try await Site(["SLUICE_STREAM_TIMEOUT": "5s"])
+      async let shortReport = Self.examine(short.url)
       async let goodReport = Self.examine(good.url)
       async let bufferingReport = Self.examine(buffering.url)
       async let compressingReport = Self.examine(compressing.url)
@@ -52,6 +54,7 @@ extension Integration {
         (try await goodReport, []), (try await bufferingReport, ["buffered"]),
         (try await compressingReport, ["compressed"]),
         (try await impatientReport, ["read_timeout"]), (try await dyingReport, ["no_terminal_record"]),
+        (try await shortReport, ["read_timeout"]),
       ] as [(Report, [String])] {
         #expect(report.codes == codes, "\(report)")
       }
@@ -81,6 +84,18 @@ extension Integration {
       for arguments in [[], ["--token", "wrong"]] {
         #expect(try await Self.examine(closed.url, arguments).codes == ["unauthorized"])
       }
+      let moved = try ScriptedUpstream {
+        $0.respond("301 Moved", "", more: "Location: https://chat.example.com/healthz\r\n")
+      }
+      let redirect = try await Self.examine("http://127.0.0.1:\(moved.port)")
+      #expect(redirect.codes == ["not_sluice"] && redirect.description.contains("redirects to https://"), "\(redirect)")
+      let busy = try await Site(["SLUICE_STREAMS_PER_USER": "1"])
+      async let stream = busy.request("/api/doctor/stream?seconds=2")
+      #expect(await eventually { !busy.sluice.program.log("stream started").isEmpty })
+      let refused = try await Self.examine(busy.url)
+      #expect(refused.codes == ["unreachable"] && refused.description.contains("too_many_streams"), "\(refused)")
+      _ = try await stream
+      await busy.stop()
       let wrong = try Program(releaseDirectory + "/sluice", ["doctor", "chat.example.com"])
       #expect(await wrong.exitCode() == 2 && wrong.errors.contains("http://"), "\(wrong.errors)")
       await closed.stop()

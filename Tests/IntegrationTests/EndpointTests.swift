@@ -156,7 +156,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("Metrics contain the counts and are readable only from localhost")
+    @Test("Metrics contain the counts, and the configuration of a site does not serve them")
     func metrics() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "1ms"])
       _ = try await servers.post("/api/chat", #"{"message":"a b"}"#)
@@ -179,7 +179,7 @@ extension Integration {
         #expect((value ?? 0) > 0, "\(name) in \(text)")
       }
       let configuration = try String(contentsOfFile: packageRoot + "/nginx/sluice.conf", encoding: .utf8)
-      #expect(configuration.contains("location = /metrics {\n    allow 127.0.0.1;\n    allow ::1;\n    deny all;"))
+      #expect(!configuration.contains("metrics"))
       _ = await servers.stop()
     }
   }

@@ -46,11 +46,15 @@ extension Integration {
         exchange.stream(["one ", "secret ", "two"], gap: .milliseconds(20))
       }
       let directory = TemporaryDirectory()
-      let site = try await Site([
-        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MODEL": "m", "SLUICE_MAX_STREAMS": "1",
-        "SLUICE_MESSAGES_PER_HOUR": "0",
-        "SLUICE_REDACT_FILE": directory.file("patterns", "a\"b\\c  secret\n"),
-      ])
+      let site = try await Site(
+        [
+          "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MODEL": "m", "SLUICE_MAX_STREAMS": "1",
+          "SLUICE_MESSAGES_PER_HOUR": "0",
+          "SLUICE_REDACT_FILE": directory.file("patterns", "a\"b\\c  secret\n"),
+        ],
+        server:
+          "location = /metrics { fastcgi_pass unix:SOCKET; fastcgi_param REQUEST_METHOD GET; fastcgi_param REQUEST_URI /metrics; }"
+      )
       func load() async throws {
         for message in ["a", "fail", "cut"] { _ = try await site.request("/api/chat", "{\"message\":\"\(message)\"}") }
         let count = site.sluice.program.log("stream started").count

@@ -55,7 +55,7 @@ extension Integration {
         let syntax = try await bash("bash -n -c \"$COMMAND\"", ["COMMAND": command])
         #expect(await syntax.exitCode() == 0, "\(command): \(syntax.errors)")
         // These need root only for their files, which are elsewhere here.
-        let withoutRoot = command.hasPrefix("sudo SLUICE_")
+        let withoutRoot = command.hasPrefix("sudo sh -c") || command.hasPrefix("sudo SLUICE_")
         let local = (withoutRoot ? String(command.dropFirst("sudo ".count)) : command)
           .replacingOccurrences(of: "https://example.com", with: servers.url)
           .replacingOccurrences(of: "--token TOKEN", with: "--token \(servers.token)")

@@ -200,7 +200,7 @@ extension Integration {
       #expect(await activator.exitCode() == 0)
       let verify = try Program(
         "/usr/bin/systemd-analyze",
-        ["verify", packageRoot + "/systemd/sluice.service", packageRoot + "/systemd/sluice.socket"])
+        ["verify", "--man=no", packageRoot + "/systemd/sluice.service", packageRoot + "/systemd/sluice.socket"])
       let code = await verify.exitCode()
       let warnings = (verify.output + verify.errors).split(separator: "\n").filter {
         // systemd/install installs the program, and the tests do not run it.

@@ -105,7 +105,7 @@ final class Site: Sendable {
         uwsgi_temp_path \(directory)/d; scgi_temp_path \(directory)/e;
         server {
           listen 127.0.0.1:\(port);
-          \(server.replacingOccurrences(of: "DIRECTORY", with: directory))
+          \(server.replacingOccurrences(of: "DIRECTORY", with: directory).replacingOccurrences(of: "SOCKET", with: path))
           \(shipped.replacingOccurrences(of: "DIRECTORY", with: directory))
         }
       }

@@ -91,6 +91,38 @@ extension Integration {
       #expect(again.code == 1 && again.errors.contains("has no user \"ann\""), "\(again)")
     }
 
+    @Test("What is none of the store's files is passed over, and the rest is pruned")
+    func foreign() async throws {
+      try session("ann/sessions/old.jsonl", "2020-01-01")
+      try session("zoe/sessions/old.jsonl", "2020-01-01")
+      try write("file", "text")
+      try write("bob/sessions", "no directory")
+      try FileManager.default.createDirectory(
+        atPath: users + "/carl/sessions/directory.jsonl", withIntermediateDirectories: true)
+      try write("carl/reports/x.txt", "")
+      try FileManager.default.createSymbolicLink(
+        atPath: users + "/carl/reports/dangling.json", withDestinationPath: "/nowhere")
+      #expect(unsafe mkfifo(users + "/carl/reports/pipe.json", 0o600) == 0)
+      let pruned = try await run("prune", "--older-than", "90d")
+      #expect(pruned.code == 1 && pruned.output.hasPrefix("removed 2 sessions and 0 reports"), "\(pruned)")
+      #expect(pruned.errors.contains("bob/sessions") && pruned.errors.split(separator: "\n").count == 1, "\(pruned)")
+    }
+
+    @Test("What an interrupted forget has left is removed by the next one")
+    func interrupted() async throws {
+      try session(".01a22b75-ea40-753f-94c2-7b12345d9e91/sessions/s.jsonl", "2020-01-01")
+      try session("ann/sessions/s.jsonl", "2020-01-01")
+      let again = try await run("forget", "zoe", "--yes")
+      #expect(again.code == 0 && again.output.hasPrefix("removed 1 sessions"), "\(again)")
+      #expect(try FileManager.default.contentsOfDirectory(atPath: users) == ["ann"])
+    }
+
+    @Test("A store without users is empty, not wrong")
+    func empty() async throws {
+      let pruned = try await run("prune", "--older-than", "90d")
+      #expect(pruned.code == 0 && pruned.output.hasPrefix("removed 0 sessions"), "\(pruned)")
+    }
+
     @Test("A wrong call exits with 2 and names the argument; a store that cannot be used exits with 1")
     func wrongCalls() async throws {
       let calls = [

@@ -211,12 +211,35 @@ extension Integration {
       try installation.replace(with: releaseDirectory + "/sluice")
       let second = try await upgrade(site)
       // The main process is changed before the new one says anything.
-      #expect(await eventually { manager.output.contains("MAINPID=\(second)\nREADY=1\n") }, "\(manager.output)")
+      #expect(
+        await eventually { manager.output.contains("MAINPID=\(second)\nREADY=1\nWATCHDOG=1\n") }, "\(manager.output)")
       kill(second, SIGTERM)
       #expect(
         await eventually { manager.output.contains("STOPPING=1 EXTEND_TIMEOUT_USEC=510000000\n") }, "\(manager.output)")
       await end(site)
       manager.signal(SIGKILL)
+    }
+
+    @Test("A program that is not ready in 30 seconds is killed, and the old one goes on")
+    func hanging() async throws {
+      let installation = try Installation()
+      let site = try await Site(program: installation.path)
+      let first = try #require(mainProcesses(site.sluice).first)
+      let pid = installation.directory.path + "/pid"
+      try installation.replace(withScript: "#!/bin/sh\necho $$ >\(pid)\nexec sleep 300\n")
+      kill(first, SIGUSR2)
+      #expect(await eventually { FileManager.default.fileExists(atPath: pid) })
+      #expect(try await site.request("/healthz").status == 200)
+      #expect(await eventually(within: .seconds(45)) { !site.sluice.program.log("upgrade failed").isEmpty })
+      let reason = site.sluice.program.log("upgrade failed").first?["reason"] as? String
+      #expect(reason == "it was not ready in 30.0 seconds", "\(site.sluice.program.errors)")
+      let text = try String(contentsOfFile: pid, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+      let hung = try #require(Int32(text))
+      #expect(await eventually { !isRunning(hung) })
+      #expect(try await site.request("/healthz").status == 200)
+      try installation.replace(with: releaseDirectory + "/sluice")
+      _ = try await upgrade(site)
+      await end(site)
     }
 
     @Test("A program that cannot start, or ends at once, leaves the old one serving, with the reason in the log")

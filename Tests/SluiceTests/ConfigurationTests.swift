@@ -160,7 +160,7 @@ struct ConfigurationTests {
       ("SLUICE_STREAM_REPORT", "none", "must be on or off"),
       ("STREAMING_BACKEND", "ws", "must be sse, websocket or both"),
     ]
-    for (variable, value, reason) in errors {
+    for (variable, value, reason) in errors + fileErrors() {
       let found = issues(["SLUICE_TRUST_REMOTE_USER": "on"].merging([variable: value]) { $1 })
       // An empty value counts as unset.
       let isRight =
@@ -168,9 +168,55 @@ struct ConfigurationTests {
         ? found.isEmpty
         : found.contains { $0.hasPrefix("\(variable) \(reason)") || ($0.hasPrefix(variable) && $0.contains(reason)) }
       #expect(isRight, "\(variable)=\(value): \(found)")
+      if value.isEmpty { continue }
+      // In a file, the line is named too.
+      let path = directory.file("sluice.env", "# settings\n\n\(variable)='\(value)'\n")
+      let located = issues([Environment.fileVariable: path, "SLUICE_TRUST_REMOTE_USER": "on"])
+      #expect(located.contains { $0.hasPrefix("\(path):3: \(variable) ") && $0.contains(reason) }, "\(located)")
     }
+    #expect(errors.count + fileErrors().count > 70)
     #expect(
       issues(["SLUICE_AUTH": "none", "SLUICE_TOKENS_FILE": directory.file("none", "")])[0].contains("conflicts with"))
+  }
+
+  /// Mistakes in the files that settings name.
+  private func fileErrors() -> [(variable: String, value: String, reason: String)] {
+    let digest = Digest(of: "t").hex
+    func rows(
+      _ variable: String, _ texts: [(text: String, reason: String)]
+    ) -> [(variable: String, value: String, reason: String)] {
+      texts.enumerated().map { (variable, directory.file("\(variable)-\($0)", $1.text), $1.reason) }
+    }
+    return rows(
+      "SLUICE_TOKENS_FILE",
+      [
+        ("alice\n", "is invalid at line 1: must be user:sha256hex"), ("# c\n:\(digest)\n", "is invalid at line 2"),
+        ("alice:12\n", "is invalid at line 1: the digest of alice must be the 64 hexadecimal digits"),
+        ("alice:\(digest):soon\n", "is invalid at line 1: the expiry of alice must be a date"),
+        ("alice:\(digest)\nbob \(digest)\n", "is invalid at line 2"),
+      ])
+      + rows(
+        "SLUICE_REDACT_FILE",
+        [
+          ("", "is invalid at line 1: the file contains no pattern"), ("name\n", "is invalid at line 1: must be NAME"),
+          ("# c\nname  (\n", "is invalid at line 2: missing closing parenthesis"),
+          ("name  a*\n", "is invalid at line 1: the pattern must not match the empty string"),
+          ("name  a\\Kb\n", "cannot match across deltas"), ("a  b  c  d\n", "must be NAME, PATTERN"),
+        ])
+      + rows("SLUICE_UPSTREAM_KEY_FILE", [("", "is empty"), ("a\nb\n", "has more than one line")])
+      + rows("SLUICE_JWT_KEYS_FILE", [("{", "is invalid"), ("short", "is invalid"), ("", "is invalid")])
+      + [
+        ("SLUICE_PROMPTS", prompts("steps without a heading\n"), "contains an onboarding.txt without a step"),
+        ("SLUICE_SYSTEM_PROMPT_FILE", directory.path, "cannot be read"),
+        ("SLUICE_STATE", directory.file("file", "x"), "is not usable as the store"),
+      ]
+  }
+
+  private func prompts(_ onboarding: String) -> String {
+    let path = directory.path + "/prompts"
+    unsafe mkdir(path, 0o700)
+    _ = directory.file("prompts/onboarding.txt", onboarding)
+    return path
   }
 
   @Test("What is valid but probably not meant is a warning, which names the variable and the reason")

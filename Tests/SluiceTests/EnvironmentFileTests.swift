@@ -39,6 +39,7 @@ struct EnvironmentFileTests {
         file.assignments.map(\.name) == ["X", "Y"] && file.assignments.map(\.line) == [2, 5], "\(line): \(file)")
       #expect(file.issues.first?.line == 4 && file.issues.first?.reason.contains(reason) == true, "\(line): \(file)")
     }
+    #expect(parse("OPENAI_API_KEY: sk-secret").issues.first?.reason.contains("secret") == false)
     #expect(parse("A='b\nB=c").issues == [LineIssue(line: 1, reason: "has a quotation mark without its counterpart")])
   }
 

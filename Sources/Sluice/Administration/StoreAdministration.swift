@@ -23,8 +23,8 @@ package struct StoreAdministration {
     guard let root = [environment["SLUICE_STATE"], state].compactMap(\.self).first(where: { !$0.isEmpty }) else {
       throw StartError(message: "SLUICE_STATE is not set: it must name the directory of the store")
     }
-    guard unsafe access(root + "/users", R_OK | W_OK | X_OK) == 0 else {
-      throw StartError(message: "\(root) is no store that can be changed: \(SystemError("open \(root)/users"))")
+    guard unsafe access(root, R_OK | X_OK) == 0 else {
+      throw StartError(message: "SLUICE_STATE names no store: \(SystemError("open \(root)"))")
     }
     self.root = root
     store = Store(root: root, pool: BlockingPool(maximumThreads: 1))
@@ -41,35 +41,62 @@ package struct StoreAdministration {
   /// - Parameters:
   ///   - name: the user whose files are removed; nil for all users.
   ///   - isDryRun: whether to remove nothing and only count.
-  package func prune(olderThan age: Duration, user name: String?, isDryRun: Bool) throws -> Removed {
+  ///   - onFailure: called for each file or directory that is passed over because it cannot be read or removed.
+  package func prune(
+    olderThan age: Duration, user name: String?, isDryRun: Bool, onFailure: (any Error) -> Void
+  ) throws -> Removed {
     // Timestamps of equal length in UTC sort by time.
     let oldest = Timestamp.text(Date(timeIntervalSinceNow: -Double(age.components.seconds)))
     var removed = Removed()
-    let directories = try name.map { [try user($0).directoryName] } ?? fileNames(in: root + "/users")
-    for directory in directories {
-      let path = "\(root)/users/\(directory)"
-      for name in try fileNames(in: path + "/sessions") where name.hasSuffix(".jsonl") {
-        if let bytes = try SessionFile(path: "\(path)/sessions/\(name)").remove(ifOlderThan: oldest, isDryRun: isDryRun)
-        {
-          removed.sessions += 1
-          removed.bytes += bytes
-        }
+    func count(_ kind: WritableKeyPath<Removed, Int>, _ size: () throws -> Int?) {
+      do {
+        guard let bytes = try size() else { return }
+        removed[keyPath: kind] += 1
+        removed.bytes += bytes
+      } catch { onFailure(error) }
+    }
+    func files(_ directory: String, _ suffix: String) -> [String] {
+      do {
+        return try fileNames(in: directory).filter { $0.hasSuffix(suffix) }.map { "\(directory)/\($0)" }.filter(isFile)
+      } catch {
+        onFailure(error)
+        return []
       }
-      for name in try fileNames(in: path + "/reports") where name.hasSuffix(".json") {
-        let file = "\(path)/reports/\(name)"
-        guard let report = StoredReport(file: try readFile(file)), report.at < oldest else { continue }
-        removed.reports += 1
-        removed.bytes += size(of: file)
-        if !isDryRun, unsafe unlink(file) != 0, errno != ENOENT { throw SystemError("remove \(file)") }
+    }
+    for directory in try name.map({ [try user($0).directoryName] }) ?? fileNames(in: root + "/users") {
+      let path = "\(root)/users/\(directory)"
+      // A file among the users is none of Sluice's.
+      guard isDirectory(path) else { continue }
+      for file in files(path + "/sessions", ".jsonl") {
+        count(\.sessions) { try SessionFile(path: file).remove(ifOlderThan: oldest, isDryRun: isDryRun) }
+      }
+      for file in files(path + "/reports", ".json") {
+        count(\.reports) { try removeReport(file, ifOlderThan: oldest, isDryRun: isDryRun) }
       }
     }
     return removed
   }
 
-  private func size(of path: String) -> Int {
-    var status = stat()
-    return unsafe stat(path, &status) == 0 ? status.st_size : 0
+  /// Removes a report. Returns its size; nil if it is not that old or does not exist.
+  private func removeReport(_ path: String, ifOlderThan oldest: String, isDryRun: Bool) throws(SystemError) -> Int? {
+    do throws(SystemError) {
+      let content = try readFile(path)
+      guard let report = StoredReport(file: content), report.at < oldest else { return nil }
+      if !isDryRun, unsafe unlink(path) != 0 { throw SystemError("remove \(path)") }
+      return content.count
+    } catch {
+      if error.code == ENOENT { return nil }
+      throw error
+    }
   }
+
+  private func type(of path: String) -> mode_t? {
+    var status = stat()
+    return unsafe lstat(path, &status) == 0 ? status.st_mode & S_IFMT : nil
+  }
+
+  private func isFile(_ path: String) -> Bool { type(of: path) == S_IFREG }
+  private func isDirectory(_ path: String) -> Bool { type(of: path) == S_IFDIR }
 
   // MARK: Users
 
@@ -86,14 +113,23 @@ package struct StoreAdministration {
     (root + "/users", try user(name).directoryName)
   }
 
-  /// Removes everything that is stored of a user. What a stream of the user stores afterwards creates the directory
-  /// again.
+  /// Removes everything that is stored of a user, and what an interrupted call has left. What a stream of the user stores
+  /// afterwards creates the directory again.
   package func forget(user name: String) throws -> Removed {
-    let directory = store.directory(of: try user(name))
-    // Renamed first, so that no request finds a part of it. The name of a user's directory has no dot.
+    var removed = Removed()
+    // The name of a user's directory has no dot.
+    for name in try fileNames(in: root + "/users")
+    where name.first == "." && Identifier.isValid(String(name.dropFirst())) {
+      try remove("\(root)/users/\(name)", &removed)
+    }
+    let directory: String
+    do throws(StartError) { directory = store.directory(of: try user(name)) } catch {
+      if removed.bytes > 0 { return removed }
+      throw error
+    }
+    // Renamed first, so that no request finds a part of it.
     let doomed = "\(root)/users/.\(Identifier.make())"
     guard unsafe rename(directory, doomed) == 0 else { throw SystemError("rename \(directory)") }
-    var removed = Removed()
     try remove(doomed, &removed)
     try syncDirectory(above: directory)
     return removed

@@ -93,6 +93,8 @@ final class StreamRun {
     let task = reactor.spawn { await self.stream(generation, produce) }
     generation.start { task.cancel() }
     register(generation, session: session)
+    // It may have been revoked since the request was authenticated.
+    if context.parts.authenticator.isRevoked(context.user) { generation.terminate(.failed(.revoked)) }
     if webSocket?.isStopRequested == true { generation.terminate(.stopped) }
     log(.info, "stream started", ["stream": .string(id)])
   }

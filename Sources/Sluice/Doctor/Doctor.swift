@@ -8,7 +8,7 @@ import Upstream
 package struct Doctor {
   private let url: String
   private let headers: [String]
-  private let environment: [String: String]
+  private let settings: Environment
   package private(set) var findings: [Finding] = []
 
   /// The silence that the stream is tested with: longer than the default of `SLUICE_HEARTBEAT`, so that only heartbeats
@@ -18,11 +18,13 @@ package struct Doctor {
   /// - Parameters:
   ///   - url: the site, such as `https://chat.example.com`.
   ///   - token: a user's token; nil if the site needs none.
-  ///   - environment: the service's settings, to check its socket on the same machine.
-  package init(_ url: String, token: String?, environment: [String: String]) {
+  ///   - environment: the service's settings, to check its sockets on the same machine.
+  /// - Throws: ``StartError`` when a file of settings cannot be read.
+  package init(_ url: String, token: String?, environment: [String: String]) throws(StartError) {
     self.url = url.hasSuffix("/") ? String(url.dropLast()) : url
     headers = token.map { ["Authorization: Bearer \($0)"] } ?? []
-    self.environment = environment
+    settings = Environment(environment)
+    if let issue = settings.issues.first { throw StartError(message: "\(issue)") }
   }
 
   /// Runs all checks that make sense after the earlier ones.
@@ -30,7 +32,7 @@ package struct Doctor {
   /// - Parameter onProgress: called with what is checked next.
   package mutating func run(onProgress: (String) -> Void) {
     onProgress("the web server and Sluice at \(url)")
-    checkSocket()
+    checkSockets()
     guard checkHealth() else { return }
     onProgress("the token, the model server and the store")
     guard checkInstallation() else { return }
@@ -46,31 +48,50 @@ package struct Doctor {
 
   // MARK: Checks
 
-  /// Checks that the web server can connect to the socket, if it is on this machine.
-  private mutating func checkSocket() {
-    let settings = Environment(environment)
-    let text = settings["SLUICE_LISTEN"] ?? ""
-    let systemd = "/run/sluice/sluice.sock"
-    let isKnown = settings[Environment.fileVariable] != nil || !text.isEmpty
-    guard isKnown, let path = text.isEmpty ? systemd : text.hasPrefix("unix:") ? String(text.dropFirst(5)) : nil else {
-      return
+  /// Checks that the web server can connect to the sockets, if they are on this machine.
+  private mutating func checkSockets() {
+    for path in socketPaths() {
+      var status = stat()
+      guard unsafe stat(path, &status) == 0 else {
+        // A directory that only others can read tells nothing about the web server.
+        if errno == EACCES { continue }
+        let reason = unsafe String(cString: strerror(errno))
+        add(
+          .socketPermissions, "The socket \(path) cannot be used: \(reason).",
+          fix: "Start it (systemctl enable --now sluice.socket), or correct SLUICE_LISTEN.")
+        continue
+      }
+      // connect(2) needs write permission.
+      let isWritable =
+        status.st_mode & S_IWOTH != 0 || (status.st_mode & S_IWGRP != 0 && Self.webServerGroups.contains(status.st_gid))
+        || (status.st_mode & S_IWUSR != 0 && Self.webServerUsers.contains(status.st_uid))
+      if status.st_mode & S_IFMT != S_IFSOCK || !isWritable {
+        add(
+          .socketPermissions, "nginx (group www-data) cannot connect to the socket \(path).",
+          fix: "Set SocketGroup=www-data and SocketMode=0660 in sluice.socket, or the process's umask.")
+      }
     }
-    var status = stat()
-    guard unsafe stat(path, &status) == 0 else {
-      let reason = unsafe String(cString: strerror(errno))
-      return add(
-        .socketPermissions, "The socket \(path) cannot be used: \(reason).",
-        fix: "Start it (systemctl enable --now sluice.socket), or correct SLUICE_LISTEN.")
+  }
+
+  /// Returns the sockets of the service's settings, or else those that systemd has created; empty if this is another
+  /// machine.
+  private func socketPaths() -> [String] {
+    if let text = settings["SLUICE_LISTEN"], !text.isEmpty {
+      return text.hasPrefix("unix:") ? [String(text.dropFirst(5))] : []
     }
-    // www-data is the group of nginx on Debian. connect(2) needs write permission.
-    let group = unsafe getgrnam("www-data").map { unsafe $0.pointee.gr_gid }
-    let isWritable = status.st_mode & S_IWOTH != 0 || (status.st_mode & S_IWGRP != 0 && status.st_gid == group)
-    if status.st_mode & S_IFMT != S_IFSOCK || !isWritable {
-      add(
-        .socketPermissions, "nginx (group www-data) cannot connect to the socket \(path).",
-        fix:
-          "Set SocketGroup=www-data and SocketMode=0660 in sluice.socket, or the umask of the process that creates it.")
-    }
+    guard settings[Environment.fileVariable] != nil else { return [] }
+    let directory = "/run/sluice"
+    let names = ((try? fileNames(in: directory)) ?? []).filter { $0.hasSuffix(".sock") && !$0.hasPrefix("websocket") }
+    return names.isEmpty ? [directory + "/sluice.sock"] : names.map { "\(directory)/\($0)" }
+  }
+
+  /// The names that distributions run nginx under.
+  private static let webServerNames = ["www-data", "nginx", "http"]
+  private static let webServerGroups = webServerNames.compactMap { (name: String) -> gid_t? in
+    unsafe getgrnam(name).map { unsafe $0.pointee.gr_gid }
+  }
+  private static let webServerUsers = webServerNames.compactMap { (name: String) -> uid_t? in
+    unsafe getpwnam(name).map { unsafe $0.pointee.pw_uid }
   }
 
   /// Returns whether Sluice responds.
@@ -101,6 +122,12 @@ package struct Doctor {
       add(.unreachable, "Sluice is shutting down.", fix: "Try again when it has started (systemctl status sluice).")
       return false
     }
+    if (300..<400).contains(health.status) {
+      add(
+        .notSluice, "\(url) redirects to \(health.fields["location"] ?? "another address").",
+        fix: "Run sluice doctor with that address.")
+      return false
+    }
     guard health.status == 200, json?["status"]?.string == "ok" else {
       add(
         .notSluice, "\(url)/healthz is not answered by Sluice (status \(health.status)).",
@@ -124,15 +151,31 @@ package struct Doctor {
         fix: "Pass a valid one with --token; \"sluice token USER\" creates it in the tokens file of the service.")
       return false
     }
-    guard own.status == 200, let list = json?["findings"]?.array else {
-      let code = json?["error"]?["code"]?.string ?? own.failure ?? "status \(own.status)"
+    if own.status == 0 {
       add(
-        .notSluice, "\(url)/api/doctor failed: \(code).",
-        fix: "Include nginx/sluice.conf of this version, whose locations cover /api/, and see the log of Sluice.")
+        .upstreamUnreachable, "The model server, or the store, was silent for \(own.duration.inMilliseconds / 1000) s.",
+        fix: "See the log (journalctl -u sluice), and the model server.")
+      return true
+    }
+    guard own.status == 200, let list = json?["findings"]?.array else {
+      addRefusal(own, path: "/api/doctor")
       return false
     }
     findings += list.compactMap(Finding.init(json:))
     return true
+  }
+
+  /// Adds the finding for a request that was not answered as expected.
+  private mutating func addRefusal(_ probe: HTTPProbe, path: String) {
+    let error = (try? JSON(parsing: probe.body))?["error"]
+    if let code = error?["code"]?.string, code != "not_found", let message = error?["message"]?.string {
+      return add(
+        .unreachable, "Sluice refused the examination (\(code)): \(message)",
+        fix: "Try again when that is over, or with the token of another user.")
+    }
+    add(
+      .notSluice, "\(url)\(path) failed with status \(probe.status).",
+      fix: "Include nginx/sluice.conf of this version, whose locations cover /api/, and see the log of Sluice.")
   }
 
   private mutating func checkCompression() {
@@ -151,19 +194,19 @@ package struct Doctor {
     let stream = HTTPProbe(
       url + "/api/doctor/stream?seconds=\(seconds)&silence=\(Self.silence)", headers: headers,
       limit: .seconds(seconds + Self.silence + 40))
-    guard stream.status == 200 else {
-      return add(
-        .notSluice, "\(url)/api/doctor/stream failed with status \(stream.status).",
-        fix: "Include nginx/sluice.conf of this version, whose locations cover /api/, and see the log of Sluice.")
-    }
+    guard stream.status == 200 else { return addRefusal(stream, path: "/api/doctor/stream") }
     // When each record has arrived.
     var parser = EventStreamParser()
     var words: [Duration] = []
-    var isTerminated = false
+    var terminal: String?
+    var error: JSON?
     for part in stream.parts {
-      try? parser.feed(part.bytes.span) { type, _, _ in
+      try? parser.feed(part.bytes.span) { type, data, _ in
         if type.count == 0 || String(decodingUTF8: type) == "token" { words.append(part.at) }
-        if String(decodingUTF8: type) == "done" { isTerminated = true }
+        if ["done", "error", "cancelled"].contains(String(decodingUTF8: type)) {
+          terminal = String(decodingUTF8: type)
+        }
+        if terminal == "error" { error = try? JSON(parsing: Array(String(decodingUTF8: data).utf8)) }
       }
     }
     let expected: Duration = .milliseconds(250) * (words.count - 1)
@@ -175,7 +218,14 @@ package struct Doctor {
           "Set fastcgi_buffering off; in nginx, and proxy_buffering off; in an nginx in front of it."
       )
     }
-    guard !isTerminated else { return }
+    if terminal == "done" { return }
+    if terminal != nil {
+      let code = error?["code"]?.string ?? "it was stopped"
+      return add(
+        code == "upstream_timeout" ? .readTimeout : .unreachable,
+        "Sluice itself ended the stream after \(stream.duration.inMilliseconds / 1000) s: \(code).",
+        fix: "For upstream_timeout, raise SLUICE_STREAM_TIMEOUT; otherwise see the log, and try again.")
+    }
     if words.count == 4 * seconds {
       add(
         .readTimeout, "The stream was cut after \(stream.duration.inMilliseconds / 1000) s, in its silence.",

@@ -8,10 +8,11 @@ import Upstream
 extension Services {
   /// GET /api/doctor: checks the model server, the store and the process.
   ///
-  /// It asks the model for a few tokens, so it counts as one of the user's streams while it runs.
+  /// It asks the model for a few tokens, so it counts as a message, and as one of the user's streams while it runs.
   nonisolated(nonsending) func diagnose(_ context: RequestContext) async throws -> Response {
     let slot = try await streamLimiter.acquireSlot(for: context.user, context.configuration)
     defer { withExtendedLifetime(slot) {} }
+    _ = try await streamLimiter.countMessage(of: context.user, context.configuration)
     let store = store
     let findings = await upstreamFindings(context) + pool.run { store.findings() } + descriptorFindings()
     return .json(findings.json)

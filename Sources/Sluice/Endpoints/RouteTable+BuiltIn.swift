@@ -47,7 +47,7 @@ extension RouteTable {
       .read("/api/streams/{id}", s.selectStream),
       .read("/api/sessions/{id}/stream", s.selectRunningStream),
       .handle("GET", at: "/api/features", isPublic: true, s.listFeatures),
-      .handle("GET", at: "/api/doctor", s.diagnose),
+      Route(["GET"], "/api/doctor", callsModel: true, .handle(s.diagnose)),
       Route(
         ["GET"], "/api/doctor/stream",
         .stream(StreamingEndpoint(dialect: .events, countsAsMessage: false, validate: s.streamWords))),

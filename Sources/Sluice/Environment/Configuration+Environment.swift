@@ -12,7 +12,7 @@ extension Configuration {
     for setting in Setting.all {
       guard let text = environment[setting.name], !text.isEmpty else { continue }
       do { try setting.set(&self, text) } catch {
-        issues.append(.init(variable: setting.name, reason: "\(error.reason), not \"\(text)\""))
+        issues.append(.init(variable: setting.name, reason: "\(error.reason), not \"\(withoutPassword(text))\""))
       }
     }
     issues += crossSettingIssues(hasAuthenticator: hasAuthenticator)

@@ -68,7 +68,9 @@ private struct Reader {
     while let scalar = next, scalar != "=", scalar != "\n" { advance() }
     let name = String(String.UnicodeScalarView(content[start..<position])).trimmed
     guard next == "=" else {
-      throw SettingError(reason: "must be NAME=value, or a comment that begins with #, not \"\(name.prefix(80))\"")
+      // The rest of the line can be a secret.
+      let start = name.prefix { $0.isLetter || $0.isNumber || $0 == "_" }.prefix(40)
+      throw SettingError(reason: "must be NAME=value, or a comment that begins with #; it begins with \"\(start)\"")
     }
     if !isName(name) {
       skipLine()

@@ -32,6 +32,8 @@ extension Failure {
 }
 
 extension Failure {
+  /// The end of a stream whose token was removed from the tokens file.
+  static let revoked = Failure(.unauthorized, "The token was revoked.")
   /// The refusal of a request while the server is shutting down.
   static let draining = Failure(.shuttingDown, "The server is shutting down.", retryAfter: .seconds(5))
 }

@@ -33,8 +33,15 @@ final class WatchedFile<Content: Sendable>: Sendable {
     self.parse = parse
   }
 
-  /// The number of times that the file was read, which tells whether it has changed.
-  var reads: Int { state.withLock { $0.reads } }
+  /// The content that was read last, whether or not the file has changed since; nil if it cannot be read.
+  var latest: Content? { state.withLock { try? $0.content?.get() } }
+
+  /// Returns the current content of the file, and how often it was read, which tells whether it has changed. Blocks.
+  func numberedContent() throws(SystemError) -> (Content, reads: Int) {
+    let content = try content()
+    let latest = state.withLock { ($0.content, $0.reads) }
+    return (try latest.0?.get() ?? content, latest.1)
+  }
 
   /// Returns the current content of the file. Reads a changed file on the calling thread.
   ///

@@ -63,7 +63,7 @@ extension GeneratorKind {
     description: { configuration in
       let settings = configuration[UpstreamSettings.self]
       let key = settings.keyFile.map { ", with the key in \($0)" } ?? ", without a key"
-      return "upstream at \(settings.url ?? "")\(key)"
+      return "upstream at \(withoutPassword(settings.url ?? ""))\(key)"
     },
     sharesState: {
       $0[UpstreamSettings.self] == $1[UpstreamSettings.self] && $0.maximumResponseBytes == $1.maximumResponseBytes

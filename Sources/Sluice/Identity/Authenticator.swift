@@ -38,10 +38,14 @@ protocol RequestAuthenticator: Sendable {
   /// Returns a function that tells whether a user's token was revoked after the user was authenticated; nil if no token
   /// can have been revoked since the last call. Blocks.
   func revocations() -> ((User) -> Bool)?
+
+  /// Returns whether a user's token is known to have been revoked since the user was authenticated.
+  func isRevoked(_ user: User) -> Bool
 }
 
 extension RequestAuthenticator {
   func revocations() -> ((User) -> Bool)? { nil }
+  func isRevoked(_ user: User) -> Bool { false }
 }
 
 /// The authentication of an embedding program: its ``Authenticator``, behind the check for cross-site requests.

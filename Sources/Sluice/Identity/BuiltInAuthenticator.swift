@@ -5,8 +5,9 @@ import FastCGI
 struct BuiltInAuthenticator: RequestAuthenticator {
   private let tokens: WatchedFile<TokensFile>?
   private let jwt: JWTVerifier?
-  /// The number of reads of the tokens file at the last call of ``revocations()``.
-  private let checkedVersion = Locked(0)
+  /// The numbers of the tokens file's reads that ``revocations()`` has seen, and that it has checked. A change counts when
+  /// two calls have seen it, because an editor can write a file in parts.
+  private let revocationState = Locked((seen: 0, checked: 0))
   private let isAuthenticationDisabled: Bool
   private let corsOrigins: [String]
   private let log: Log
@@ -68,11 +69,22 @@ struct BuiltInAuthenticator: RequestAuthenticator {
 
   func revocations() -> ((User) -> Bool)? {
     // For as long as the file cannot be read, nothing is known.
-    guard let tokens, let file = try? tokens.content(),
-      checkedVersion.withLock({ exchange(&$0, with: tokens.reads) }) != tokens.reads
-    else { return nil }
-    return { user in user.tokenDigest.map { file.user(of: $0) != user } ?? false }
+    guard let tokens, let (file, reads) = try? tokens.numberedContent() else { return nil }
+    let isDue = revocationState.withLock { state in
+      let isStable = exchange(&state.seen, with: reads) == reads
+      return isStable && exchange(&state.checked, with: reads) != reads
+    }
+    guard isDue, Self.isComplete(file) else { return nil }
+    return { user in !file.contains(user) }
   }
+
+  func isRevoked(_ user: User) -> Bool {
+    guard user.tokenDigest != nil, let file = tokens?.latest, Self.isComplete(file) else { return false }
+    return !file.contains(user)
+  }
+
+  /// Whether a tokens file was not just caught while an editor writes it.
+  private static func isComplete(_ file: TokensFile) -> Bool { !file.entries.isEmpty && file.issues.isEmpty }
 
   private func bearerToken(_ request: Request) -> String? {
     guard let header = request.header("Authorization") else { return nil }

@@ -47,6 +47,12 @@ struct TokensFile: Sendable {
     return user
   }
 
+  /// Returns whether a line has the user and the digest of the user's token, expired or not.
+  func contains(_ user: User) -> Bool {
+    guard let digest = user.tokenDigest else { return true }
+    return positions[digest]?.contains { entries[$0].user == user } ?? false
+  }
+
   private struct Issue: Error { let reason: String }
 
   private static func entry(_ line: Substring) -> Result<Entry, Issue> {

@@ -50,8 +50,9 @@ final class ConfiguredParts: Sendable {
 
   /// Releases what the generators hold on a loop, except those that `later` has kept.
   func retireGenerators(notIn later: ConfiguredParts, on reactor: Reactor) {
-    for kind in GeneratorKind.all where !kind.sharesState(configuration, later.configuration) {
-      generators[kind.name]?(configuration).retire(on: reactor)
+    for (name, source) in generators {
+      let (own, kept) = (source(configuration), later.generators[name]?(later.configuration))
+      if (own as AnyObject) !== (kept as AnyObject?) { own.retire(on: reactor) }
     }
   }
 

@@ -29,14 +29,13 @@ struct Route: Sendable {
   let action: Action
 
   /// Whether a request calls a model.
-  var callsModel: Bool {
-    if case .stream = action { true } else { false }
-  }
+  let callsModel: Bool
 
   init(
     _ methods: [String], _ path: PathPattern, isPublic: Bool = false, isServedWhileDraining: Bool = false,
-    _ action: Action
+    callsModel: Bool = false, _ action: Action
   ) {
+    if case .stream = action { self.callsModel = true } else { self.callsModel = callsModel }
     self.methods = methods
     self.path = path
     self.isPublic = isPublic

@@ -78,6 +78,7 @@ final class Handover {
     do throws(SystemError) {
       let started = try Successor(passing: sockets, on: reactor) { [unowned self] in handle($0) }
       successor = started
+      server.upgradeDidStart()
       services.log.info("upgrade started", ["pid": .integer(Int(started.pid))])
     } catch { fail("\(error)") }
   }

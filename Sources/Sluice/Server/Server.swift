@@ -106,8 +106,9 @@ final class Server {
   /// Reports that this process is the service's main process, and serves.
   func becomeMain() {
     startWatchdog()
-    // With a first beat, because the time of the watchdog goes on while processes take over from each other.
-    ServiceManager.notify("READY=1\nWATCHDOG=1")
+    ServiceManager.notify("READY=1")
+    // The time of the watchdog goes on while processes take over from each other.
+    ServiceManager.notify("WATCHDOG=1")
     var fields: JSON.Members = [
       "pid": .integer(Int(getpid())), "loops": .integer(workers.count), "version": .string(Application.version),
     ]
@@ -173,6 +174,11 @@ final class Server {
     }
     // A stream that has just begun may last that long.
     finishStreams(within: services.configuration.streamTimeout + .seconds(5))
+  }
+
+  func upgradeDidStart() {
+    upgradeFailure = nil
+    reportStatus()
   }
 
   /// Continues, because the program that should take over has failed.

@@ -182,7 +182,7 @@ final class Services: Sendable {
   /// Ends the streams that were started with tokens that have been revoked since the last call. Blocks.
   func endRevokedStreams() {
     guard generations.count > 0, let isRevoked = parts.authenticator.revocations() else { return }
-    generations.terminateAll(.failed(Failure(.unauthorized, "The token was revoked.")), where: isRevoked)
+    generations.terminateAll(.failed(.revoked), where: isRevoked)
   }
 
   // MARK: Log

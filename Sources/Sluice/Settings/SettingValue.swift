@@ -72,3 +72,6 @@ enum SettingValue {
     text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ? Int(text) : nil
   }
 }
+
+/// Returns a text in which a URL's user name and password are replaced, for messages.
+func withoutPassword(_ text: String) -> String { text.replacing(/:\/\/[^\/@]*@/, with: "://…@") }

@@ -2,6 +2,7 @@ import CLazyLibraries
 import EventLoop
 import Glibc
 import JSON
+import Synchronization
 
 /// A generator that streams `POST …/chat/completions` from an OpenAI-compatible API.
 ///
@@ -19,6 +20,8 @@ package final class OpenAIGenerator: CallbackGenerator {
   private let isShortOfDescriptors: @Sendable () -> Bool
   private let maximumTextBytes: Int
   private let usesLibcurl: Bool
+  /// Whether ``retire(on:)`` was called.
+  private let isRetired = Atomic(false)
   /// The most recent list of models, and when it was received.
   private let modelList = Locked<(models: [JSON], at: LoopClock.Instant)?>(nil)
 
@@ -87,14 +90,21 @@ package final class OpenAIGenerator: CallbackGenerator {
   }
 
   package func retire(on reactor: Reactor) {
+    isRetired.store(true, ordering: .relaxed)
     guard let connections: Connections = reactor.attachment(of: self) else { return }
     if connections.client.isIdle { return reactor.detach(self) }
+    retireLater(on: reactor)
+  }
+
+  private func retireLater(on reactor: Reactor) {
     _ = reactor.schedule(after: .seconds(1)) { [weak reactor] in if let reactor { self.retire(on: reactor) } }
   }
 
   private func connections(on reactor: Reactor) -> Connections {
     reactor.attachment(for: self) {
-      Connections(
+      // A request that began before can still need it.
+      if isRetired.load(ordering: .relaxed) { retireLater(on: reactor) }
+      return Connections(
         client: client(on: reactor), chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors,
         maximumTextBytes: maximumTextBytes)
     }
