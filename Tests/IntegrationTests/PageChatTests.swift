@@ -126,7 +126,8 @@ extension Integration {
         try await page.send("text \(index)")
         // A block of code is one before its end has arrived.
         if index == 2 { try await page.expect("\(Self.last("streaming")) && seen('.code pre').length === 1") }
-        try await page.expect("\(Self.last("done")) && \(Self.answer).length >= \(index == 2 ? 12 : 3000)")
+        try await page.expect(
+          "\(Self.last("done")) && \(Self.answer).length >= \(index == 2 ? 12 : 3000)", within: .seconds(60))
         try await page.browser.reload()
         try await page.expect("seen('.message').length === 2 && \(Self.answer).length > 0")
       }
@@ -312,7 +313,7 @@ extension Integration {
 
     @Test("The page follows an answer until the reader scrolls up, and goes to its end when asked")
     func scrolling() async throws {
-      let page = try await Page(at: try await Servers(["SLUICE_ECHO_GAP": "5ms"]))
+      let page = try await Page(at: try await Servers(["SLUICE_ECHO_GAP": "12ms"]))
       let isAtEnd =
         "(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight < 5)(seen('.scroll')[0])"
       try await page.send(

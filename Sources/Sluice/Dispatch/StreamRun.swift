@@ -184,6 +184,7 @@ final class StreamRun {
     if case .failed(let failure) = termination {
       level = failure.code.logLevel
       services.metrics.countFailure(failure)
+      services.noteFailure(failure)
     }
     log(level, "stream ended", fields)
   }

@@ -341,6 +341,7 @@ final class Server {
     let unsaved = services.unsaved.count
     let parts = [
       "\(services.generations.count) streams", unsaved > 0 ? "\(unsaved) turns could not be stored yet" : nil,
+      services.lastFailure.withLock(\.self).map { "last failure: \($0)" },
       upgradeFailure.map { "the last upgrade failed: \($0)" }, reloadFailure.map { "the last reload failed: \($0)" },
     ]
     let text = parts.compactMap(\.self).joined(separator: "; ")

@@ -198,6 +198,16 @@ final class Services: Sendable {
     log.warning("parameter ignored", ["parameter": .string(name), "reason": .string(reason)])
   }
 
+  /// The most recent failure that is not a client's, for the administrator.
+  let lastFailure = Locked<String?>(nil)
+
+  /// Keeps a failure as the last one, if it is the server's or the model server's.
+  func noteFailure(_ failure: Failure) {
+    guard failure.code.logLevel.priority < Log.Level.info.priority else { return }
+    let cause = failure.cause.map { " (\($0))" } ?? ""
+    lastFailure.withLock { $0 = "\(failure.code.name)\(cause) at \(Timestamp.now)" }
+  }
+
   /// Logs and counts a refused request.
   ///
   /// - Parameter fields: the fields of the log line that describe the request.
@@ -209,6 +219,7 @@ final class Services: Sendable {
     fields["detail"] = failure.detail.map(JSON.string) ?? .null
     log.write(failure.code.logLevel, "request refused", fields)
     metrics.countRefusal(failure)
+    noteFailure(failure)
   }
 
   /// Whether the server admits no more streams because it is shutting down.
