@@ -276,6 +276,17 @@ struct ConfigurationTests {
     #expect(try warnings(right) == [])
   }
 
+  @Test("A user name and a password in a URL are not shown")
+  func passwords() throws {
+    #expect(withoutPassword("https://u:p@host/v1") == "https://…@host/v1")
+    #expect(withoutPassword("https://u:p@x@host") == "https://…@host")
+    for text in ["https://host/a@b", "host", "", "://", "unix:/a"] { #expect(withoutPassword(text) == text) }
+    let url = "https://ann:pass55@models.example/v1"
+    let configuration = try Configuration(["SLUICE_AUTH": "none", "SLUICE_UPSTREAM_URL": url])
+    #expect(!configuration.summary(hasGenerator: false).contains { $0.value.contains("pass55") })
+    #expect(!issues(["SLUICE_AUTH": "none", "SLUICE_UPSTREAM_URL": url + " "]).contains { $0.contains("pass55") })
+  }
+
   @Test("The README documents every setting")
   func documented() throws {
     let readme = try String(contentsOfFile: "README.md", encoding: .utf8)

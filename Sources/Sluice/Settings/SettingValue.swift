@@ -74,4 +74,9 @@ enum SettingValue {
 }
 
 /// Returns a text in which a URL's user name and password are replaced, for messages.
-func withoutPassword(_ text: String) -> String { text.replacing(/:\/\/[^\/@]*@/, with: "://…@") }
+func withoutPassword(_ text: String) -> String {
+  guard let scheme = text.firstRange(of: "://") else { return text }
+  let authority = text[scheme.upperBound...].prefix { $0 != "/" }
+  guard let at = authority.lastIndex(of: "@") else { return text }
+  return text[..<scheme.upperBound] + "…" + text[at...]
+}
