@@ -4,9 +4,7 @@ package enum ServiceSettings {
   ///
   /// - Throws: ``StartError`` when there is none.
   package static func tokensFile(in environment: [String: String]) throws(StartError) -> String {
-    let environment = Environment(environment)
-    if let path = environment["SLUICE_TOKENS_FILE"], !path.isEmpty { return path }
-    if let issue = environment.issues.first { throw StartError(message: "\(issue)") }
+    if let path = try Environment(checking: environment)["SLUICE_TOKENS_FILE"], !path.isEmpty { return path }
     throw StartError(
       message: "SLUICE_TOKENS_FILE is not set: it must name the file to which the token is appended")
   }

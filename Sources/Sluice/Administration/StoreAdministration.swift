@@ -17,10 +17,9 @@ package struct StoreAdministration {
   /// - Parameter environment: the variables of the process, which name the store or a file of settings that does.
   /// - Throws: ``StartError`` when there is no store.
   package init(environment: [String: String]) throws(StartError) {
-    let environment = Environment(environment)
-    if let issue = environment.issues.first { throw StartError(message: "\(issue)") }
-    let state = environment["STATE_DIRECTORY"].flatMap { $0.split(separator: ":").first.map(String.init) }
-    guard let root = [environment["SLUICE_STATE"], state].compactMap(\.self).first(where: { !$0.isEmpty }) else {
+    let environment = try Environment(checking: environment)
+    let directories = [environment["SLUICE_STATE"], environment.directory("STATE_DIRECTORY")]
+    guard let root = directories.compactMap(\.self).first(where: { !$0.isEmpty }) else {
       throw StartError(message: "SLUICE_STATE is not set: it must name the directory of the store")
     }
     guard unsafe access(root, R_OK | X_OK) == 0 else {
@@ -80,10 +79,12 @@ package struct StoreAdministration {
   /// Removes a report. Returns its size; nil if it is not that old or does not exist.
   private func removeReport(_ path: String, ifOlderThan oldest: String, isDryRun: Bool) throws(SystemError) -> Int? {
     do throws(SystemError) {
-      let content = try readFile(path)
-      guard let report = StoredReport(file: content), report.at < oldest else { return nil }
+      var status = stat()
+      guard unsafe lstat(path, &status) == 0 else { throw SystemError("stat \(path)") }
+      let beginning = try readFile(path, maximumBytes: StoredReport.maximumHeadBytes)
+      guard let at = StoredReport.summary(of: beginning)?["at"]?.string, at < oldest else { return nil }
       if !isDryRun, unsafe unlink(path) != 0 { throw SystemError("remove \(path)") }
-      return content.count
+      return status.st_size
     } catch {
       if error.code == ENOENT { return nil }
       throw error

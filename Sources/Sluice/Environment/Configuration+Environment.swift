@@ -5,8 +5,7 @@ extension Configuration {
   ///   for it.
   /// - Throws: all issues, each with the name of its variable. Files named by the settings are checked too.
   init(environment: Environment, hasAuthenticator: Bool = false) throws(ConfigurationError) {
-    let systemState = environment["STATE_DIRECTORY"].flatMap { $0.split(separator: ":").first.map(String.init) }
-    self.init(state: systemState ?? "./state")
+    self.init(state: environment.directory("STATE_DIRECTORY") ?? "./state")
     for kind in GeneratorKind.all { kind.readEnvironment(&self, environment.variables) }
     var issues = environment.issues
     for setting in Setting.all {

@@ -39,7 +39,18 @@ struct Environment: Sendable {
     }
   }
 
+  /// The same for a command, which needs the file to be valid.
+  ///
+  /// - Throws: ``StartError`` with the first issue of the file.
+  init(checking process: [String: String]) throws(StartError) {
+    self.init(process)
+    if let issue = issues.first { throw StartError(message: "\(issue)") }
+  }
+
   subscript(name: String) -> String? { variables[name] }
+
+  /// Returns the first directory of a variable that systemd sets to a list, such as `STATE_DIRECTORY` (systemd.exec(5)).
+  func directory(_ name: String) -> String? { variables[name]?.split(separator: ":").first.map(String.init) }
 
   /// Returns issues with the file and line of their variables.
   func locating(_ issues: [ConfigurationError.Issue]) -> [ConfigurationError.Issue] {

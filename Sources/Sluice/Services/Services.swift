@@ -66,7 +66,7 @@ final class Services: Sendable {
       log.error("file of the store skipped", ["error": .string($0.description)])
     }
     turns = custom.turnStore ?? store
-    let runtime = processEnvironment["RUNTIME_DIRECTORY"].flatMap { $0.split(separator: ":").first }
+    let runtime = environment.directory("RUNTIME_DIRECTORY")
     unsaved = UnsavedTurns(store, turns: turns, directory: runtime.map { $0 + "/unsaved" }, log: log)
     requestLimiter = Limiter(store, sharesSlots: false, log: log)
     webSocketLimiter = Limiter(store, sharesSlots: false, log: log)
