@@ -56,8 +56,8 @@ extension Services {
   /// GET /api/doctor/stream: streams words 250 ms apart for `?seconds=`, then nothing but heartbeats for `?silence=`
   /// seconds. It calls no model.
   nonisolated(nonsending) func streamWords(_ context: RequestContext) async throws -> GenerationRequest {
-    let seconds = try Self.seconds("seconds", in: context, 1...120) ?? 3
-    let silence = try Self.seconds("silence", in: context, 0...120) ?? 0
+    let seconds = try context.head.integer("seconds", in: 1...120) ?? 3
+    let silence = try context.head.integer("silence", in: 0...120) ?? 0
     return GenerationRequest(
       message: "", retainsText: false,
       produce: { generation, _ in
@@ -69,17 +69,6 @@ extension Services {
         try await generation.reactor.sleep(for: .seconds(silence))
         return GenerationResult(completion: Completion())
       })
-  }
-
-  private static func seconds(
-    _ name: String, in context: RequestContext, _ range: ClosedRange<Int>
-  ) throws(Failure) -> Int? {
-    guard let text = context.head.query(name) else { return nil }
-    guard let seconds = Int(text), range.contains(seconds) else {
-      throw Failure(
-        .badRequest, "\"\(name)\" must be an integer from \(range.lowerBound) to \(range.upperBound).")
-    }
-    return seconds
   }
 }
 

@@ -25,13 +25,7 @@ public struct Page: Sendable {
   }
 
   init(_ request: Request) throws(Failure) {
-    limit =
-      try request.query("limit").map { (text) throws(Failure) in
-        guard let limit = Int(text), (1...Self.maximumLimit).contains(limit) else {
-          throw Failure(.badRequest, "\"limit\" must be an integer from 1 to \(Self.maximumLimit).")
-        }
-        return limit
-      } ?? 50
+    limit = try request.integer("limit", in: 1...Self.maximumLimit) ?? 50
     before = request.query("before")
     guard before.map(Identifier.isValid) ?? true else {
       throw Failure(.badRequest, "\"before\" must be an id that matches [A-Za-z0-9_-]{1,64}.")
