@@ -35,6 +35,9 @@ package enum Loopback {
     return UInt16(bigEndian: address.sin_port)
   }
 
+  /// Returns a port that no socket is bound to, for a program that binds it soon.
+  package static func freePort() throws(SystemError) -> UInt16 { port(of: try listen()) }
+
   private static func makeSocket() throws(SystemError) -> Descriptor {
     try Descriptor(
       socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), from: "create a socket")

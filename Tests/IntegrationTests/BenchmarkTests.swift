@@ -8,9 +8,7 @@ extension Integration {
   struct BenchmarkTests {
     /// Runs one leg against a site, and returns its figures.
     private func figures(_ arguments: [String]) async throws -> [String: Any] {
-      let socket = try Loopback.listen()
-      let port = Loopback.port(of: socket)
-      do { _ = consume socket }
+      let port = try Loopback.freePort()
       let site = try await Site(["SLUICE_UPSTREAM_URL": "http://127.0.0.1:\(port)/v1"])
       let load = try Program(
         releaseDirectory + "/sluice-bench",

@@ -9,9 +9,7 @@ final class Browser: Sendable {
   private let session: String
 
   init() async throws {
-    let socket = try Loopback.listen()
-    let port = Loopback.port(of: socket)
-    do { _ = consume socket }
+    let port = try Loopback.freePort()
     base = "http://127.0.0.1:\(port)"
     driver = try Program("/usr/bin/chromedriver", ["--port=\(port)"])
     let (driver, base) = (driver, base)

@@ -242,9 +242,7 @@ extension Integration {
 enum ReactFiles {
   /// Starts a web server for the files.
   static func serve() throws -> (server: Program, port: UInt16) {
-    let socket = try Loopback.listen()
-    let port = Loopback.port(of: socket)
-    do { _ = consume socket }
+    let port = try Loopback.freePort()
     let server = try Program(
       "/usr/bin/python3",
       ["-m", "http.server", "\(port)", "--bind", "127.0.0.1", "--directory", "/usr/share/nodejs"])

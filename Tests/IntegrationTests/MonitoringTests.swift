@@ -71,9 +71,7 @@ extension Integration {
       let checked = try await run("/usr/bin/promtool", ["check", "rules", Self.rules])
       #expect(checked.code == 0 && checked.text.contains("7 rules found"), "\(checked)")
 
-      let socket = try Loopback.listen()
-      let port = Loopback.port(of: socket)
-      do { _ = consume socket }
+      let port = try Loopback.freePort()
       let target = site.url.replacingOccurrences(of: "http://", with: "")
       let configuration = directory.file(
         "prometheus.yml",

@@ -155,9 +155,7 @@ final class Servers: Sendable {
   let demo: Program
 
   init(_ environment: [String: String] = [:], state: String? = nil) async throws {
-    let socket = try Loopback.listen()
-    let port = Loopback.port(of: socket)
-    do { _ = consume socket }
+    let port = try Loopback.freePort()
     demo = try Program(
       packageRoot + "/nginx/demo",
       ["--no-build", "--port", "\(port)"] + (state.map { ["--state", $0] } ?? [])

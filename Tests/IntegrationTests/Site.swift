@@ -91,9 +91,7 @@ final class Site: Sendable {
     for (old, new) in replacing {
       shipped = shipped.replacingOccurrences(of: old.replacingOccurrences(of: "SOCKET", with: path), with: new)
     }
-    let socket = try Loopback.listen()
-    let port = Loopback.port(of: socket)
-    do { _ = consume socket }
+    let port = try Loopback.freePort()
     url = "http://127.0.0.1:\(port)"
     let configuration = """
       daemon off; pid \(directory)/pid; error_log stderr; events {}

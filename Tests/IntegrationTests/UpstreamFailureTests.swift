@@ -167,9 +167,7 @@ private final class TLSFront: Sendable {
         "subjectAltName=IP:127.0.0.1", "-keyout", directory + "/key", "-out", certificate,
       ])
     #expect(await openssl.exitCode() == 0, "\(openssl.errors)")
-    let socket = try Loopback.listen()
-    let port = Loopback.port(of: socket)
-    do { _ = consume socket }
+    let port = try Loopback.freePort()
     url = "https://127.0.0.1:\(port)/v1"
     let configuration = """
       daemon off; pid \(directory)/pid; error_log stderr; events {}

@@ -59,9 +59,7 @@ extension Integration {
     func metrics() async throws {
       let server = try String(contentsOfFile: packageRoot + "/nginx/sluice-metrics.conf", encoding: .utf8)
       #expect(server.contains("listen 127.0.0.1:9148;"))
-      let socket = try Loopback.listen()
-      let port = Loopback.port(of: socket)
-      do { _ = consume socket }
+      let port = try Loopback.freePort()
       let site = try await Site(
         http: server.replacingOccurrences(of: "9148", with: "\(port)")
           .replacingOccurrences(of: "unix:/run/sluice/sluice.sock", with: "unix:SOCKET")
