@@ -23,8 +23,7 @@ package struct Doctor {
   package init(_ url: String, token: String?, environment: [String: String]) throws(StartError) {
     self.url = url.hasSuffix("/") ? String(url.dropLast()) : url
     headers = token.map { ["Authorization: Bearer \($0)"] } ?? []
-    settings = Environment(environment)
-    if let issue = settings.issues.first { throw StartError(message: "\(issue)") }
+    settings = try Environment(checking: environment)
   }
 
   /// Runs all checks that make sense after the earlier ones.
@@ -109,15 +108,13 @@ package struct Doctor {
         "The server's clock is \(abs(difference)) s \(difference > 0 ? "ahead of" : "behind") this machine's.",
         fix: "Synchronise the clocks (timedatectl set-ntp true): tokens with an expiry depend on them.")
     }
-    if [502, 504].contains(health.status)
-      || (health.status == 503 && health.fields["sluice-stream-id"] == nil && !isJSON(health))
-    {
+    let json = try? JSON(parsing: health.body)
+    if [502, 504].contains(health.status) || (health.status == 503 && json == nil) {
       add(
         .unreachable, "The web server responds, but does not reach Sluice (status \(health.status)).",
         fix: "Start Sluice (systemctl status sluice.socket sluice), and compare fastcgi_pass with its socket.")
       return false
     }
-    let json = try? JSON(parsing: health.body)
     if json?["error"]?["code"]?.string == "shutting_down" {
       add(.unreachable, "Sluice is shutting down.", fix: "Try again when it has started (systemctl status sluice).")
       return false
@@ -138,8 +135,6 @@ package struct Doctor {
     }
     return true
   }
-
-  private func isJSON(_ probe: HTTPProbe) -> Bool { (try? JSON(parsing: probe.body)) != nil }
 
   /// Reads the installation's own checks. Returns whether the token is accepted.
   private mutating func checkInstallation() -> Bool {
@@ -202,11 +197,10 @@ package struct Doctor {
     var error: JSON?
     for part in stream.parts {
       try? parser.feed(part.bytes.span) { type, data, _ in
-        if type.count == 0 || String(decodingUTF8: type) == "token" { words.append(part.at) }
-        if ["done", "error", "cancelled"].contains(String(decodingUTF8: type)) {
-          terminal = String(decodingUTF8: type)
-        }
-        if terminal == "error" { error = try? JSON(parsing: Array(String(decodingUTF8: data).utf8)) }
+        let type = String(decodingUTF8: type)
+        if type.isEmpty || type == "token" { words.append(part.at) }
+        if ["done", "error", "cancelled"].contains(type) { terminal = type }
+        if type == "error" { error = try? JSON(parsing: Array(String(decodingUTF8: data).utf8)) }
       }
     }
     let expected: Duration = .milliseconds(250) * (words.count - 1)

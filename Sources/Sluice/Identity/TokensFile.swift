@@ -36,10 +36,8 @@ struct TokensFile: Sendable {
   /// Returns the user to whom `token` belongs, from the last matching line that has not expired.
   ///
   /// The lookup is by digest. Its timing reveals nothing about a token, because an attacker cannot choose the digest.
-  func user(of token: String, now: Date = Date()) -> User? { user(of: Digest(of: token), now: now) }
-
-  /// Returns the user to whom the token with a digest belongs.
-  func user(of digest: Digest, now: Date = Date()) -> User? {
+  func user(of token: String, now: Date = Date()) -> User? {
+    let digest = Digest(of: token)
     let place = positions[digest]?.last { entries[$0].expiry.map { now < $0 } ?? true }
     guard let place, entries[place].digest == digest else { return nil }
     var user = entries[place].user

@@ -60,7 +60,10 @@ package final class Log: Sendable {
 
   /// Writes how many lines were left out in each flood that is over. Called every second.
   func reportSuppressed() {
-    let floods = state.withLock { $0.limiter.takeFinished(at: .now) }
+    report(state.withLock { $0.limiter.takeFinished(at: .now) })
+  }
+
+  private func report(_ floods: [LogLimiter.Flood]) {
     for flood in floods { enqueue(flood.level, "log lines suppressed", flood.fields) }
   }
 
@@ -91,8 +94,7 @@ package final class Log: Sendable {
   /// Writes the waiting lines on the calling thread, before the program exits. Gives up after one second if they are
   /// not read.
   package func flush() {
-    let floods = state.withLock { $0.limiter.takeAll() }
-    for flood in floods { enqueue(flood.level, "log lines suppressed", flood.fields) }
+    report(state.withLock { $0.limiter.takeAll() })
     let end = ContinuousClock.now + .seconds(1)
     // If the log's thread is writing, it has already taken its lines and needs time to write them.
     while state.withLock({ $0.isWriting }) {
