@@ -72,8 +72,9 @@ package final class FastCGIClient {
     package var text: String { String(decoding: output, as: UTF8.self) }
   }
 
-  /// Reads one response, until it ends or no data arrives for `timeout`.
-  package func readResponse(timeout: Duration = .seconds(10)) -> Response {
+  /// Reads one response, until it ends, no data arrives for `timeout`, or what has been read contains `text`. The next
+  /// call reads on from there.
+  package func readResponse(until text: String? = nil, timeout: Duration = .seconds(10)) -> Response {
     var response = Response()
     var bytes = exchange(&unread, with: [])
     defer { unread = bytes }
@@ -89,6 +90,7 @@ package final class FastCGIClient {
           response.isEnded = true
           return response
         }
+        if let text, response.text.contains(text) { return response }
       }
       guard let more = descriptor.receive(timeout: timeout) else { return response }
       if more.isEmpty {

@@ -270,16 +270,16 @@ extension Integration {
       let sluice = try await Sluice(
         ["SLUICE_DRAIN_TIMEOUT": "100ms"], executable: "sluice-log-tail", arguments: [log])
       let client = try send(sluice, [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/log")])
-      let response = Task.detached { client.readResponse().text }
+      let first = client.readResponse(until: #""content":"first\n""#)
       let writing = try #require(FileHandle(forWritingAtPath: log))
-      #expect(await eventually { sluice.program.errors.contains("stream started") })
       try writing.seekToEnd()
       try writing.write(contentsOf: Data("second\n".utf8))
-      try await Task.sleep(for: .milliseconds(300))
+      let second = client.readResponse(until: #""content":"second\n""#)
       sluice.program.signal(SIGTERM)
-      let text = await response.value
+      let last = client.readResponse()
+      let text = first.text + second.text + last.text
+      #expect(last.isEnded && last.text.contains("shutting_down"), "\(text)")
       #expect(text.contains(#""content":"first\n""#) && text.contains(#""content":"second\n""#), "\(text)")
-      #expect(text.contains("shutting_down"), "\(text)")
       #expect(await sluice.program.exitCode() == 0)
     }
   }
