@@ -183,6 +183,35 @@ extension Integration {
       await end(site)
     }
 
+    @Test("A request with the Idempotency-Key of a stream of an earlier process reads that stream")
+    func idempotencyKey() async throws {
+      let site = try await Site(["SLUICE_ECHO_GAP": "60ms", "SLUICE_RESUME": "30s", "SLUICE_STREAMS_PER_USER": "0"])
+      let words = (0..<60).map { "w\($0)" }.joined(separator: " ")
+      func post(_ message: String) throws -> Program {
+        try Program(
+          "/usr/bin/curl",
+          [
+            "-sSNi", "--max-time", "30", "-H", "Content-Type: application/json", "-H", "Idempotency-Key: k", "-d",
+            #"{"message":"\#(message)","sessionId":"s"}"#, site.url + "/api/chat",
+          ])
+      }
+      let first = try post(words)
+      #expect(await eventually { first.output.contains("w3") })
+      first.signal(SIGKILL)
+      _ = try await upgrade(site)
+      _ = try await upgrade(site)
+      let (again, other) = (try post(words), try post("another message"))
+      _ = await again.exitCode()
+      let text = again.output.matches(of: /\{"t":"([^"]*)"\}/).map(\.1).joined()
+      #expect(text == words && again.output.contains("event: done"), "\(again.output.suffix(300))")
+      _ = await other.exitCode()
+      #expect(other.output.contains("400 Bad Request") && other.output.contains("different request"), "\(other.output)")
+      // One turn: the model was asked once.
+      let session = try await site.request("/api/sessions/s")
+      #expect(session.components(separatedBy: "assistant").count == 2, "\(session)")
+      await end(site)
+    }
+
     @Test("The service manager is notified of the main process, of a failed upgrade, and of a long drain")
     func notifications() async throws {
       let installation = try Installation()

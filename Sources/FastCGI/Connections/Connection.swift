@@ -232,9 +232,9 @@ final class Connection: ResponseTransport, ReadinessHandler {
     continueSoon { [unowned self] in discard() }
   }
 
-  func handOver(_ parameters: Parameters, _ pass: (CInt, [UInt8]) -> Bool) -> Bool {
-    guard state == .serving, !isPeerClosed, surplus.isEmpty, !request.hasUnreadBody else { return false }
-    let bytes = RequestRecords.encoded(parameters, id: request.id, keepsConnection: request.keepsConnection)
+  func handOver(_ request: Request, _ pass: (CInt, [UInt8]) -> Bool) -> Bool {
+    guard state == .serving, !isPeerClosed, surplus.isEmpty, !self.request.hasUnreadBody else { return false }
+    let bytes = RequestRecords.encoded(request, id: self.request.id, keepsConnection: self.request.keepsConnection)
     return move { pass($0, bytes) }
   }
 

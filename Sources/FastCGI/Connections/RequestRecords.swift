@@ -55,10 +55,10 @@ struct RequestRecords {
     self.maximumBodyBytes = maximumBodyBytes
   }
 
-  /// Returns the records of a request without a body.
-  static func encoded(_ parameters: Parameters, id: UInt16, keepsConnection: Bool) -> [UInt8] {
+  /// Returns the records of a request.
+  static func encoded(_ request: Request, id: UInt16, keepsConnection: Bool) -> [UInt8] {
     var pairs: [UInt8] = []
-    for (name, value) in parameters {
+    for (name, value) in request.parameters {
       for count in [name.utf8.count, value.utf8.count] {
         // Lengths from 128 on have four bytes, with the highest bit set (specification 3.4).
         if count < 0x80 {
@@ -70,10 +70,14 @@ struct RequestRecords {
       pairs += Array(name.utf8) + Array(value.utf8)
     }
     var bytes = record(RecordType.beginRequest, id, [0, 1, keepsConnection ? 1 : 0, 0, 0, 0, 0, 0])
-    for start in stride(from: 0, to: pairs.count, by: 0x8000) {
-      bytes += record(RecordType.params, id, pairs[start..<min(start + 0x8000, pairs.count)])
+    for (type, content) in [(RecordType.params, pairs), (RecordType.stdin, request.body)] {
+      for start in stride(from: 0, to: content.count, by: 0x8000) {
+        bytes += record(type, id, content[start..<min(start + 0x8000, content.count)])
+      }
+      // The end of the stream (specification 3.3).
+      bytes += record(type, id, [])
     }
-    return bytes + record(RecordType.params, id, []) + record(RecordType.stdin, id, [])
+    return bytes
   }
 
   private static func record(_ type: UInt8, _ id: UInt16, _ content: ArraySlice<UInt8>) -> [UInt8] {

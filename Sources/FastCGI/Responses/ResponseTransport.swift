@@ -35,17 +35,17 @@ package protocol ResponseTransport: AnyObject {
   /// Passes the connection to another process, which then responds to the request. Call it before anything is written.
   ///
   /// - Parameters:
-  ///   - parameters: those of the request, which has no body.
+  ///   - request: the request, with the body that was received.
   ///   - pass: passes a socket and the bytes of a request, and returns whether that was possible.
   /// - Returns: whether the connection is passed. It is closed here then; otherwise, nothing has changed.
-  func handOver(_ parameters: Parameters, _ pass: (CInt, [UInt8]) -> Bool) -> Bool
+  func handOver(_ request: Request, _ pass: (CInt, [UInt8]) -> Bool) -> Bool
 
   /// Terminates the response so that the client receives a broken response, not a complete one.
   func abort()
 }
 
 extension ResponseTransport {
-  package func handOver(_ parameters: Parameters, _ pass: (CInt, [UInt8]) -> Bool) -> Bool { false }
+  package func handOver(_ request: Request, _ pass: (CInt, [UInt8]) -> Bool) -> Bool { false }
 
   /// The size of FastCGI's end markers: the end of STDOUT, and END_REQUEST.
   var endMarkerBytes: Int { 24 }

@@ -51,8 +51,8 @@ package struct ResponseWriter: ~Copyable {
   /// Passes the connection to another process; see ``ResponseTransport/handOver(_:_:)``.
   ///
   /// - Returns: whether it is passed; this writer must not be used then.
-  package mutating func handOver(_ parameters: Parameters, _ pass: (CInt, [UInt8]) -> Bool) -> Bool {
-    if transport.handOver(parameters, pass) { isUsed = true }
+  package mutating func handOver(_ request: Request, _ pass: (CInt, [UInt8]) -> Bool) -> Bool {
+    if transport.handOver(request, pass) { isUsed = true }
     return isUsed
   }
 

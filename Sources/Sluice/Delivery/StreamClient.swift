@@ -31,15 +31,14 @@ enum StreamClient: ~Copyable {
     }
   }
 
-  /// Passes the request to another process if that is possible, else sends a complete response.
+  /// Passes the request to another process, which only HTTP can.
   ///
   /// - Parameter pass: passes it, and returns whether that was possible.
-  consuming func passOn(_ pass: (inout ResponseWriter) -> Bool, else response: Response) async {
+  /// - Returns: the client if it must be answered here.
+  consuming func passOn(_ pass: (inout ResponseWriter) -> Bool) -> StreamClient? {
     switch consume self {
-    case .http(var writer):
-      if pass(&writer) { return }
-      await writer.respond(response)
-    case .webSocket(let stream): await StreamClient.webSocket(stream).respond(response)
+    case .http(var writer): return pass(&writer) ? nil : .http(writer)
+    case .webSocket(let stream): return .webSocket(stream)
     }
   }
 

@@ -6,8 +6,8 @@ extension StreamRun {
   enum Decision {
     /// Send a response without a stream.
     case respond(Response)
-    /// Pass the request to an earlier process, which can have its stream, or else send a response.
-    case passOn(else: Response)
+    /// Pass the request to an earlier process, which can have its stream, or else answer it here.
+    case passOn(Request, else: Result<Response, Failure>)
     /// Generate a response. The request itself is not retained, because it can be large and its stream long-lived.
     case generate(GenerationRequest.Producer, session: String?, Generation.Options, DeliveryFormat)
     /// Send the response stored for an earlier, identical request.
@@ -89,7 +89,7 @@ extension StreamRun {
     // EventSource reconnects after every stream. 204 makes it stop; the model must not be called again.
     let end = Response(ResponseHead(status: 204))
     let isHere = services.transcripts.transcript(of: String(lastEventID.stream), for: context.user) != nil
-    return isHere ? .respond(end) : .passOn(else: end)
+    return isHere ? .respond(end) : .passOn(context.head, else: .success(end))
   }
 
   /// Returns the transcript of a generation that readers can come back to; nil if there must be none.
@@ -119,11 +119,14 @@ extension StreamRun {
   /// Returns the decision about a request whose Idempotency-Key is that of a running stream: its client reads that
   /// stream from its start.
   ///
-  /// - Throws: ``Failure/Code/conflict`` if the stream cannot be read.
+  /// - Throws: ``Failure/Code/conflict`` if the stream can be read neither here nor in an earlier process.
   private func join(_ stream: String, _ dialect: DialectKind?) async throws -> Decision {
-    guard services.canResume(context.configuration),
-      let transcript = services.transcripts.transcript(of: stream, for: context.user)
-    else { throw Self.conflict(stream) }
+    guard services.canResume(context.configuration) else { throw Self.conflict(stream) }
+    guard let transcript = services.transcripts.transcript(of: stream, for: context.user) else {
+      var request = context.head
+      request.body = context.body.bytes
+      return .passOn(request, else: .failure(Self.conflict(stream)))
+    }
     // First, because a user with too many readers must not cause the body to be parsed.
     guard let reading = try StreamReading(transcript, after: 0, on: context.reactor.loop) else {
       throw Self.conflict(stream)

@@ -38,16 +38,17 @@ final class StreamRun {
   func run(_ client: consuming StreamClient) async {
     let decision: Decision
     do { decision = try await decide() } catch {
-      let failure = Failure(cause: error)
-      services.recordRefusal(failure, fields: fields)
       await releaseIdempotencyLock()
-      await client.refuse(failure, context.head)
-      return
+      return await refuse(Failure(cause: error), client)
     }
     switch decision {
     case .respond(let response): await client.respond(response)
-    case .passOn(let response):
-      await client.passOn({ services.passOn(context.head, &$0) }, else: response)
+    case .passOn(let request, let otherwise):
+      guard let client = client.passOn({ services.passOn(request, &$0) }) else { return }
+      switch otherwise {
+      case .success(let response): await client.respond(response)
+      case .failure(let failure): await refuse(failure, client)
+      }
     case .generate(let produce, let session, let options, let format):
       if !endpoint.retainsBody { context.body.release() }
       start(produce, options, format, messageID: id, session: session, client)
@@ -63,6 +64,11 @@ final class StreamRun {
         context, route: route, services, to: delivery(of: reading.transcript.id, format, client))
       if webSocket?.isStopRequested == true { services.generations.stop(reading.transcript.id) }
     }
+  }
+
+  private func refuse(_ failure: Failure, _ client: consuming StreamClient) async {
+    services.recordRefusal(failure, fields: fields)
+    await client.refuse(failure, context.head)
   }
 
   /// Acquires the slot of this run. A replay needs one too, although it calls no model and does not count as a message.

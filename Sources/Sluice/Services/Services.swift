@@ -162,7 +162,7 @@ final class Services: Sendable {
   /// - Returns: whether it is passed on; `writer` must not be used then.
   func passOn(_ request: Request, _ writer: inout ResponseWriter) -> Bool {
     guard let pass = passConnection.withLock(\.self) else { return false }
-    return writer.handOver(request.parameters, pass)
+    return writer.handOver(request, pass)
   }
 
   /// Stops a running stream of a user. Returns false if there is none.
