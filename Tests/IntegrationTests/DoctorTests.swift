@@ -123,6 +123,26 @@ extension Integration {
       return (findings.compactMap { $0["code"] as? String }, text)
     }
 
+    @Test("A process with few file descriptors left says so, and which setting of the unit gives it more")
+    func descriptors() async throws {
+      let directory = TemporaryDirectory()
+      let script = directory.file("limited", "#!/bin/sh\nulimit -n 100\nexec \(releaseDirectory)/sluice\n")
+      unsafe chmod(script, 0o755)
+      let site = try await Site(program: script)
+      #expect(try await installation(site).codes == [])
+      var connections: [FastCGIClient] = []
+      var report = try await installation(site)
+      // Each connection takes descriptors of the process, of which 100 are few.
+      while report.codes.isEmpty, connections.count < 30 {
+        connections.append(try FastCGIClient(path: site.sluice.socket))
+        report = try await installation(site)
+      }
+      #expect(report.codes == ["descriptors"] && report.text.contains("LimitNOFILE="), "\(report.text)")
+      connections = []
+      #expect(await eventually { (try? await installation(site).codes) == [] })
+      await site.stop()
+    }
+
     @Test("Each fault of the model server has its own finding, and its address and key stay out of the answer")
     func upstream() async throws {
       let script: @Sendable (ScriptedUpstream.Exchange) -> Void = { exchange in

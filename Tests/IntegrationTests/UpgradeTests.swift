@@ -212,6 +212,47 @@ extension Integration {
       await end(site)
     }
 
+    @Test("nginx's own upgrade (SIGUSR2, SIGQUIT) lets streams finish, and new requests are served at once")
+    func nginx() async throws {
+      let site = try await Site(["SLUICE_ECHO_GAP": "50ms", "SLUICE_STREAMS_PER_USER": "0"])
+      // nginx is upgraded only where it has no parent: as a daemon.
+      site.nginx.signal(SIGTERM)
+      _ = await site.nginx.exitCode()
+      let configuration = site.sluice.directory + "/nginx.conf"
+      try String(contentsOfFile: configuration, encoding: .utf8).replacingOccurrences(
+        of: "daemon off", with: "daemon on"
+      )
+      .write(toFile: configuration, atomically: true, encoding: .utf8)
+      let starting = try Program("/usr/sbin/nginx", ["-p", site.sluice.directory, "-c", configuration])
+      // The daemon keeps the pipes of the program that started it.
+      #expect(await eventually { !starting.isRunning }, "\(starting.errors)")
+      func pid(_ file: String) -> pid_t? {
+        (try? String(contentsOfFile: site.sluice.directory + "/" + file, encoding: .utf8)).flatMap {
+          pid_t($0.trimmingCharacters(in: .whitespacesAndNewlines))
+        }
+      }
+      #expect(await eventually { pid("pid") != nil })
+      let old = try #require(pid("pid"))
+      let stream = try Program(
+        "/usr/bin/curl",
+        ["-sSN", "--max-time", "30", site.url + "/chat/stream?message=" + String(repeating: "word+", count: 60)])
+      #expect(await eventually { stream.output.contains("word") })
+      kill(old, SIGUSR2)
+      #expect(await eventually { pid("pid.oldbin") == old && pid("pid").map { $0 != old } == true })
+      let new = try #require(pid("pid"))
+      defer { kill(new, SIGTERM) }
+      kill(old, SIGQUIT)
+      #expect(try await site.request("/healthz").contains("200 OK"))
+      #expect(stream.isRunning)
+      _ = await stream.exitCode()
+      #expect(stream.output.contains(#""type":"complete""#), "\(stream.output.suffix(300))\(stream.errors)")
+      #expect(await eventually { !isRunning(old) })
+      #expect(try await site.request("/chat/stream?message=after").contains("after"))
+      kill(new, SIGTERM)
+      #expect(await eventually { !isRunning(new) })
+      await site.stop()
+    }
+
     @Test("The service manager is notified of the main process, of a failed upgrade, and of a long drain")
     func notifications() async throws {
       let installation = try Installation()
