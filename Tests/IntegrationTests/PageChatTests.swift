@@ -278,6 +278,26 @@ extension Integration {
       await page.close()
     }
 
+    @Test(
+      "A stream that an upgrade leaves in the earlier process is read on after a lost connection",
+      arguments: ["", "?transport=websocket"])
+    func upgrade(query: String) async throws {
+      let servers = try await Servers(["SLUICE_ECHO_GAP": "100ms", "SLUICE_RESUME": "20s"])
+      let page = try await Page(at: servers, query: query)
+      try await page.send(Self.words)
+      try await page.expect("\(Self.answer)?.includes('w3 ')")
+      kill(servers.pid, SIGUSR2)
+      #expect(await eventually { servers.demo.log("ready").count == 2 }, "\(servers.demo.errors)")
+      let new = try #require(servers.demo.log("ready").last?["pid"] as? Int)
+      defer { kill(pid_t(new), SIGTERM) }
+      try servers.cutConnections()
+      try await page.expect("\(Self.last("done")) && \(Self.answer) === '\(Self.words)'", within: .seconds(30))
+      #expect(servers.storedLines.count == 1)
+      // It keeps the demo's pipes.
+      kill(pid_t(new), SIGTERM)
+      await page.close()
+    }
+
     @Test("Conversations are listed by their newest message, opened, continued while another is shown, and deleted")
     func sessions() async throws {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "50ms"])

@@ -548,6 +548,11 @@ class Run {
         socket.close();
         settle();
       };
+      // A stream of a process that a newer one has replaced is reached by HTTP only.
+      const readOverHTTP = () => {
+        this.#socket = null;
+        this.#readResponse().then(resolve, reject);
+      };
       socket.onopen = () => {
         isOpen = true;
         socket.send(JSON.stringify(start));
@@ -556,7 +561,7 @@ class Run {
       socket.onmessage = ({ data }) => {
         try {
           const message = JSON.parse(data);
-          if (message.status === 404 && start.type === "resume") throw this.#forgotten();
+          if (message.status === 404 && start.type === "resume") return finish(readOverHTTP);
           if (message.status) throw failure(message.data, message.status, message.retryAfter);
           if (message.event === "open") {
             if (!this.id) this.#didOpen(message.stream);
@@ -571,8 +576,7 @@ class Run {
       socket.onclose = () => {
         if (isOpen || this.#abort.signal.aborted) return reject(lost());
         // A browser does not say why a handshake was refused: HTTP does.
-        this.#socket = null;
-        this.#readResponse().then(resolve, reject);
+        readOverHTTP();
       };
     });
   }
