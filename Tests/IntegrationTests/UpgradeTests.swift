@@ -212,7 +212,7 @@ extension Integration {
       await end(site)
     }
 
-    @Test("nginx's own upgrade (SIGUSR2, SIGQUIT) lets streams finish, and new requests are served at once")
+    @Test("An upgrade of nginx itself (SIGUSR2, SIGQUIT) lets streams finish, and new requests are served at once")
     func nginx() async throws {
       let site = try await Site(["SLUICE_ECHO_GAP": "50ms", "SLUICE_STREAMS_PER_USER": "0"])
       // nginx is upgraded only where it has no parent: as a daemon.
