@@ -203,6 +203,21 @@ struct GenerationTests {
     #expect(later.2?.type == "error" && later.2?.data.contains("upstream_timeout") == true)
   }
 
+  @Test("A late first delta starts the idle limit, not the rest of the first-token limit")
+  func lateFirstDelta() async throws {
+    let limits = GenerationLimits(firstToken: .seconds(600), idle: .seconds(30))
+    let (early, outcome) = try await test(limits: limits, heartbeat: .zero) { fixture in
+      // Longer than the idle limit.
+      await fixture.pass(.seconds(35))
+      fixture.output.yield("a")
+      await fixture.pass(.seconds(29))
+      let early = fixture.types
+      await fixture.pass(.seconds(2))
+      return (early, await fixture.end())
+    }
+    #expect(early == ["token"] && outcome == .timeout, "\(early) \(String(describing: outcome))")
+  }
+
   @Test("Reasoning counts as activity, so heartbeats continue and the idle limit starts at its last delta")
   func reasoning() async throws {
     let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))

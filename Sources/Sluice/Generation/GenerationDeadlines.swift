@@ -41,7 +41,8 @@ final class GenerationDeadlines {
     }
     let elapsed = generation.reactor.now - start
     if elapsed < limit {
-      scheduleIdle(after: limit - elapsed)
+      // The first delta can arrive at any time, and the idle timeout applies from then on.
+      scheduleIdle(after: min(limit - elapsed, limits.idle))
     } else {
       timeOut("The model sent no output for \(limit).", limit: name)
     }
