@@ -7,9 +7,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -163,6 +165,89 @@ pid_t clinux_spawn_detached(const char *path, char *const *arguments, char *cons
   close(report[0]);
   errno = error;
   return child;
+}
+
+// Returns the error of posix_spawnp(3), or 0.
+static int spawn(
+    pid_t *child, const char *program, char *const *arguments, char *const *environment, const int *streams) {
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_t actions;
+  sigset_t signals;
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  sigfillset(&signals);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  int error = 0;
+  for (int number = 0; number < 3 && !error; number++) {
+    error = posix_spawn_file_actions_adddup2(&actions, streams[number], number);
+  }
+  if (!error) error = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+  if (!error) error = posix_spawnp(child, program, &actions, &attributes, arguments, environment);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  return error;
+}
+
+pid_t clinux_spawn_command(
+    const char *program, char *const *arguments, char *const *environment, int input, int *process, int *output,
+    int *errors) {
+  int out[2], err[2];
+  if (pipe2(out, O_CLOEXEC) != 0) return -1;
+  if (pipe2(err, O_CLOEXEC) != 0) {
+    int error = errno;
+    close(out[0]);
+    close(out[1]);
+    errno = error;
+    return -1;
+  }
+  pid_t child = -1;
+  int error = spawn(&child, program, arguments, environment, (int[]){input, out[1], err[1]});
+  close(out[1]);
+  close(err[1]);
+  if (!error) {
+    // The child cannot have been reaped yet. The descriptor is closed on exec by default.
+    *process = (int)syscall(SYS_pidfd_open, child, 0);
+    if (*process < 0) {
+      error = errno;
+      kill(-child, SIGKILL);
+      clinux_reap(child);
+    }
+  }
+  if (error) {
+    close(out[0]);
+    close(err[0]);
+    errno = error;
+    return -1;
+  }
+  // The flag belongs to this end: the program's own end stays blocking.
+  fcntl(out[0], F_SETFL, O_NONBLOCK);
+  fcntl(err[0], F_SETFL, O_NONBLOCK);
+  *output = out[0];
+  *errors = err[0];
+  return child;
+}
+
+bool clinux_has_ended(pid_t child, int *status, int *signal) {
+  siginfo_t info = {0};
+  *status = *signal = -1;
+  if (waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT) != 0) return errno == ECHILD;
+  if (info.si_pid == 0) return false;
+  *(info.si_code == CLD_EXITED ? status : signal) = info.si_status;
+  return true;
+}
+
+void clinux_reap(pid_t child) {
+  while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {
+  }
+}
+
+void clinux_keep_child_status(void) {
+  struct sigaction action;
+  if (sigaction(SIGCHLD, NULL, &action) == 0 && action.sa_handler == SIG_IGN) signal(SIGCHLD, SIG_DFL);
 }
 
 bool clinux_library_path(const char *function, char *path) {

@@ -1,6 +1,6 @@
 import Glibc
 
-/// A buffer for the bytes that one recv(2) returns, shared by all sockets of a loop. Belongs to its loop.
+/// A buffer for the bytes that one recv(2) or read(2) returns, shared by all sockets and pipes of a loop. Belongs to its loop.
 @safe
 package final class ReceiveBuffer {
   private let buffer: UnsafeMutableBufferPointer<UInt8>
@@ -23,7 +23,16 @@ package final class ReceiveBuffer {
   /// - Returns: the result of recv(2): 0 at the end of the stream, or -1 with `errno`.
   @inline(always) package func receive(from number: CInt, _ body: (borrowing Span<UInt8>) -> Void) -> Int {
     precondition(!isInUse, "the receive buffer is in use")
-    let count = unsafe recv(number, buffer.baseAddress, buffer.count, CInt(MSG_DONTWAIT))
+    return use(unsafe recv(number, buffer.baseAddress, buffer.count, CInt(MSG_DONTWAIT)), body)
+  }
+
+  /// Reads from a non-blocking pipe (read(2)), like ``receive(from:_:)``.
+  package func read(from number: CInt, _ body: (borrowing Span<UInt8>) -> Void) -> Int {
+    precondition(!isInUse, "the receive buffer is in use")
+    return use(unsafe Glibc.read(number, buffer.baseAddress, buffer.count), body)
+  }
+
+  @inline(always) private func use(_ count: Int, _ body: (borrowing Span<UInt8>) -> Void) -> Int {
     guard count > 0 else { return count }
     isInUse = true
     // Safe: nothing else writes to the buffer while it is in use, and the span does not outlive the call.

@@ -2,7 +2,7 @@
 public struct GeneratorError: Error, Sendable, Equatable {
   /// The kind of failure. New kinds may be added.
   public struct Code: Sendable, Hashable, CustomStringConvertible {
-    package enum Value: Sendable { case failed, truncated, timedOut, rateLimited, cancelled, misconfigured }
+    package enum Value: Sendable { case failed, truncated, timedOut, rateLimited, overloaded, cancelled, misconfigured }
 
     package let value: Value
 
@@ -16,6 +16,8 @@ public struct GeneratorError: Error, Sendable, Equatable {
     public static let timedOut = Code(value: .timedOut)
     /// The upstream is rate limiting: `upstream_rate_limited`.
     public static let rateLimited = Code(value: .rateLimited)
+    /// The generator has no capacity for another response: `overloaded`.
+    public static let overloaded = Code(value: .overloaded)
     /// The generation was cancelled.
     public static let cancelled = Code(value: .cancelled)
     /// The server is misconfigured; the log contains the details: `internal`.

@@ -41,6 +41,10 @@ package final class ModelOutput {
 
   // MARK: Generator
 
+  /// The error to report if the source is still waiting for capacity when the first-token timeout expires; nil if it
+  /// is not waiting.
+  package var refusalWhileWaiting: GeneratorError?
+
   /// Called once if the consumer cancels early; the generator must release its source.
   package var onCancel: (() -> Void)?
 

@@ -46,6 +46,11 @@ public struct Prompt: Sendable, Equatable {
 }
 
 extension Prompt {
+  /// The messages in the form of OpenAI's API.
+  var messagesJSON: JSON {
+    .array(messages.map { ["role": .string($0.role.rawValue), "content": .string($0.content)] })
+  }
+
   /// Whether encoding the prompt would block a loop for too long.
   var isLarge: Bool {
     var budget = 16 * 1024

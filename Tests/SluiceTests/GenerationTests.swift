@@ -218,6 +218,17 @@ struct GenerationTests {
     #expect(early == ["token"] && outcome == .timeout, "\(early) \(String(describing: outcome))")
   }
 
+  @Test("A response that waits for capacity when its first token is due is refused as overloaded")
+  func waiting() async throws {
+    let (outcome, status) = try await test(limits: GenerationLimits(firstToken: .seconds(60)), heartbeat: .zero) {
+      fixture in
+      fixture.output.refusalWhileWaiting = GeneratorError(.overloaded, "busy")
+      await fixture.pass(.seconds(61))
+      return (await fixture.end(), fixture.status)
+    }
+    #expect(outcome == .failed && status == "Status: 503 Service Unavailable", "\(String(describing: outcome))")
+  }
+
   @Test("Reasoning counts as activity, so heartbeats continue and the idle limit starts at its last delta")
   func reasoning() async throws {
     let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))

@@ -63,6 +63,23 @@ pid_t clinux_spawn_detached(
     const char *_Nonnull path, char *const _Nullable *_Nonnull arguments, char *const _Nullable *_Nonnull environment,
     int socket);
 
+// Starts a program (posix_spawnp(3): a name without a slash is searched for in PATH) in a process group of its own, with
+// `input` as its standard input, pipes as its other standard streams, and no further descriptor. All signals have their
+// default action there, and none is blocked. Writes the process's own descriptor (pidfd_open(2)), which is readable when
+// the process has ended, and the pipes' ends, which are non-blocking; all three are closed on exec. Returns the process
+// id, or -1 with errno.
+pid_t clinux_spawn_command(
+    const char *_Nonnull program, char *const _Nullable *_Nonnull arguments, char *const _Nullable *_Nonnull environment,
+    int input, int *_Nonnull process, int *_Nonnull output, int *_Nonnull errors);
+
+// Whether a child process has ended. It stays a zombie, and its id in use, until clinux_reap(). Writes its exit status,
+// or else the signal that killed it; -1 for both if something else has reaped it.
+bool clinux_has_ended(pid_t child, int *_Nonnull status, int *_Nonnull signal);
+void clinux_reap(pid_t child);
+
+// Gives SIGCHLD its default action if it is ignored: the status of a child is lost then (sigaction(2)).
+void clinux_keep_child_status(void);
+
 // Writes the path of the library that defines a function, without symbolic links, to `path`, which has PATH_MAX bytes
 // (dladdr(3)). Returns whether it is known.
 bool clinux_library_path(const char *_Nonnull function, char *_Nonnull path);

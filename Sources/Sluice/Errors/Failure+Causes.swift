@@ -10,6 +10,7 @@ extension Failure {
       case .truncated: .upstreamTruncated
       case .timedOut: .upstreamTimeout
       case .rateLimited: .upstreamRateLimited
+      case .overloaded: .overloaded
       // A cancelled stream terminates with the termination requested for it, not with this failure.
       case .cancelled, .misconfigured: .internalError
       }

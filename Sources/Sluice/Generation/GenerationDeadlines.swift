@@ -43,6 +43,8 @@ final class GenerationDeadlines {
     if elapsed < limit {
       // The first delta can arrive at any time, and the idle timeout applies from then on.
       scheduleIdle(after: min(limit - elapsed, limits.idle))
+    } else if let refusal = generation.source?.refusalWhileWaiting {
+      generation.terminate(.failed(Failure(refusal)))
     } else {
       timeOut("The model sent no output for \(limit).", limit: name)
     }

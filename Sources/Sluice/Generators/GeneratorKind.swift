@@ -10,6 +10,10 @@ struct GeneratorKind: Sendable {
     var isShortOfDescriptors: @Sendable () -> Bool = { false }
     /// The counts of connections to model servers.
     var connections = ConnectionCounts()
+    /// The commands that run.
+    var commands = CommandSlots()
+    /// Receives each line that a command writes to standard error.
+    var onCommandLine: CommandRun.LineHandler = { _, _ in }
   }
 
   /// Returns the generator for the configuration of a request's location.
@@ -40,7 +44,7 @@ struct GeneratorKind: Sendable {
   let source: @Sendable (Configuration, Resources) -> Source
 
   /// All kinds. A new kind needs a file and an entry here. The last one must always be selectable.
-  static let all = [upstream, echo]
+  static let all = [upstream, command, echo]
 
   /// Returns the kind that a configuration selects.
   static func selected(by configuration: Configuration) -> GeneratorKind {
@@ -61,7 +65,7 @@ extension Setting {
 
   private static let generator: Setting = {
     let names = GeneratorKind.all.map(\.name)
-    let list = names.reversed().joined(separator: " or ")
+    let list = names.dropFirst().reversed().joined(separator: ", ") + " or " + names[0]
     return perLocation("SLUICE_GENERATOR", "generator: \(list) (default: upstream if a URL is set, else echo)") {
       (c, text) throws(SettingError) in c.generator = try SettingValue.choice(text, of: names)
     }

@@ -218,7 +218,14 @@ public final class Application: Sendable {
     do throws(SystemError) {
       let loop = try EventLoop(name: "loop 0")
       try loop.run { reactor in
-        let exchange = CGIExchange(on: reactor) { loop.stop() }
+        let exchange = CGIExchange(on: reactor) { [services] in
+          guard services.hasCommands else { return loop.stop() }
+          // A program that generates the response must not outlive this one.
+          reactor.spawn {
+            while services.hasCommands, (try? await reactor.sleep(for: .milliseconds(20))) != nil {}
+            loop.stop()
+          }
+        }
         // The web server terminates the program: the stream can still send its terminal record, but has only 3 seconds.
         signals = try? SignalWatch(watched, on: reactor) { [services] _ in
           services.generations.terminateAll(.failed(Failure(.shuttingDown, "The server is shutting down.")))

@@ -74,7 +74,10 @@ final class Services: Sendable {
     streamLimiter = Limiter(store, sharesSlots: isCGI, log: log)
     generatorResources = GeneratorKind.Resources(
       maximumIdleConnections: plan.idleUpstreamConnections, isShortOfDescriptors: { descriptors.isShort },
-      connections: metrics.upstreamConnections)
+      connections: metrics.upstreamConnections,
+      onCommandLine: { pid, line in
+        log.info("command output", ["pid": .integer(Int(pid)), "line": .string(line)])
+      })
     currentParts = Locked(
       ConfiguredParts(
         configuration, environment: environment, custom: custom, generatorResources, log: log, pool: pool))
@@ -124,6 +127,9 @@ final class Services: Sendable {
   func streamingBackend(_ configuration: Configuration) -> StreamingBackend {
     configuration.streamingBackend ?? (webSockets.isServed ? .both : .sse)
   }
+
+  /// Whether programs that generate responses still run or are being killed.
+  var hasCommands: Bool { generatorResources.commands.running > 0 }
 
   // MARK: Features
 
@@ -189,7 +195,8 @@ final class Services: Sendable {
 
   /// Logs a parameter of the web server that begins as a setting's but has no effect.
   func warnOnce(ofParameter name: String) {
-    guard !customFeatures.withLock({ $0.contains { $0.name == name } }),
+    // The parameters of a CGI program are its environment, where all settings are right.
+    guard !isCGI, !customFeatures.withLock({ $0.contains { $0.name == name } }),
       ignoredParameters.withLock({ $0.count < 100 && $0.insert(name).inserted })
     else { return }
     let reason =

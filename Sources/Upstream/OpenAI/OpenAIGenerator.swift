@@ -178,8 +178,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   private static func body(of prompt: Prompt) -> [UInt8] {
     var members: JSON.Members = [:]
     members["model"] = prompt.model.map(JSON.string)
-    members["messages"] = .array(
-      prompt.messages.map { ["role": .string($0.role.rawValue), "content": .string($0.content)] })
+    members["messages"] = prompt.messagesJSON
     members["max_tokens"] = prompt.maximumTokens.map(JSON.integer)
     members["stream"] = .bool(true)
     members["stream_options"] = ["include_usage": .bool(true)]

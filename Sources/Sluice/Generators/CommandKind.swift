@@ -1,0 +1,64 @@
+import Glibc
+import Upstream
+
+extension GeneratorKind {
+  /// A generator that runs a program for each response.
+  static let command = GeneratorKind(
+    name: "command",
+    settings: [
+      .global("SLUICE_COMMAND", "local model: a program and its arguments, as words or a JSON array") {
+        (c, text) throws(SettingError) in
+        do throws(CommandWords.Issue) { c[CommandSettings.self].words = try CommandWords.parse(text) } catch {
+          throw SettingError(reason: error.reason)
+        }
+      },
+      .perLocation("SLUICE_COMMAND_PROCESSES", "maximum concurrent commands (default: the number of cores)") {
+        (c, text) throws(SettingError) in
+        let count = try SettingValue.count(text)
+        guard count > 0 else { throw SettingError(reason: "must be greater than 0") }
+        c[CommandSettings.self].maximumProcesses = count
+      },
+    ],
+    isDefault: { _ in false },
+    readEnvironment: { $0[CommandSettings.self].environment = $1.filter { CommandGenerator.isPassedOn($0.key) } },
+    requirements: { configuration in
+      configuration[CommandSettings.self].words.isEmpty
+        ? [.init(variable: "SLUICE_GENERATOR", reason: "is command, but SLUICE_COMMAND is not set")] : []
+    },
+    check: { configuration in
+      let settings = configuration[CommandSettings.self]
+      guard let program = settings.words.first, !settings.isExecutable(program) else { return [] }
+      let place = program.contains("/") ? "" : " in PATH"
+      return [
+        .init(variable: "SLUICE_COMMAND", reason: "names a program that cannot be executed\(place): \(program)")
+      ]
+    },
+    description: { "command \($0[CommandSettings.self].words.first ?? "")" },
+    source: { _, resources in
+      { configuration in
+        let settings = configuration[CommandSettings.self]
+        return CommandGenerator(
+          settings.words, environment: settings.environment, limit: settings.maximumProcesses,
+          slots: resources.commands, onLine: resources.onCommandLine)
+      }
+    })
+}
+
+private struct CommandSettings: GeneratorSettings {
+  /// The program and its arguments.
+  var words: [String] = []
+  var maximumProcesses = max(1, sysconf(CInt(_SC_NPROCESSORS_ONLN)))
+  /// The variables that the program gets.
+  var environment: [String: String] = [:]
+
+  /// Whether a path names an executable file, or a name one in a directory of PATH.
+  func isExecutable(_ program: String) -> Bool {
+    let paths =
+      program.contains("/")
+      ? [program] : (environment["PATH"] ?? "/usr/bin:/bin").split(separator: ":").map { "\($0)/\(program)" }
+    return paths.contains { path in
+      var status = stat()
+      return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
+    }
+  }
+}
