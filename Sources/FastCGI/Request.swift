@@ -7,8 +7,8 @@ public struct Request: Sendable {
   public var parameters: Parameters
   /// The complete body. Empty if there is none.
   public var body: [UInt8]
-  /// Whether the body exceeds the server's limit. It is not read in that case, and ``body`` is empty.
-  package var isBodyTooLarge = false
+  /// The reason why the body cannot be used; ``body`` is empty then.
+  package var bodyIssue: BodyIssue?
   /// Whether no descriptor is available for this request's connection to a model.
   package var lacksDescriptor = false
 
@@ -74,6 +74,34 @@ public struct Request: Sendable {
     default: byte
     }
   }
+}
+
+/// The reason why the body of a request cannot be used.
+package enum BodyIssue: Sendable, Equatable {
+  /// It exceeds the server's limit, and is not kept.
+  case tooLarge
+  /// It ended early.
+  case incomplete(received: Int, announced: Int)
+}
+
+extension Request {
+  /// Sets the body to what has been received, up to `CONTENT_LENGTH` (RFC 3875, 4.2), or ``bodyIssue``. Without a valid
+  /// length, as web servers send for a chunked body, the body is all that has been received.
+  ///
+  /// - Parameter received: at most one byte more than `limit`.
+  package mutating func setBody(_ received: [UInt8], limit: Int) {
+    let announced = announcedBodyBytes
+    if announced ?? received.count > limit {
+      bodyIssue = .tooLarge
+    } else if let announced, received.count < announced {
+      bodyIssue = .incomplete(received: received.count, announced: announced)
+    } else {
+      body = announced.map { Array(received.prefix($0)) } ?? received
+    }
+  }
+
+  /// The length of the body that the web server announces; nil if it does not know it. Caddy announces -1 then.
+  package var announcedBodyBytes: Int? { parameters["CONTENT_LENGTH"].flatMap(Int.init).flatMap { $0 < 0 ? nil : $0 } }
 }
 
 /// CGI variables in the order received. If a name occurs more than once, its last value applies.

@@ -15,8 +15,12 @@ private let initialized: Void = {
 ///
 /// The server responds with the request's method, path and body size. `/slow` waits until the client disconnects;
 /// `/flood` writes until a write fails, 100 MB at most.
+///
+/// - Parameters:
+///   - received: bytes that another process has read from the connection.
+///   - early: bytes that the client has sent before the server knows the connection.
 private func serve<Success: Sendable>(
-  limits: ServerLimits = ServerLimits(),
+  limits: ServerLimits = ServerLimits(), received: [UInt8] = [], early: [UInt8] = [],
   _ test: @escaping @Sendable (FastCGIClient) throws -> Success
 ) async throws -> (result: Success, log: [String], connections: Int) {
   _ = initialized
@@ -51,12 +55,13 @@ private func serve<Success: Sendable>(
         }
         log.append(request.path)
         var text = "\(request.method) \(request.path) \(request.body.count)"
-        if request.isBodyTooLarge { text += " too large" }
+        if let issue = request.bodyIssue { text += " \(issue)" }
         await writer.respond(Response(ResponseHead(), body: Array(text.utf8)))
       }
     }
     let (mine, number) = try socketPair()
-    server.serve(Descriptor(owning: mine))
+    _ = unsafe send(number, early, early.count, 0)
+    server.serve(Descriptor(owning: mine), received: received)
     let pool = BlockingPool()
     // The client blocks, so it runs on a thread of its own.
     let result: Result<Success, any Error> = await withCheckedContinuation { continuation in
@@ -136,7 +141,7 @@ struct ConnectionTests {
             body: [UInt8](repeating: 1, count: 2000), keepsConnection: true))
         return client.readResponse().text
       }
-      #expect(text.hasSuffix("POST /b 0 too large"), "\(text)")
+      #expect(text.hasSuffix("POST /b 0 tooLarge"), "\(text)")
       #expect(connections == 0)
     }
   }
@@ -156,16 +161,26 @@ struct ConnectionTests {
     }
   }
 
-  @Test("A request with a shorter body than it announces gets no response")
-  func shortBody() async throws {
-    let (answer, log, _) = try await serve { client in
+  @Test(
+    "A body is cut to its announced length, all of it if none is announced, and marked if it is shorter",
+    arguments: [
+      ("2", "POST /b 2"), ("", "POST /b 3"), ("-1", "POST /b 3"), ("x", "POST /b 3"), ("3", "POST /b 3"),
+      ("0", "POST /b 0"),
+      ("50", "POST /b 0 incomplete(received: 3, announced: 50)"),
+    ])
+  func bodyLength(announced: String, response: String) async throws {
+    let (texts, _, _) = try await serve { client in
       client.send(
         FastCGIClient.request(
-          [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", "50")], body: [1, 2]))
-      return client.readResponse()
+          [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/b"), ("CONTENT_LENGTH", announced)], body: [1, 2, 3],
+          keepsConnection: true))
+      let first = client.readResponse().text
+      // The connection can be used for the next request.
+      client.send(get("/next"))
+      return [first, client.readResponse().text]
     }
-    #expect(answer.output.isEmpty && answer.isClosed)
-    #expect(log.isEmpty)
+    #expect(texts[0].hasSuffix(response), "\(texts)")
+    #expect(texts[1].hasSuffix("GET /next 0"), "\(texts)")
   }
 
   @Test(
@@ -277,7 +292,7 @@ struct ConnectionTests {
       while client.send(record) {}
       return text
     }
-    #expect(text.hasSuffix("POST /b 0 too large"), "\(text)")
+    #expect(text.hasSuffix("POST /b 0 tooLarge"), "\(text)")
     #expect(connections == 0)
   }
 

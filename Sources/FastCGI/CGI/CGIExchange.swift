@@ -26,24 +26,26 @@ package final class CGIExchange: ResponseTransport {
 
   /// Reads the request of this process. Blocks until the web server has sent the complete body.
   ///
-  /// - Returns: nil if standard input ends before `CONTENT_LENGTH` bytes. A body over `maximumBodyBytes` is not read;
-  ///   see ``Request/isBodyTooLarge``.
-  package static func readRequest(environment: [String: String], maximumBodyBytes: Int) -> Request? {
+  /// - Returns: the request. Of a body over `maximumBodyBytes`, all is read and nothing kept, because many web servers
+  ///   read no response before they have passed on the body; see ``Request/bodyIssue``.
+  package static func readRequest(environment: [String: String], maximumBodyBytes: Int) -> Request {
     var parameters = Parameters()
     for (name, value) in environment { parameters[name] = value }
     var request = Request(parameters: parameters)
-    let length = parameters["CONTENT_LENGTH"].flatMap(Int.init) ?? 0
-    guard length <= maximumBodyBytes else {
-      request.isBodyTooLarge = true
-      return request
-    }
-    var buffer = [UInt8](repeating: 0, count: 8192)
-    while request.body.count < length {
-      let count = unsafe Glibc.read(STDIN_FILENO, &buffer, min(buffer.count, length - request.body.count))
+    // Without a length there is no body (RFC 3875, 4.2), except a chunked one, which the web server has decoded.
+    let isChunked = parameters["HTTP_TRANSFER_ENCODING"] != nil || parameters["CONTENT_LENGTH"] == "-1"
+    let length = request.announcedBodyBytes ?? (isChunked ? .max : 0)
+    var received: [UInt8] = []
+    var total = 0
+    var buffer = [UInt8](repeating: 0, count: length > 0 ? 64 * 1024 : 0)
+    while total < length {
+      let count = unsafe Glibc.read(STDIN_FILENO, &buffer, min(buffer.count, length - total))
       if count < 0, errno == EINTR { continue }
-      guard count > 0 else { return nil }
-      request.body.append(contentsOf: buffer.prefix(count))
+      guard count > 0 else { break }
+      total += count
+      received.append(contentsOf: buffer.prefix(min(count, maximumBodyBytes + 1 - received.count)))
     }
+    request.setBody(received, limit: maximumBodyBytes)
     return request
   }
 

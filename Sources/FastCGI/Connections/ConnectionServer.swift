@@ -4,7 +4,7 @@ import Synchronization
 
 /// The limits that a server imposes on its peers.
 package struct ServerLimits: Sendable {
-  /// The maximum size of a request body in bytes. A longer body is not read, and ``Request/isBodyTooLarge`` is set.
+  /// The maximum size of a request body in bytes. A longer body is not read; see ``Request/bodyIssue``.
   package var maximumBodyBytes = 1 << 20
   /// The time limit for receiving a complete request.
   package var requestTimeout: Duration = .seconds(10)

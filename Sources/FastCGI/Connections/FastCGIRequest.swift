@@ -57,17 +57,14 @@ struct FastCGIRequest: ~Copyable {
     }
     guard let parameters else { return nil }
     unsafe raw.pointee.ipcFd = connection
-    var request = Request(parameters: parameters, body: records.body)
-    let announced = parameters["CONTENT_LENGTH"].flatMap(Int.init)
-    request.isBodyTooLarge =
-      records.status == .bodyTooLarge || announced.map { $0 > server.limits.maximumBodyBytes } ?? false
-    if request.isBodyTooLarge {
-      request.body = []
+    var request = Request(parameters: parameters)
+    if records.status == .complete {
+      request.setBody(records.body, limit: server.limits.maximumBodyBytes)
+    } else {
+      request.bodyIssue = .tooLarge
       // The rest of an unread body would be parsed as the next request.
       hasUnreadBody = true
       unsafe raw.pointee.keepConnection = 0
-    } else if let announced, announced != request.body.count {
-      return nil
     }
     return request
   }

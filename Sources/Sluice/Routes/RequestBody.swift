@@ -4,11 +4,11 @@ import FastCGI
 /// The body of a request, stored separately so that it can be released while the stream is open.
 final class RequestBody: Sendable {
   private let content: Locked<[UInt8]>
-  let isTooLarge: Bool
+  let issue: BodyIssue?
 
   init(_ request: Request) {
     content = Locked(request.body)
-    isTooLarge = request.isBodyTooLarge
+    issue = request.bodyIssue
   }
 
   var bytes: [UInt8] { content.withLock { $0 } }

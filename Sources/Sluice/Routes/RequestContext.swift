@@ -8,7 +8,7 @@ public final class RequestContext: Sendable {
   /// The request with its body. A request with a body over `SLUICE_MAX_BODY` is refused before the handler is called.
   public var request: Request {
     var request = Request(parameters: parameters, body: body.bytes)
-    request.isBodyTooLarge = body.isTooLarge
+    request.bodyIssue = body.issue
     return request
   }
 
@@ -62,8 +62,13 @@ public final class RequestContext: Sendable {
 
   /// - Throws: ``Failure/Code/payloadTooLarge`` when the body exceeds the limit and was therefore not read.
   func checkBody() throws(Failure) {
-    guard !body.isTooLarge else {
+    switch body.issue {
+    case .tooLarge:
       throw Failure(.payloadTooLarge, "The request body exceeds the limit of \(configuration.maximumBodyBytes) bytes.")
+    case .incomplete(let received, let announced):
+      throw Failure(
+        .badRequest, "The request body ended after \(received) of \(announced) bytes; send as many as Content-Length.")
+    case nil: break
     }
   }
 

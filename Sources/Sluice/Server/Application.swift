@@ -208,12 +208,11 @@ public final class Application: Sendable {
 
   private func serveCGI(signals watched: [CInt]) throws(StartError) {
     let configuration = services.configuration
-    let read = CGIExchange.readRequest(environment: environment, maximumBodyBytes: configuration.maximumBodyBytes)
+    let request = CGIExchange.readRequest(environment: environment, maximumBodyBytes: configuration.maximumBodyBytes)
     var signals: SignalWatch?
     defer { withExtendedLifetime(signals) {} }
     services.unsaved.restore()
     defer { services.unsaved.persist() }
-    guard let request = read else { throw StartError(message: "the request body ended before CONTENT_LENGTH bytes") }
     let routes = routes.withLock { $0 }
     do throws(SystemError) {
       let loop = try EventLoop(name: "loop 0")
@@ -242,10 +241,7 @@ public final class Application: Sendable {
   /// Responds to one request on the calling loop, for in-memory tests.
   package func respond(_ request: Request, _ writer: consuming ResponseWriter, on reactor: Reactor) {
     var request = request
-    if request.body.count > services.configuration.maximumBodyBytes {
-      request.body = []
-      request.isBodyTooLarge = true
-    }
+    request.setBody(exchange(&request.body, with: []), limit: services.configuration.maximumBodyBytes)
     RequestDispatcher(services, routes: routes.withLock { $0 }, on: reactor).respond(request, writer)
   }
 
