@@ -183,6 +183,16 @@ struct ConnectionTests {
     #expect(texts[1].hasSuffix("GET /next 0"), "\(texts)")
   }
 
+  @Test("What follows a request waits while that one is served, also if it was received together with it")
+  func following() async throws {
+    let log = try await serve(
+      received: get("/slow", keep: true) + get("/b"), early: get("/c")
+    ) { client in
+      #expect(client.readResponse(until: "Status: 200").text.contains("200"))
+    }.log
+    #expect(log == ["went"])
+  }
+
   @Test(
     "A connection that sends malformed data is closed",
     arguments: ["GET / HTTP/1.1\r\n\r\n", "\0\0\0\0\0\0\0\0", "\u{1}\u{1}\0\u{1}\0\u{2}\0\0xx"])

@@ -94,6 +94,8 @@ final class Connection: ResponseTransport, ReadinessHandler {
 
   /// Reads the available bytes, and serves the request as soon as it is complete.
   private func receive() {
+    // What follows the request that is being served waits for its turn.
+    guard state == .waiting || state == .receiving else { return }
     if !surplus.isEmpty {
       let bytes = exchange(&surplus, with: [])
       feed(bytes.span)
