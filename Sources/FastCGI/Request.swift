@@ -30,10 +30,22 @@ public struct Request: Sendable {
   /// `SCRIPT_NAME`.
   public var path: String {
     if let path = parameters["PATH_INFO"], !path.isEmpty { return path }
-    if let uri = parameters["REQUEST_URI"], !uri.isEmpty {
-      return String(uri.prefix { $0 != "?" && $0 != "#" }).percentDecoded(plusIsSpace: false)
+    return uriPath ?? parameters["SCRIPT_NAME"] ?? "/"
+  }
+
+  /// The percent-decoded path of `REQUEST_URI`.
+  private var uriPath: String? {
+    guard let uri = parameters["REQUEST_URI"], !uri.isEmpty else { return nil }
+    return String(uri.prefix { $0 != "?" && $0 != "#" }).percentDecoded(plusIsSpace: false)
+  }
+
+  /// The path of `REQUEST_URI` if `PATH_INFO` is only the end of it, because the web server takes the beginning for the
+  /// name of a program (`SCRIPT_NAME`).
+  package var unsplitPath: String? {
+    guard let end = parameters["PATH_INFO"], !end.isEmpty, let path = uriPath, path != end, path.hasSuffix(end) else {
+      return nil
     }
-    return parameters["SCRIPT_NAME"] ?? "/"
+    return path
   }
 
   /// Returns the value of the first query item called `name`, form-decoded (`+` is a space), or nil.

@@ -305,6 +305,25 @@ struct EmbeddingTests {
     #expect(failed.events.last?.json?["code"] == "upstream_rate_limited")
   }
 
+  @Test("The path is found however the web server divides it into a program and the rest")
+  func dividedPaths() async throws {
+    let client = try InMemory().client
+    for (uri, script, info, status) in [
+      // lighttpd without fix-root-scriptname, and Apache by SetHandler: the program is no file.
+      ("/api/features?a=/b", "/api", "/features", 200), ("/v1/models", "/v1", "/models", 200),
+      ("/%61pi/features", "/api", "/features", 200), ("/api/sessions", "/api", "/sessions", 200),
+      // A program below a directory of programs, and a location that rewrites.
+      ("/cgi-bin/sluice/api/features", "/cgi-bin/sluice", "/api/features", 200),
+      ("/fast/v1/models", "/fast/v1/models", "/v1/models", 200),
+      ("/api/features", "", "/api/features", 200), ("/api/none", "/api", "/none", 404),
+      ("/other", "/other", "/api/features", 200),
+    ] {
+      let response = try await client.send(
+        "GET", uri, parameters: ["SCRIPT_NAME": script, "PATH_INFO": info])
+      #expect(response.status == status, "\(uri) \(script) \(info): \(response)")
+    }
+  }
+
   @Test("The head is sent when a custom generator accepts, before it yields any text")
   func accept() async throws {
     let gate = Gate()

@@ -32,7 +32,10 @@ final class RequestDispatcher {
   func respond(_ request: Request, _ writer: consuming ResponseWriter) {
     let body = RequestBody(request)
     // The task lives as long as the response and must not retain the body.
-    let head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
+    var head = Request(parameters: request.parameters, lacksDescriptor: request.lacksDescriptor)
+    // Behind lighttpd and Apache, /api/chat can be the program /api with the path /chat; a program that is really there
+    // (/cgi-bin/sluice) is part of no route.
+    if let path = request.unsplitPath, routes.matches(path) { head.parameters["PATH_INFO"] = path }
     if !parts.cors.origins.isEmpty {
       let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
       writer.fields = parts.cors.fields(

@@ -23,6 +23,12 @@ struct RouteTable: Sendable {
     maximumSegments = max(maximumSegments, route.path.count)
   }
 
+  /// Whether a row matches a path.
+  func matches(_ path: String) -> Bool {
+    let segments = split(path)
+    return routes.contains { $0.path.match(segments) != nil }
+  }
+
   private func split(_ path: String) -> RequestPath { RequestPath(path, maximumSegments: maximumSegments) }
 
   /// Returns the row for a request, and the values of its path parameters. A row for GET also serves HEAD.
