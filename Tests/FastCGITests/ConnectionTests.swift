@@ -243,7 +243,25 @@ struct ConnectionTests {
     #expect(ContinuousClock.now - start < .seconds(3))
   }
 
-  @Test("A connection that sends FCGI_GET_VALUES is closed at any stage of a request")
+  @Test("FCGI_GET_VALUES is answered: a connection carries one request at a time", arguments: [1, 3, 100])
+  func multiplexing(size: Int) async throws {
+    let question = FastCGIClient.record(
+      9, id: 0, FastCGIClient.pairs([("FCGI_MAX_REQS", ""), ("FCGI_MPXS_CONNS", "")]), padding: 3)
+    let other = FastCGIClient.record(9, id: 0, FastCGIClient.pairs([("FCGI_MAX_REQS", "")]))
+    let bytes = question + other + get("/a")
+    let (received, _, _) = try await serve { client in
+      for start in stride(from: 0, to: bytes.count, by: size) {
+        client.send(Array(bytes[start..<min(start + size, bytes.count)]))
+      }
+      return client.readAll()
+    }
+    let result = FastCGIClient.record(10, id: 0, FastCGIClient.pairs([("FCGI_MPXS_CONNS", "0")]))
+    let empty = FastCGIClient.record(10, id: 0)
+    #expect(received.starts(with: result + empty), "\(received)")
+    #expect(String(decoding: received, as: UTF8.self).contains("GET /a 0"))
+  }
+
+  @Test("A connection is closed by an FCGI_GET_VALUES that is too long, or that is sent within a request")
   func values() async throws {
     let question = FastCGIClient.record(
       9, id: 0, FastCGIClient.pairs((0..<200).map { _ in ("FCGI_MPXS_CONNS", "9") }))

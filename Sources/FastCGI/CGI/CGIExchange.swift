@@ -12,8 +12,11 @@ package final class CGIExchange: ResponseTransport {
   package private(set) var isPeerClosed = false
   package var onPeerClosed: (() -> Void)?
 
-  /// Whether this process was started as a CGI program (RFC 3875, 4.1.4).
-  package static func isStarted(in environment: [String: String]) -> Bool { environment["GATEWAY_INTERFACE"] != nil }
+  /// Whether this process was started as a CGI program (RFC 3875, 4.1.4 and 4.1.12). fcgiwrap passes on only what the web
+  /// server names, which is often no GATEWAY_INTERFACE.
+  package static func isStarted(in environment: [String: String]) -> Bool {
+    environment["GATEWAY_INTERFACE"] != nil || environment["REQUEST_METHOD"] != nil
+  }
 
   /// - Parameter onEnd: called when the response is finished or aborted.
   package init(on reactor: Reactor, onEnd: @escaping () -> Void) {

@@ -94,14 +94,14 @@ final class Connection: ResponseTransport, ReadinessHandler {
 
   /// Reads the available bytes, and serves the request as soon as it is complete.
   private func receive() {
-    // What follows the request that is being served waits for its turn.
-    guard state == .waiting || state == .receiving else { return }
-    if !surplus.isEmpty {
-      let bytes = exchange(&surplus, with: [])
-      feed(bytes.span)
-    }
     for _ in 0..<Self.maximumReads {
+      // What follows the request that is being served waits for its turn.
       guard state == .waiting || state == .receiving else { return }
+      if !surplus.isEmpty {
+        let bytes = exchange(&surplus, with: [])
+        feed(bytes.span)
+        continue
+      }
       let count = reactor.receiveBuffer.receive(from: descriptor.number) { feed($0) }
       if count < 0 { return errno == EAGAIN ? () : close() }
       if count == 0 { return close() }
@@ -120,6 +120,12 @@ final class Connection: ResponseTransport, ReadinessHandler {
       if RequestRecords.isAbort(rest) { return close() }
       surplus.append(rest)
       serve()
+    case .valuesRequested:
+      let result = records.valuesResult
+      _ = unsafe send(descriptor.number, result, result.count, CInt(MSG_DONTWAIT | MSG_NOSIGNAL))
+      records = RequestRecords(maximumBodyBytes: server.limits.maximumBodyBytes)
+      state = .waiting
+      surplus.append(bytes.extracting(count..<bytes.count))
     case .parametersTooLarge:
       server.limits.onError(SystemError("read a request's parameters", code: EMSGSIZE))
       close()

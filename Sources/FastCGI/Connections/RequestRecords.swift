@@ -2,8 +2,8 @@
 /// input of any size and buffers the contents of PARAMS and STDIN.
 ///
 /// It accepts only the records that a web server sends to a responder: BEGIN_REQUEST, PARAMS up to an empty record,
-/// STDIN up to an empty record, all with the same request id. Padding is discarded. Management records are rejected,
-/// because some GET_VALUES requests would overflow the buffer that libfcgi uses for its response.
+/// STDIN up to an empty record, all with the same request id. Padding is discarded. GET_VALUES is accepted before a
+/// request, and never reaches libfcgi, which would overflow the buffer of its response.
 struct RequestRecords {
   enum Status: Equatable {
     case incomplete
@@ -15,12 +15,16 @@ struct RequestRecords {
     case parametersTooLarge
     /// ABORT_REQUEST (specification 5.4) was received; some web servers send it instead of closing.
     case aborted
+    /// GET_VALUES (specification 4.1) was received instead of a request; ``valuesResult`` is the response.
+    case valuesRequested
     /// The input is not a valid request.
     case malformed
   }
 
   private enum Stage {
     case begin, parameters, body
+    /// The content of GET_VALUES.
+    case values
   }
 
   private enum RecordType {
@@ -28,10 +32,12 @@ struct RequestRecords {
     static let abortRequest: UInt8 = 2
     static let params: UInt8 = 4
     static let stdin: UInt8 = 5
+    static let getValues: UInt8 = 9
+    static let getValuesResult: UInt8 = 10
   }
 
   private(set) var status = Status.incomplete
-  /// The concatenated name-value pairs of PARAMS (specification 3.4).
+  /// The concatenated name-value pairs of PARAMS or GET_VALUES (specification 3.4).
   private(set) var parameters: [UInt8] = []
   /// The concatenated content of STDIN.
   private(set) var body: [UInt8] = []
@@ -133,6 +139,11 @@ struct RequestRecords {
       status = .aborted
       return
     }
+    if begin.isEmpty, type == RecordType.getValues, header[2] | header[3] == 0, length <= Self.maximumValuesBytes {
+      stage = .values
+      isLastOfStage = true
+      return readContent(length)
+    }
     // A management record has the request id 0.
     guard header[2] | header[3] != 0, isOfThisRequest, type == expectedType else {
       status = .malformed
@@ -151,7 +162,13 @@ struct RequestRecords {
     case .body:
       isLastOfStage = length == 0
       if body.count + length > maximumBodyBytes { status = .bodyTooLarge }
+    case .values: break
     }
+    readContent(length)
+  }
+
+  /// Starts to read the content of the record with ``header``.
+  private mutating func readContent(_ length: Int) {
     contentLeft = length
     paddingLeft = Int(header[6])
     header.removeAll(keepingCapacity: true)
@@ -162,13 +179,14 @@ struct RequestRecords {
     case .begin: RecordType.beginRequest
     case .parameters: RecordType.params
     case .body: RecordType.stdin
+    case .values: RecordType.getValues
     }
   }
 
   private mutating func appendContent(_ bytes: borrowing Span<UInt8>) {
     switch stage {
     case .begin: begin.append(bytes)
-    case .parameters: parameters.append(bytes)
+    case .parameters, .values: parameters.append(bytes)
     case .body: body.append(bytes)
     }
   }
@@ -185,15 +203,27 @@ struct RequestRecords {
 
   private mutating func endStage() {
     isLastOfStage = false
-    if stage == .body {
-      status = .complete
-    } else {
+    switch stage {
+    case .body: status = .complete
+    case .values: status = .valuesRequested
+    case .begin, .parameters:
       switch pairCount(parameters.span) {
       case nil: status = .malformed
       case let count? where count > Self.maximumParameters: status = .parametersTooLarge
       default: stage = .body
       }
     }
+  }
+
+  /// More than the names of the specification take.
+  private static let maximumValuesBytes = 1024
+
+  /// The record that answers GET_VALUES: a connection carries one request at a time (FCGI_MPXS_CONNS).
+  var valuesResult: [UInt8] {
+    let name = Array("FCGI_MPXS_CONNS".utf8)
+    let isAsked = parameters.firstRange(of: name) != nil
+    let pair = [UInt8(name.count), 1] + name + [UInt8(ascii: "0")]
+    return Self.record(RecordType.getValuesResult, 0, isAsked ? pair[...] : [])
   }
 
   /// The maximum number of parameters. Web servers send a few dozen; each one costs libfcgi an allocation and every
