@@ -338,7 +338,8 @@ struct EmbeddingTests {
       _ = await eventually { transport.isFinished }
       return head
     }
-    #expect(head.hasPrefix("Status: 200 OK") && !head.contains("token"), "\(head)")
+    // Apache passes a head on only with the first bytes of the body, so there is a comment.
+    #expect(head.hasPrefix("Status: 200 OK") && head.hasSuffix("\r\n\r\n:\n"), "\(head)")
   }
 
   @Test("An endless generator is paused by a slow reader, and cancelled when the reader disconnects")

@@ -1,4 +1,5 @@
 import EventLoop
+import EventStream
 import FastCGI
 
 /// A response of Server-Sent Events: the head, the deltas as records of a dialect, heartbeats while nothing else is
@@ -132,6 +133,10 @@ final class EventStreamDelivery: Delivery, Flushable {
   func flush() async throws(WriteError) {
     isFlushScheduled = false
     guard let body, !body.buffer.isEmpty else { return }
+    // Apache passes on a head only together with the first bytes of the body: a comment, if there is no record yet.
+    if body.sentBytes == 0, body.buffer.suffix(4).elementsEqual("\r\n\r\n".utf8) {
+      body.buffer.append(contentsOf: EventStreamEncoder.heartbeat)
+    }
     try await body.flush()
     lastSentAt = reactor.now
   }
