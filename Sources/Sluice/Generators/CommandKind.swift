@@ -38,16 +38,20 @@ extension GeneratorKind {
       { configuration in
         let settings = configuration[CommandSettings.self]
         return CommandGenerator(
-          settings.words, environment: settings.environment, limit: settings.maximumProcesses,
+          settings.words, environment: settings.environment, limit: settings.maximumProcesses ?? cores,
           slots: resources.commands, onLine: resources.onCommandLine)
       }
     })
 }
 
+/// The number of processors. The system reads a file for it, which most CGI programs must not wait for.
+private let cores = max(1, sysconf(CInt(_SC_NPROCESSORS_ONLN)))
+
 private struct CommandSettings: GeneratorSettings {
   /// The program and its arguments.
   var words: [String] = []
-  var maximumProcesses = max(1, sysconf(CInt(_SC_NPROCESSORS_ONLN)))
+  /// Nil stands for the number of cores.
+  var maximumProcesses: Int?
   /// The variables that the program gets.
   var environment: [String: String] = [:]
 
