@@ -226,6 +226,14 @@ extension Integration {
         refused.hasPrefix("Status: 503") && refused.contains("\"overloaded\"") && refused.contains("Retry-After:"),
         "\(refused)")
       let waiting = try (0..<3).map { _ in try sluice.chat("x") }
+      #expect(
+        await eventually {
+          let metrics = try? FastCGIClient(path: sluice.socket)
+          metrics?.send(FastCGIClient.request([("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/metrics")]))
+          let text = metrics?.readResponse().text ?? ""
+          return text.contains(#"sluice_commands{state="running"} 1"#)
+            && text.contains(#"sluice_commands{state="waiting"} 3"#)
+        })
       // One that leaves while it waits loses its turn.
       waiting[0].shutdownSending()
       _ = fixture.directory.file("go", "")

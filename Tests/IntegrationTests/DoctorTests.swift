@@ -176,6 +176,22 @@ extension Integration {
       await site.stop()
     }
 
+    @Test("A command that fails or is silent is found, and does not outlive the check")
+    func command() async throws {
+      for command in ["false", "sleep 60"] {
+        let site = try await Site([
+          "SLUICE_GENERATOR": "command", "SLUICE_COMMAND": command, "SLUICE_FIRST_TOKEN_TIMEOUT": "300ms",
+        ])
+        let (found, text) = try await installation(site)
+        #expect(found == ["upstream_unreachable"] && text.contains("SLUICE_COMMAND"), "\(command): \(text)")
+        let pid = site.sluice.program.pid
+        #expect(
+          await eventually { (try? String(contentsOfFile: "/proc/\(pid)/task/\(pid)/children", encoding: .utf8)) == "" }
+        )
+        await site.stop()
+      }
+    }
+
     @Test("A store that is full or cannot be written to, and a lack of descriptors, are found")
     func resources() async throws {
       let disk = try await SmallDisk(size: "1m")

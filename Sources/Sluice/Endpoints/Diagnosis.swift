@@ -19,12 +19,14 @@ extension Services {
   }
 
   private nonisolated(nonsending) func upstreamFindings(_ context: RequestContext) async -> [Finding] {
+    var timeout: GeneratorError?
     do {
       let prompt = Prompt(
         messages: [Message(.user, "Reply with OK.")], model: context.configuration.model, maximumTokens: 16)
       let output = try context.parts.generator(for: context.configuration).start(prompt, on: context.reactor)
       let timer = context.reactor.schedule(after: context.configuration.firstTokenTimeout) {
-        output.fail(GeneratorError(.timedOut, "The model server did not respond."))
+        timeout = output.refusalWhileWaiting ?? GeneratorError(.timedOut, "The model server did not respond.")
+        output.cancel()
       }
       defer {
         timer.cancel()
@@ -34,6 +36,7 @@ extension Services {
       _ = try await output.next()
       return []
     } catch {
+      let error = timeout ?? error
       let failure = Failure(cause: error)
       log.warning(
         "model server check failed",
@@ -95,7 +98,7 @@ extension Finding {
       self.init(
         .upstreamUnreachable, failure.message,
         fix:
-          "See the log for the reason (journalctl -u sluice), and correct SLUICE_UPSTREAM_URL or the model server."
+          "See the log for the reason (journalctl -u sluice), and correct SLUICE_UPSTREAM_URL, SLUICE_COMMAND or the model."
       )
     }
   }

@@ -24,7 +24,7 @@ extension Services {
     head.set("Cache-Control", "no-store")
     let text = metrics.text(
       openStreams: generations.count, webSockets: webSockets.count, unsaved: unsaved.count,
-      redactions: redactionCounts, transcripts)
+      redactions: redactionCounts, commands: commands, transcripts)
     return Response(head, body: Array(text.utf8))
   }
 

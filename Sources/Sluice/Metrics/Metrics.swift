@@ -70,7 +70,8 @@ final class Metrics: Sendable {
 
   /// Returns all metrics in the Prometheus text format (0.0.4).
   func text(
-    openStreams: Int, webSockets: Int, unsaved: Int, redactions: RedactionCounts, _ transcripts: TranscriptRegistry
+    openStreams: Int, webSockets: Int, unsaved: Int, redactions: RedactionCounts, commands: CommandSlots,
+    _ transcripts: TranscriptRegistry
   ) -> String {
     let state = state.withLock { $0 }
     var text = MetricsText()
@@ -106,6 +107,9 @@ final class Metrics: Sendable {
         ("connection=\"new\"", Double(upstreamConnections.opened)),
         ("connection=\"reused\"", Double(upstreamConnections.reused)),
       ])
+    text.add(
+      "sluice_commands", "gauge", "Programs of local models that run, and responses that wait for one.",
+      [("state=\"running\"", Double(commands.running)), ("state=\"waiting\"", Double(commands.waiting))])
     text.add(
       "sluice_redactions_total", "counter", "Redactions by the pattern's name.",
       redactions.all.map { ("pattern=\"\(MetricsText.escaped($0.name))\"", Double($0.value)) })

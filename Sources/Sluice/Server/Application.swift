@@ -218,10 +218,10 @@ public final class Application: Sendable {
       let loop = try EventLoop(name: "loop 0")
       try loop.run { reactor in
         let exchange = CGIExchange(on: reactor) { [services] in
-          guard services.hasCommands else { return loop.stop() }
+          guard services.commands.running > 0 else { return loop.stop() }
           // A program that generates the response must not outlive this one.
           reactor.spawn {
-            while services.hasCommands, (try? await reactor.sleep(for: .milliseconds(20))) != nil {}
+            while services.commands.running > 0, (try? await reactor.sleep(for: .milliseconds(20))) != nil {}
             loop.stop()
           }
         }

@@ -282,7 +282,7 @@ final class Server {
       guard let self else { return }
       let isIdle =
         services.generations.count == 0 && services.streamLimiter.streams == 0 && services.requestLimiter.streams == 0
-        && services.transcripts.readers == 0 && !services.hasCommands && handover?.hasPredecessor != true
+        && services.transcripts.readers == 0 && services.commands.running == 0 && handover?.hasPredecessor != true
       if isIdle { closeListeners() } else { waitUntilIdle() }
     }
   }

@@ -128,8 +128,8 @@ final class Services: Sendable {
     configuration.streamingBackend ?? (webSockets.isServed ? .both : .sse)
   }
 
-  /// Whether programs that generate responses still run or are being killed.
-  var hasCommands: Bool { generatorResources.commands.running > 0 }
+  /// The programs that generate responses.
+  var commands: CommandSlots { generatorResources.commands }
 
   // MARK: Features
 

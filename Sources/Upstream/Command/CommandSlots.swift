@@ -30,6 +30,9 @@ package final class CommandSlots: Sendable {
   /// The number of commands that run, including those that are being killed.
   package var running: Int { state.withLock(\.running) }
 
+  /// The number of requests that wait for a slot.
+  package var waiting: Int { state.withLock { $0.waiting.count } }
+
   /// The result of a request for a slot.
   package enum Admission {
     case admitted(CommandSlot)
