@@ -36,9 +36,15 @@ final class RequestDispatcher {
     // Behind lighttpd and Apache, /api/chat can be the program /api with the path /chat; a program that is really there
     // (/cgi-bin/sluice) is part of no route.
     if let path = request.unsplitPath, routes.matches(path) { head.parameters["PATH_INFO"] = path }
+    if request.parameters["REQUEST_URI"]?.hasPrefix("/v1/") == true {
+      // The same one as in the log, also if the web server has none.
+      let id = Self.correlationID(head)
+      head.parameters["REQUEST_ID"] = id
+      if let value = FieldValue(id) { writer.fields.append(("x-request-id", value)) }
+    }
     if !parts.cors.origins.isEmpty {
       let trust = request.parameters["SLUICE_TRUST_REMOTE_USER"].flatMap { try? SettingValue.flag($0) }
-      writer.fields = parts.cors.fields(
+      writer.fields += parts.cors.fields(
         for: request, isCredentialed: trust ?? parts.configuration.trustsRemoteUser)
     }
     start(head, body, .http(writer))

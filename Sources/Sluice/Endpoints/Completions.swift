@@ -43,13 +43,26 @@ extension Services {
 
   /// GET /v1/models: lists the models that can be requested: the configured model or, if none is set, the generator's.
   nonisolated(nonsending) func listModels(_ context: RequestContext) async throws -> Response {
+    .json(["object": "list", "data": .array(try await models(context))])
+  }
+
+  /// GET /v1/models/{id}: returns one of them.
+  nonisolated(nonsending) func readModel(_ context: RequestContext) async throws -> Response {
+    let id = [context.pathParameters["owner"], context.pathParameters["id"]].compactMap(\.self).joined(separator: "/")
+    guard let model = try await models(context).first(where: { $0["id"]?.string == id }) else {
+      throw Failure(.notFound, "The model \(id.prefix(200)) does not exist; GET /v1/models lists those that do.")
+    }
+    return .json(model)
+  }
+
+  private nonisolated(nonsending) func models(_ context: RequestContext) async throws -> [JSON] {
     var models = context.parts.modelNames(context.configuration).map { (name) -> JSON in
       ["id": .string(name), "object": "model", "created": .integer(0), "owned_by": "sluice"]
     }
     if models.isEmpty {
       models = try await context.parts.generator(for: context.configuration).models(on: context.reactor) ?? []
     }
-    return .json(["object": "list", "data": .array(models)])
+    return models
   }
 }
 
@@ -123,7 +136,7 @@ private struct CompletionRequest: Sendable {
 
   private static func includesUsage(_ options: JSON?) throws(Failure) -> Bool {
     switch (options, options?["include_usage"]) {
-    case (nil, _), (.object, nil): return false
+    case (nil, _), (.object, nil), (.object, .null?): return false
     case (.object, .bool(let value)?): return value
     default:
       throw Failure(.badRequest, "\"stream_options\" must be an object whose \"include_usage\" is true or false.")
@@ -132,7 +145,9 @@ private struct CompletionRequest: Sendable {
 
   /// Throws if a field requests output other than a single text, which the response could not contain.
   private static func refuseUnsupportedFields(_ fields: RequestFields) throws(Failure) {
-    if let count = fields["n"], count != .integer(1) { throw Failure(.badRequest, "\"n\" must be 1.") }
+    if let count = fields["n"], count.number != 1 {
+      throw Failure(.badRequest, "\"n\" must be 1.")
+    }
     for name in ["tools", "functions", "audio"] {
       if let value = fields[name], value != .array([]) {
         throw Failure(.badRequest, "\"\(name)\" is not supported: only text output is supported.")
@@ -150,9 +165,10 @@ private struct CompletionRequest: Sendable {
   ) throws(Failure) {
     prompt.maximumTokens = limit
     for name in ["max_tokens", "max_completion_tokens"] {
-      guard let value = fields[name] else { continue }
+      // -1 stands for no limit, as in llama.cpp.
+      guard let value = fields[name], value != .integer(-1) else { continue }
       guard let number = value.integer, number > 0 else {
-        throw Failure(.badRequest, "\"\(name)\" must be a positive integer.")
+        throw Failure(.badRequest, "\"\(name)\" must be a positive integer, or -1.")
       }
       prompt.maximumTokens = nil
       prompt.parameters[name] = .integer(min(limit ?? number, number))

@@ -41,6 +41,9 @@ extension RouteTable {
       // OpenAI's API, which stores nothing.
       .stream("POST", at: "/v1/chat/completions", as: .openAI, supportsIdempotencyKey: false, s.createCompletion),
       .handle("GET", at: "/v1/models", s.listModels),
+      .handle("GET", at: "/v1/models/{id}", s.readModel),
+      // The owner and the name of many models.
+      .handle("GET", at: "/v1/models/{owner}/{id}", s.readModel),
 
       // For clients and operators.
       .handle("DELETE", at: "/api/streams/{id}", isServedWhileDraining: true, s.stopStream),

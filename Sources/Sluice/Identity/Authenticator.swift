@@ -63,8 +63,13 @@ struct CustomAuthenticator: RequestAuthenticator {
   ) async throws(Failure) -> User {
     // A browser adds cookies, and credentials of other schemes such as Basic, to requests by any page, but no token.
     let hasBearerToken = request.header("Authorization")?.prefix(7).lowercased() == "bearer "
-    let hasToken = hasBearerToken || request.query("token") != nil
+    let hasToken = hasBearerToken || request.keyHeader != nil || request.query("token") != nil
     if !hasToken, request.isCrossSite(allowing: corsOrigins) == true { throw Failure.crossSite }
     do { return try await authenticator.authenticate(request) } catch { throw Failure(cause: error) }
   }
+}
+
+extension Request {
+  /// The value of `api-key` or `x-api-key`, with which clients of Azure's and Anthropic's APIs send a token.
+  var keyHeader: String? { header("api-key") ?? header("x-api-key") }
 }

@@ -34,7 +34,10 @@ struct RouteTable: Sendable {
   /// Returns the row for a request, and the values of its path parameters. A row for GET also serves HEAD.
   ///
   /// - Throws: ``Failure/Code/notFound`` or ``Failure/Code/methodNotAllowed``.
+  ///
+  /// Clients of OpenAI's API can put a slash at the end of a path.
   func find(_ method: String, _ path: String) throws(Failure) -> (route: Route, parameters: [String: String]) {
+    let path = path.hasSuffix("/") && path.hasPrefix("/v1/") ? String(path.dropLast()) : path
     if let index = constantPaths[path], routes[index].methods.contains(method) { return (routes[index], [:]) }
     let segments = split(path)
     for route in routes where route.methods.contains(method == "HEAD" ? "GET" : method) {

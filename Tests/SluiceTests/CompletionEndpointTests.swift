@@ -1,0 +1,95 @@
+import Foundation
+import JSON
+import Sluice
+import SluiceTesting
+import Testing
+
+@Suite("Endpoints of OpenAI's API")
+struct CompletionEndpointTests {
+  private static let messages: JSON = [["role": "user", "content": "a"]]
+
+  @Test(
+    "Values that OpenAI takes are taken",
+    arguments: [
+      ["n": .number(1)], ["n": .integer(1)], ["n": .null], ["max_tokens": .integer(-1)],
+      ["max_completion_tokens": .integer(-1)], ["max_tokens": .null], ["stream_options": .null],
+      ["stream_options": ["include_usage": .null]], ["tools": []], ["tools": .null], ["logprobs": .bool(false)],
+      ["stream": .null],
+    ] as [JSON.Members])
+  func tolerated(members: JSON.Members) async throws {
+    var body: JSON.Members = ["messages": Self.messages]
+    body.merge(members)
+    for path in ["/v1/chat/completions", "/v1/chat/completions/"] {
+      let response = try await InMemory().client.send("POST", path, body: .object(body))
+      #expect(response.status == 200, "\(members) \(response)")
+    }
+  }
+
+  @Test("A limit of -1 sends none, unless one is configured")
+  func unlimited() async throws {
+    let upstream = try ScriptedUpstream { $0.stream(["a"]) }
+    for (limit, sent) in [("", nil), ("9", 9)] as [(String, Int?)] {
+      let fixture = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MAX_TOKENS": limit])
+      let response = try await fixture.client.send(
+        "POST", "/v1/chat/completions", body: ["messages": Self.messages, "max_tokens": .integer(-1)])
+      #expect(response.status == 200, "\(response)")
+      let asked = try JSON(parsing: Array((upstream.requests.last?.body ?? "").utf8))
+      #expect(asked["max_tokens"]?.integer == sent, "\(asked)")
+    }
+  }
+
+  @Test("One model can be read, also if its id has an owner, and one that does not exist is not found")
+  func models() async throws {
+    for id in ["m", "owner/m"] {
+      let client = try InMemory(["SLUICE_MODEL": id]).client
+      for path in ["/v1/models/\(id)", "/v1/models/" + id.replacingOccurrences(of: "/", with: "%2F")] {
+        let response = try await client.send("GET", path)
+        #expect(response.status == 200 && response.json?["id"]?.string == id, "\(response)")
+      }
+      let missing = try await client.send("GET", "/v1/models/other")
+      #expect(missing.status == 404 && missing.json?["error"]?["code"] == "not_found", "\(missing)")
+    }
+  }
+
+  @Test("A token is accepted in api-key and x-api-key, and a wrong one there is refused")
+  func keys() async throws {
+    let directory = TemporaryDirectory()
+    let tokens = directory.file(
+      "tokens", "alice:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n")
+    let client = try InMemory(["SLUICE_AUTH": "", "SLUICE_TOKENS_FILE": tokens]).client
+    for name in ["api-key", "x-api-key", "X-API-Key"] {
+      #expect(try await client.send("GET", "/v1/models", headers: [name: "secret"]).status == 200, "\(name)")
+      #expect(try await client.send("GET", "/v1/models", headers: [name: "wrong"]).status == 401, "\(name)")
+    }
+  }
+
+  @Test("Responses carry x-request-id: the web server's, or a generated one")
+  func requestID() async throws {
+    let client = try InMemory().client
+    let body: JSON = ["messages": Self.messages, "stream": .bool(true)]
+    for (method, path, content) in [
+      ("GET", "/v1/models", nil), ("POST", "/v1/chat/completions", body), ("GET", "/v1/none", nil),
+    ] {
+      let named = try await client.send(method, path, body: content, parameters: ["REQUEST_ID": "abc123"])
+      #expect(named.headers["x-request-id"] == "abc123", "\(named)")
+      let unnamed = try await client.send(method, path, body: content)
+      #expect(unnamed.headers["x-request-id"]?.count == 36, "\(unnamed)")
+    }
+    #expect(try await client.send("GET", "/healthz").headers["x-request-id"] == nil)
+  }
+
+  @Test("A preflight request lets the fields of OpenAI's SDK through, and no others")
+  func preflight() async throws {
+    let client = try InMemory(["SLUICE_CORS_ORIGINS": "https://a.example"]).client
+    let response = try await client.send(
+      "OPTIONS", "/v1/chat/completions",
+      headers: [
+        "Origin": "https://a.example",
+        "Access-Control-Request-Headers": "authorization, x-stainless-lang,X-Stainless-OS, x-evil, x-stainless-\"b",
+      ])
+    let allowed = response.headers["access-control-allow-headers"] ?? ""
+    #expect(allowed.hasPrefix("Authorization, api-key, x-api-key, Content-Type"), "\(allowed)")
+    #expect(allowed.hasSuffix(", x-stainless-lang, X-Stainless-OS"), "\(allowed)")
+    #expect(response.headers["access-control-expose-headers"]?.contains("x-request-id") == true)
+  }
+}
