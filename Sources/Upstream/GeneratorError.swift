@@ -1,3 +1,5 @@
+import JSON
+
 /// The reason why generation failed.
 public struct GeneratorError: Error, Sendable, Equatable {
   /// The kind of failure. New kinds may be added.
@@ -37,6 +39,18 @@ public struct GeneratorError: Error, Sendable, Equatable {
     case unreachable, unauthorized, model
     case notStreaming = "not_streaming"
     case connectTimeout = "connect_timeout"
+  }
+
+  /// The refusal in the upstream's own words, if it is the business of the request's author.
+  package var refusal: Refusal?
+
+  /// A refusal of an OpenAI-compatible API: its status, and the members of its error object.
+  package struct Refusal: Sendable, Equatable {
+    package let status: Int
+    package let message: String?
+    package let type: String?
+    package let code: JSON?
+    package let param: String?
   }
 
   /// Whether the same request can succeed later.

@@ -38,6 +38,59 @@ struct CompletionEndpointTests {
     }
   }
 
+  @Test(
+    "What the model server refuses, it refuses in its own words under /v1, and only there",
+    arguments: [
+      (
+        "400 Bad Request", #"{"error":{"message":"No x.","type":"invalid_request_error","param":"x","code":"bad_x"}}"#,
+        true
+      ),
+      ("404 Not Found", #"{"error":{"message":"No x.","type":"not_found_error","param":null,"code":404}}"#, true),
+      ("413 Too Large", #"{"error":"No x."}"#, true), ("422 Unprocessable", #"{"detail":"No x."}"#, true),
+      ("400 Bad Request", #"{"error":{"message":"No x for sk-secret."}}"#, false),
+      ("400 Bad Request", #"{"error":{"message":"127.0.0.1 has no x."}}"#, false),
+      ("400 Bad Request", "<html>No x.", false), ("401 Unauthorized", #"{"error":{"message":"No x."}}"#, false),
+      ("500 Error", #"{"error":{"message":"No x."}}"#, false),
+    ])
+  func refusals(status: String, body: String, isPassedOn: Bool) async throws {
+    let upstream = try ScriptedUpstream { $0.respond(status, body) }
+    let directory = TemporaryDirectory()
+    let client = try InMemory([
+      "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_UPSTREAM_KEY_FILE": directory.file("key", "sk-secret"),
+    ]).client
+    let code = Int(status.prefix(3)) ?? 0
+    let isOwnStatus = [400, 404, 413, 422].contains(code)
+    for stream in [true, false] {
+      let response = try await client.send(
+        "POST", "/v1/chat/completions", body: ["messages": Self.messages, "stream": .bool(stream)])
+      #expect(response.status == (isOwnStatus ? code : 502), "\(response)")
+      #expect(response.body.contains("No x") == isPassedOn && !response.body.contains("sk-secret"), "\(response)")
+      let error = response.json?["error"]
+      #expect(error?["retriable"] == .bool(code == 500), "\(response)")
+      if body.contains("bad_x") {
+        #expect(error?["type"] == "invalid_request_error" && error?["param"] == "x" && error?["code"] == "bad_x")
+      } else if !isPassedOn {
+        #expect(error?["code"] == "upstream_error", "\(response)")
+      }
+    }
+    let chat = try await client.send("POST", "/api/chat?dialect=openai", body: ["message": "a"])
+    #expect(chat.status == 502 && !chat.body.contains("No x"), "\(chat)")
+  }
+
+  @Test("A second Sluice in the chain keeps whether a request can be sent again", arguments: [true, false])
+  func retriable(isRetriable: Bool) async throws {
+    let error = #"{"error":{"message":"m","type":"server_error","code":"internal","retriable":\#(isRetriable)}}"#
+    for isInStream in [true, false] {
+      let upstream = try ScriptedUpstream { exchange in
+        guard isInStream else { return exchange.respond("500 Error", error) }
+        exchange.respond("200 OK", "data: \(error)\n\n", type: "text/event-stream")
+      }
+      let client = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL]).client
+      let response = try await client.send("POST", "/v1/chat/completions", body: ["messages": Self.messages])
+      #expect(response.json?["error"]?["retriable"] == .bool(isRetriable), "\(response)")
+    }
+  }
+
   @Test("One model can be read, also if its id has an owner, and one that does not exist is not found")
   func models() async throws {
     for id in ["m", "owner/m"] {

@@ -20,9 +20,16 @@ extension Services {
       produce: { generation, _ in
         // Taken out of the request, because it can be large and the stream long-lived.
         guard let prompt = pending.withLock({ $0.take() }) else { throw StreamClosedError() }
-        let completion = try await generation.relay(
-          try self.startGeneration(prompt, context, on: generation.reactor))
-        return GenerationResult(messageID: generation.messageID, completion: completion)
+        do {
+          let completion = try await generation.relay(
+            try self.startGeneration(prompt, context, on: generation.reactor))
+          return GenerationResult(messageID: generation.messageID, completion: completion)
+        } catch let error as GeneratorError {
+          // The caller wrote the request that the model server refuses.
+          var failure = Failure(error)
+          failure.refusal = error.refusal
+          throw failure
+        }
       },
       jsonBody: { result, text in
         var members: JSON.Members = [

@@ -9,7 +9,7 @@ extension Failure {
   /// Returns the error response: the status, its header fields, and a JSON body, in OpenAI's format for paths under
   /// `/v1/`.
   func response(to request: Request) -> Response {
-    var head = ResponseHead(status: code.status)
+    var head = ResponseHead(status: refusal?.status ?? code.status)
     head.set("Content-Type", "application/json")
     head.set("Cache-Control", "no-store")
     if code == .unauthorized { head.set("WWW-Authenticate", "Bearer") }

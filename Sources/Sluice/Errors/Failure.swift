@@ -1,5 +1,6 @@
 import EventLoop
 import JSON
+import Upstream
 
 /// The reason why a request is refused or a stream fails: one vocabulary for HTTP responses and stream records.
 ///
@@ -129,6 +130,8 @@ public struct Failure: Error, Sendable, Equatable {
   public var retryAfter: Duration?
   /// A finer distinction than the code, for the log and the metrics: a few fixed words.
   var cause: String?
+  /// The model server's refusal, if the client receives that instead.
+  var refusal: GeneratorError.Refusal?
   /// The methods that the path supports (`Allow`), with ``Code/methodNotAllowed``.
   public internal(set) var allowedMethods: [String] = []
   /// The path of the non-streaming endpoint (`Link`), with ``Code/streamingDisabled``.
@@ -161,13 +164,14 @@ public struct Failure: Error, Sendable, Equatable {
   /// The error object in the format of OpenAI's API.
   var openAIJSON: JSON {
     [
-      "message": .string(message), "type": .string(openAIType), "param": .null, "code": .string(code.name),
+      "message": .string(refusal?.message ?? message), "type": .string(refusal?.type ?? openAIType),
+      "param": refusal?.param.map(JSON.string) ?? .null, "code": refusal?.code ?? .string(code.name),
       "retriable": .bool(isRetriable),
     ]
   }
 
   private var openAIType: String {
-    switch code.status {
+    switch refusal?.status ?? code.status {
     case 401: "authentication_error"
     case 403: "permission_error"
     case 429: "rate_limit_error"

@@ -1,4 +1,6 @@
+import Bytes
 import EventLoop
+import JSON
 
 /// One request to an OpenAI-compatible API, which connects an HTTP exchange with an output. Belongs to its loop.
 ///
@@ -7,6 +9,8 @@ final class ChatCompletion: HTTPExchangeDelegate {
   private enum Phase {
     case waitingForHead
     case streaming
+    /// The body is one JSON object, although a stream was requested. It is buffered.
+    case wholeResponse(HTTPResponseHead)
     /// The status is not 2xx or the body is not an event stream. The start of the body is buffered for the log.
     case errorResponse(HTTPResponseHead)
     case finished
@@ -19,7 +23,10 @@ final class ChatCompletion: HTTPExchangeDelegate {
   private let reactor: Reactor
   private var reader: CompletionReader
   private var phase = Phase.waitingForHead
-  private var errorBody: [UInt8] = []
+  /// The body that is buffered.
+  private var wholeBody: [UInt8] = []
+  /// The API key of the request, which no client must see.
+  private var key: Substring?
   /// The connect timeout, later the grace period.
   private var deadline: Timer?
   private var isInGracePeriod = false
@@ -29,7 +36,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
   /// The time to wait for the end of the body once the text is complete, so that the connection can be reused.
   private static let gracePeriod: Duration = .milliseconds(250)
   private static let connectTimeout: Duration = .seconds(10)
-  private static let maximumErrorBodyBytes = 4096
+  private static let maximumErrorBodyBytes = 16 * 1024
   private static let maximumUnpausedBytes = 4 << 20
 
   init(_ output: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor) {
@@ -47,6 +54,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
         exchange?.resume()
       }
     }
+    key = request.headers.lazy.compactMap { $0.hasPrefix("Authorization: Bearer ") ? $0.dropFirst(22) : nil }.first
     exchange = connections.client.start(request, delegate: self)
     guard let exchange else {
       output.fail(.invalidURL)
@@ -68,7 +76,8 @@ final class ChatCompletion: HTTPExchangeDelegate {
   func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
     guard case .waitingForHead = phase else { return true }
     let isSuccess = (200..<300).contains(head.status)
-    let isStream = head.contentType.isEmpty || head.contentType.hasPrefix("text/event-stream")
+    // Some servers stream as text/plain.
+    let isStream = ["", "text/event-stream", "text/plain"].contains(head.contentType.prefix { $0 != ";" && $0 != " " })
     if head.isEncoded {
       // libcurl would decompress the body without a limit on its size.
       fail(
@@ -81,6 +90,9 @@ final class ChatCompletion: HTTPExchangeDelegate {
       phase = .streaming
       isMultiplexed = exchange?.isMultiplexed ?? false
       output.accept()
+    } else if isSuccess, head.contentType.hasPrefix("application/json") {
+      // Accepted with its text: it can be an error.
+      phase = .wholeResponse(head)
     } else {
       phase = .errorResponse(head)
       // The rest of the body is needed only for its error kind.
@@ -93,8 +105,12 @@ final class ChatCompletion: HTTPExchangeDelegate {
     switch phase {
     case .waitingForHead, .finished: return true
     case .errorResponse:
-      for index in body.indices where errorBody.count < Self.maximumErrorBodyBytes { errorBody.append(body[index]) }
-      if errorBody.count == Self.maximumErrorBodyBytes { startGracePeriod(.zero) }
+      wholeBody.append(body.extracting(first: Self.maximumErrorBodyBytes - wholeBody.count))
+      if wholeBody.count == Self.maximumErrorBodyBytes { startGracePeriod(.zero) }
+      return true
+    case .wholeResponse:
+      wholeBody.append(body)
+      if wholeBody.count > reader.maximumEventBytes { fail(CompletionReader.tooLong(reader.maximumEventBytes)) }
       return true
     case .streaming:
       do throws(GeneratorError) {
@@ -127,9 +143,14 @@ final class ChatCompletion: HTTPExchangeDelegate {
     switch phase {
     case .finished: break
     case .errorResponse(let head): fail(responseError(head))
+    case .wholeResponse(let head) where failure == nil:
+      do throws(GeneratorError) {
+        guard try reader.read(whole: wholeBody.span, emit: { output.yield($0) }) else { throw responseError(head) }
+        try finish()
+      } catch { fail(error) }
     case .streaming where failure == nil || reader.hasFinishReason:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
-    case .streaming:
+    case .streaming, .wholeResponse:
       fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: failure))
     case .waitingForHead:
       var error = GeneratorError(.failed, "The model server could not be reached.", detail: failure)
@@ -169,7 +190,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
       switch phase {
       case .streaming: try? finish()
       case .errorResponse(let head): fail(responseError(head))
-      case .waitingForHead, .finished: break
+      case .waitingForHead, .wholeResponse, .finished: break
       }
       stop()
     }
@@ -189,7 +210,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
   }
 
   private func responseError(_ head: HTTPResponseHead) -> GeneratorError {
-    let (bytes, status) = (errorBody, head.status)
+    let (bytes, status) = (wholeBody, head.status)
     // Only the error's kind is logged, because its message can contain the user's text.
     let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""
     let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
@@ -213,8 +234,27 @@ final class ChatCompletion: HTTPExchangeDelegate {
     case 404: error.cause = .model
     default: if kind.contains("model") { error.cause = .model }
     }
-    // A 4xx is permanent, except 408 and 409, which depend on timing.
+    // A 4xx is permanent, except 408 and 409, which depend on timing. Another Sluice says it itself.
     error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
+    let json = try? JSON(parsing: bytes)
+    if case .bool(let isRetriable)? = json?["error"]?["retriable"] { error.isRetriable = isRetriable }
+    if [400, 404, 413, 422].contains(status) { error.refusal = refusal(status, json) }
     return error
+  }
+
+  /// Returns a refusal in the upstream's own words, without a message that contains the key or the address.
+  private func refusal(_ status: Int, _ json: JSON?) -> GeneratorError.Refusal {
+    let error = json?["error"] ?? json
+    let text = error?["message"]?.string ?? error?.string ?? json?["detail"]?.string
+    let secrets = [key.map(String.init) ?? "", connections.host].filter { !$0.isEmpty }
+    let message = text.flatMap { text in secrets.contains(where: text.contains) ? nil : String(text.prefix(4096)) }
+    let code: JSON? =
+      switch error?["code"] {
+      case .string(let text)?: .string(text)
+      case .integer(let number)?: .integer(number)
+      default: nil
+      }
+    return GeneratorError.Refusal(
+      status: status, message: message, type: error?["type"]?.string, code: code, param: error?["param"]?.string)
   }
 }

@@ -1,4 +1,5 @@
 import EventStream
+import JSON
 
 /// A reader for the body of a streamed chat completion: converts bytes to deltas and detects completion. A value that
 /// performs no I/O.
@@ -15,8 +16,12 @@ struct CompletionReader {
   ///   escaped as six bytes.
   init(chunks: ChunkParser, maximumTextBytes: Int = 4 << 20) {
     self.chunks = chunks
-    parser = EventStreamParser(maximumEventBytes: 6 * min(maximumTextBytes, 1 << 32) + 64 * 1024)
+    maximumEventBytes = 6 * min(maximumTextBytes, 1 << 32) + 64 * 1024
+    parser = EventStreamParser(maximumEventBytes: maximumEventBytes)
   }
+
+  /// The maximum size of an event, and of a response that is one object.
+  let maximumEventBytes: Int
 
   /// Whether `[DONE]` has been received, so that nothing more follows.
   var isComplete: Bool { state.hasDoneMarker }
@@ -62,16 +67,40 @@ struct CompletionReader {
         }
         if let chunk {
           state.process(chunk, hasText: hasText)
+          if chunk.errorKind != nil { state.readRetriable(of: data) }
           if chunk.isActive { onActivity() }
         } else {
           state.failure = GeneratorError(.failed, "The model server sent an event that is not a JSON object.")
         }
       }
     } catch {
-      throw GeneratorError(
-        .failed, "The model server sent an event that exceeds the size limit.", detail: "over \(error.limit) bytes")
+      throw Self.tooLong(error.limit)
     }
     if let failure = state.failure { throw failure }
+  }
+
+  static func tooLong(_ limit: Int) -> GeneratorError {
+    GeneratorError(
+      .failed, "The model server sent an event that exceeds the size limit.", detail: "over \(limit) bytes")
+  }
+
+  /// Processes a response that is one `chat.completion` object instead of a stream. ``completion()`` follows.
+  ///
+  /// - Returns: false if it is none.
+  /// - Throws: the error that it reports.
+  mutating func read(
+    whole json: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void
+  ) throws(GeneratorError) -> Bool {
+    var hasText = false
+    let chunk = chunks.read(json) { text in
+      hasText = true
+      emit(text)
+    }
+    guard let chunk, chunk.hasChoice || chunk.errorKind != nil else { return false }
+    state.process(chunk, hasText: hasText)
+    state.hasDoneMarker = true
+    if let failure = state.failure { throw failure }
+    return true
   }
 
   /// Returns how the response was completed. Call it at the end of the body or once ``isComplete`` is true.
@@ -102,6 +131,12 @@ struct CompletionReader {
     mutating func fail(_ kind: String = "") {
       guard failure == nil else { return }
       failure = GeneratorError(.failed, "The model server reported an error.", detail: "error \(kind)")
+    }
+
+    /// Another Sluice says whether the same request can succeed later.
+    mutating func readRetriable(of data: borrowing Span<UInt8>) {
+      guard case .bool(let isRetriable)? = (try? JSON(parsing: data))?["error"]?["retriable"] else { return }
+      failure?.isRetriable = isRetriable
     }
 
     /// - Parameter hasText: whether the chunk contains text.

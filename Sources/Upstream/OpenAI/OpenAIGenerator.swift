@@ -8,8 +8,10 @@ import Synchronization
 ///
 /// TLS certificates are verified.
 package final class OpenAIGenerator: CallbackGenerator {
-  /// The base URL, without a trailing slash.
+  /// The base URL, without a trailing slash and a query.
   private let baseURL: String
+  /// The query of all requests, with its question mark; empty if there is none.
+  private let query: Substring
   private let key: @Sendable () throws -> String?
   /// The threads that encode large requests, at most two at a time.
   private let encoding = BlockingPool(maximumThreads: 2)
@@ -29,7 +31,8 @@ package final class OpenAIGenerator: CallbackGenerator {
   private static let modelListAge: Duration = .seconds(60)
 
   /// - Parameters:
-  ///   - baseURL: the URL with the version, such as `https://api.openai.com/v1`. A trailing slash is ignored.
+  ///   - baseURL: the URL with the version, such as `https://api.openai.com/v1`. A trailing slash is ignored. Paths are
+  ///     inserted before a query, such as `?api-version=…`.
   ///   - certificateFile: certificates to trust instead of the system's, in PEM form. Sluice passes the file that
   ///     `CURL_CA_BUNDLE` or `SSL_CERT_FILE` names, as curl(1) does.
   ///   - proxy: the proxy for all requests; none by default.
@@ -46,7 +49,9 @@ package final class OpenAIGenerator: CallbackGenerator {
     isShortOfDescriptors: @escaping @Sendable () -> Bool = { false }, counts: ConnectionCounts = ConnectionCounts(),
     key: @escaping @Sendable () throws -> String? = { nil }
   ) {
-    self.baseURL = baseURL.hasSuffix("/") ? String(baseURL.dropLast()) : baseURL
+    let base = baseURL.prefix { $0 != "?" }
+    query = baseURL[base.endIndex...]
+    self.baseURL = String(base.hasSuffix("/") ? base.dropLast() : base)
     self.certificateFile = certificateFile
     self.proxy = proxy
     self.counts = counts
@@ -96,6 +101,13 @@ package final class OpenAIGenerator: CallbackGenerator {
     retireLater(on: reactor)
   }
 
+  /// Returns the name or the address of a URL's server.
+  private static func host(of url: String) -> String {
+    let rest = url.split(separator: "://", maxSplits: 1).last ?? ""
+    let authority = rest.prefix { $0 != "/" }.split(separator: "@").last ?? ""
+    return String(authority.first == "[" ? authority.prefix { $0 != "]" } : authority.prefix { $0 != ":" })
+  }
+
   private func retireLater(on reactor: Reactor) {
     _ = reactor.schedule(after: .seconds(1)) { [weak reactor] in if let reactor { self.retire(on: reactor) } }
   }
@@ -105,8 +117,8 @@ package final class OpenAIGenerator: CallbackGenerator {
       // A request that began before can still need it.
       if isRetired.load(ordering: .relaxed) { retireLater(on: reactor) }
       return Connections(
-        client: client(on: reactor), chunks: ChunkParser(), isShortOfDescriptors: isShortOfDescriptors,
-        maximumTextBytes: maximumTextBytes)
+        client: client(on: reactor), chunks: ChunkParser(), host: Self.host(of: baseURL),
+        isShortOfDescriptors: isShortOfDescriptors, maximumTextBytes: maximumTextBytes)
     }
   }
 
@@ -136,7 +148,7 @@ package final class OpenAIGenerator: CallbackGenerator {
 
   /// Returns a request to `path` below the base URL, with the API key.
   private func request(_ path: String, headers: [String]) throws(GeneratorError) -> HTTPRequest {
-    var request = HTTPRequest(path: path, headers: headers)
+    var request = HTTPRequest(path: path + query, headers: headers)
     do {
       if let key = try key() { request.headers.append("Authorization: Bearer \(key)") }
     } catch let error as GeneratorError {
@@ -159,14 +171,17 @@ package final class OpenAIGenerator: CallbackGenerator {
   final class Connections {
     let client: any HTTPClient
     let chunks: ChunkParser
+    /// The model server's name or address, which no client must see.
+    let host: String
     let isShortOfDescriptors: @Sendable () -> Bool
     /// The maximum length of a response.
     let maximumTextBytes: Int
 
     init(
-      client: any HTTPClient, chunks: ChunkParser, isShortOfDescriptors: @escaping @Sendable () -> Bool,
-      maximumTextBytes: Int
+      client: any HTTPClient, chunks: ChunkParser, host: String,
+      isShortOfDescriptors: @escaping @Sendable () -> Bool, maximumTextBytes: Int
     ) {
+      self.host = host
       self.maximumTextBytes = maximumTextBytes
       self.client = client
       self.chunks = chunks
