@@ -305,6 +305,37 @@ struct EmbeddingTests {
     #expect(failed.events.last?.json?["code"] == "upstream_rate_limited")
   }
 
+  @Test("The AI SDK's own request is a message in a session, and streams in its own format")
+  func aiSDK() async throws {
+    let fixture = try InMemory(generator: Script(parts: ["b"]))
+    func request(_ texts: String...) -> JSON {
+      let messages = texts.enumerated().map { (index, text) -> JSON in
+        [
+          "id": .string("m\(index)"), "role": .string(index % 2 == 0 ? "user" : "assistant"),
+          "parts": [["type": "text", "text": .string(text)], ["type": "text", "text": "!"]],
+        ]
+      }
+      return ["id": "chat-1", "messages": .array(messages), "trigger": "submit-message"]
+    }
+    for texts in [request("a"), request("a", "b", "c")] {
+      let response = try await fixture.client.send("POST", "/api/chat?dialect=ui", body: texts)
+      #expect(response.headers["x-vercel-ai-ui-message-stream"] == "v1", "\(response)")
+      #expect(response.body.contains(#""type":"text-delta""#) && response.body.hasSuffix("data: [DONE]\n\n"))
+    }
+    let turns = try await fixture.client.send("GET", "/api/sessions/chat-1").json?["turns"]?.array ?? []
+    #expect(turns.map { $0["user"]?["content"] } == ["a!", "c!"], "\(turns)")
+    let image: JSON = ["id": "chat-1", "messages": [["role": "user", "parts": [["type": "file", "url": "data:"]]]]]
+    for (body, status) in [
+      (image, 400), (["id": "chat-1", "messages": [["role": "assistant", "parts": []]]], 400),
+      (["id": "chat-1", "messages": [["role": "user", "parts": []]]], 400),
+      (["id": "a/b", "messages": [["role": "user", "parts": [["type": "text", "text": "a"]]]]], 400),
+      (request(String(repeating: "a", count: 70_000)), 413), (["messages": []], 400),
+    ] as [(JSON, Int)] {
+      let response = try await fixture.client.send("POST", "/api/chat?dialect=ui", body: body)
+      #expect(response.status == status, "\(response)")
+    }
+  }
+
   @Test("The path is found however the web server divides it into a program and the rest")
   func dividedPaths() async throws {
     let client = try InMemory().client

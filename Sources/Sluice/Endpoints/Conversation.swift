@@ -10,13 +10,15 @@ struct ConversationFields: Sendable {
   let session: String
   /// Whether the client must name the session. Otherwise a request without one starts a new session.
   var needsSession = false
+  /// Whether the client can send the request of the AI SDK's `useChat` instead.
+  var takesUIMessages = false
   /// Whether the client can request a JSON response with `"stream": false`.
   var hasStreamField = false
   /// The body of the JSON response.
   let jsonBody: DeliveryFormat.JSONBody
 
   static let api = ConversationFields(
-    message: "message", session: "sessionId", hasStreamField: true,
+    message: "message", session: "sessionId", takesUIMessages: true, hasStreamField: true,
     jsonBody: { result, text in
       var members: JSON.Members = [
         "messageId": .string(result.messageID ?? ""), "sessionId": .string(result.sessionID ?? ""),
@@ -47,15 +49,43 @@ struct ConversationFields: Sendable {
     })
 }
 
+extension RequestFields {
+  /// Returns the user's newest message of an AI SDK request, `{id, messages:[{role, parts}], trigger}`; nil if the
+  /// request is another one. The session `id` has the earlier messages, so the others are ignored.
+  fileprivate func uiMessage(limit: Int) throws(Failure) -> String? {
+    guard case .array(let messages)? = self["messages"], messages.last?["parts"] != nil else { return nil }
+    guard let index = messages.lastIndex(where: { $0["role"]?.string == "user" }),
+      case .array(let parts)? = messages[index]["parts"]
+    else { throw Failure(.badRequest, "\"messages\" must contain a message of the role user with \"parts\".") }
+    var text = ""
+    for (number, part) in parts.enumerated() {
+      guard part["type"]?.string == "text", let piece = part["text"]?.string else {
+        throw Failure(
+          .badRequest, "\"messages[\(index)].parts[\(number)]\" must be of type \"text\": only text is supported.")
+      }
+      text += piece
+    }
+    guard !text.isEmpty else { throw Failure(.badRequest, "\"messages[\(index)].parts\" must contain text.") }
+    guard text.utf8.count <= limit else {
+      throw Failure(.payloadTooLarge, "\"messages[\(index)].parts\" exceeds the limit of \(limit) bytes.")
+    }
+    return text
+  }
+}
+
 extension Services {
   /// Returns the validator of one turn of a conversation. Earlier turns are sent with the prompt, the output is
   /// streamed, and the turn is stored only if the response is complete.
   func chat(_ names: ConversationFields) -> StreamingEndpoint.Validator {
     { context in
       let limit = context.configuration.maximumMessageBytes
-      let input = try await RequestFields.parse(context, on: self.parsing) { (fields) throws(Failure) in
-        (
-          message: try fields.string(names.message, limit: limit), session: try fields.identifier(names.session),
+      let input = try await RequestFields.parse(context, on: self.parsing) {
+        (fields) throws(Failure) -> (message: String, session: String?, wantsJSON: Bool) in
+        let own = names.takesUIMessages ? try fields.uiMessage(limit: limit) : nil
+        let message = if let own { own } else { try fields.string(names.message, limit: limit) }
+        return (
+          message: message,
+          session: try fields.identifier(own == nil ? names.session : "id"),
           wantsJSON: names.hasStreamField ? try !fields.bool("stream", default: true) : false
         )
       }
