@@ -35,7 +35,12 @@ public struct Request: Sendable {
 
   /// The percent-decoded path of `REQUEST_URI`.
   private var uriPath: String? {
-    guard let uri = parameters["REQUEST_URI"], !uri.isEmpty else { return nil }
+    guard var uri = parameters["REQUEST_URI"].map({ $0[...] }), !uri.isEmpty else { return nil }
+    // Some web servers pass on a target in absolute form (RFC 9112, 3.2.2) as it is.
+    if !uri.hasPrefix("/"), let authority = uri.firstRange(of: "://") {
+      uri = uri[authority.upperBound...].drop { $0 != "/" && $0 != "?" }
+      if !uri.hasPrefix("/") { uri = "/" + uri }
+    }
     return String(uri.prefix { $0 != "?" && $0 != "#" }).percentDecoded(plusIsSpace: false)
   }
 

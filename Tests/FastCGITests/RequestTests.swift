@@ -11,6 +11,10 @@ struct RequestTests {
     #expect(Request(parameters: ["PATH_INFO": "", "REQUEST_URI": "/b%20c?d=/e"]).path == "/b c")
     #expect(Request(parameters: ["REQUEST_URI": "/b+c#f"]).path == "/b+c")
     #expect(Request(parameters: ["SCRIPT_NAME": "/s"]).path == "/s")
+    // A target in absolute form, and one that is not.
+    #expect(Request(parameters: ["REQUEST_URI": "http://a.example:80/b%20c?d"]).path == "/b c")
+    #expect(Request(parameters: ["REQUEST_URI": "https://a.example?d"]).path == "/")
+    #expect(Request(parameters: ["REQUEST_URI": "/b?u=http://c/d"]).path == "/b")
     #expect(Request(parameters: [:]).path == "/")
   }
 
