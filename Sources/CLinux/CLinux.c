@@ -167,7 +167,7 @@ pid_t clinux_spawn_detached(const char *path, char *const *arguments, char *cons
   return child;
 }
 
-// Returns the error of posix_spawnp(3), or 0.
+// Returns the error of posix_spawn(3), or 0.
 static int spawn(
     pid_t *child, const char *program, char *const *arguments, char *const *environment, const int *streams) {
   posix_spawnattr_t attributes;
@@ -186,7 +186,7 @@ static int spawn(
     error = posix_spawn_file_actions_adddup2(&actions, streams[number], number);
   }
   if (!error) error = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-  if (!error) error = posix_spawnp(child, program, &actions, &attributes, arguments, environment);
+  if (!error) error = posix_spawn(child, program, &actions, &attributes, arguments, environment);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   return error;

@@ -36,12 +36,14 @@ package final class ChildProcess: Sendable {
   /// Starts a program. Blocks until it is executed.
   ///
   /// - Parameters:
-  ///   - arguments: the first is the program: a path, or a name that is searched for in `PATH`.
+  ///   - program: its path.
+  ///   - arguments: the first is the name by which it was called.
   ///   - input: its standard input, complete.
   /// - Throws: `ENOENT` if there is no such program, `EACCES` if it is not executable, `EMFILE` when no descriptor is
   ///   available, `EAGAIN` when no process is.
-  package init(_ arguments: [String], environment: [String: String], input: [UInt8]) throws(SystemError) {
-    let program = arguments.first ?? ""
+  package init(
+    _ program: String, _ arguments: [String], environment: [String: String], input: [UInt8]
+  ) throws(SystemError) {
     let file = try MemoryFile().open(input)
     defer { close(file) }
     let argv = unsafe arguments.map { unsafe strdup($0) } + [nil]

@@ -102,6 +102,30 @@ extension Integration {
       #expect(large.deltas == "done\n" && large.last == "done", "\(large)")
     }
 
+    @Test("A name is searched for in the PATH that the command gets, and a file without an interpreter is warned of")
+    func path() async throws {
+      let directory = TemporaryDirectory()
+      let model = directory.file("own-model", "#!/bin/sh\necho found\n")
+      unsafe chmod(model, 0o755)
+      let settings = directory.file(
+        "env", "SLUICE_GENERATOR=command\nSLUICE_COMMAND=own-model\nPATH=\(directory.path):/usr/bin:/bin\n")
+      let sluice = try await Sluice(["SLUICE_ENV_FILE": settings])
+      let found = text(try sluice.chat("x").readResponse().text)
+      #expect(found.deltas == "found\n" && found.last == "done", "\(found) \(sluice.program.errors)")
+      let plain = directory.file("plain", "echo x\n")
+      unsafe chmod(plain, 0o755)
+      for (command, isWarnedOf) in [(plain, true), (model, false), ("/bin/sh", false)] {
+        let check = try Program(
+          releaseDirectory + "/sluice", ["--check"],
+          environment: [
+            "SLUICE_AUTH": "none", "SLUICE_STATE": directory.path + "/state", "SLUICE_GENERATOR": "command",
+            "SLUICE_COMMAND": command,
+          ])
+        #expect(await check.exitCode() == 0)
+        #expect((check.output + check.errors).contains("does not begin with #!") == isWarnedOf, "\(check.errors)")
+      }
+    }
+
     @Test("An exit status other than 0, a signal, and a program that cannot start fail the response with the reason")
     func failures() async throws {
       for (script, status, reason) in [
@@ -272,6 +296,11 @@ extension Integration {
         ])
       #expect(await eventually { program.output.contains(#""content":"a"#) })
       program.signal(SIGTERM)
+      // The web server gets the end of the response before that of the process.
+      #expect(
+        await eventually {
+          (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(program.pid)/fd/1")) == "/dev/null"
+        })
       #expect(await program.exitCode() == 0 && program.output.contains("shutting_down"), "\(program.output)")
       let pid = try #require(pid_t(try String(contentsOfFile: directory.path + "/pids", encoding: .utf8).dropLast()))
       #expect(kill(pid, 0) != 0)

@@ -96,12 +96,13 @@ struct CommandTests {
   @Test("A program that has ended and been reaped gives its result; its group is killed with its owner")
   func process() async throws {
     for (script, result) in [("exit 3", ChildProcess.Result.exited(3)), ("kill -9 $$", .killed(signal: 9))] {
-      let process = try ChildProcess(["sh", "-c", script], environment: [:], input: [])
+      let process = try ChildProcess("/bin/sh", ["sh", "-c", script], environment: [:], input: [])
       #expect(await eventually { process.result == result }, "\(String(describing: process.result))")
       process.endGroup()
     }
-    #expect(throws: SystemError.self) { try ChildProcess(["/nowhere"], environment: [:], input: []) }
-    var process: ChildProcess? = try ChildProcess(["sh", "-c", "sleep 100 & sleep 100"], environment: [:], input: [])
+    #expect(throws: SystemError.self) { try ChildProcess("/nowhere", ["nowhere"], environment: [:], input: []) }
+    var process: ChildProcess? = try ChildProcess(
+      "/bin/sh", ["sh", "-c", "sleep 100 & sleep 100"], environment: [:], input: [])
     let pid = try #require(process?.pid)
     process = nil
     #expect(await eventually { kill(-pid, 0) != 0 })

@@ -95,6 +95,15 @@ package final class CGIExchange: ResponseTransport {
   /// Ends the exchange like ``finish(_:)``: CGI has no other way to mark a response as aborted.
   package func abort() { end() }
 
+  /// Closes standard output, with which the response ends, before the process does.
+  package static func closeOutput() {
+    // The number stays in use, so that no other file gets it.
+    let null = unsafe open("/dev/null", O_WRONLY | O_CLOEXEC)
+    guard null >= 0 else { return }
+    dup2(null, STDOUT_FILENO)
+    close(null)
+  }
+
   private func end() {
     guard let watch = watch.take() else { return onEnd() }
     watch.cancel()

@@ -27,10 +27,21 @@ extension GeneratorKind {
     },
     check: { configuration in
       let settings = configuration[CommandSettings.self]
-      guard let program = settings.words.first, !settings.isExecutable(program) else { return [] }
+      guard let program = settings.words.first, settings.program == nil else { return [] }
       let place = program.contains("/") ? "" : " in PATH"
       return [
         .init(variable: "SLUICE_COMMAND", reason: "names a program that cannot be executed\(place): \(program)")
+      ]
+    },
+    warnings: { configuration in
+      // Anything else is for an interpreter that the kernel can be configured to find (binfmt_misc).
+      guard let path = configuration[CommandSettings.self].program, let start = try? readFile(path, maximumBytes: 4),
+        !start.starts(with: Array("#!".utf8)), !start.starts(with: [0x7F] + Array("ELF".utf8))
+      else { return [] }
+      return [
+        .init(
+          variable: "SLUICE_COMMAND",
+          reason: "names \(path), which is no program and does not begin with #! and an interpreter")
       ]
     },
     description: { "command \($0[CommandSettings.self].words.first ?? "")" },
@@ -55,14 +66,6 @@ private struct CommandSettings: GeneratorSettings {
   /// The variables that the program gets.
   var environment: [String: String] = [:]
 
-  /// Whether a path names an executable file, or a name one in a directory of PATH.
-  func isExecutable(_ program: String) -> Bool {
-    let paths =
-      program.contains("/")
-      ? [program] : (environment["PATH"] ?? "/usr/bin:/bin").split(separator: ":").map { "\($0)/\(program)" }
-    return paths.contains { path in
-      var status = stat()
-      return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
-    }
-  }
+  /// The path of the program; nil if there is none that can be executed.
+  var program: String? { words.first.flatMap { CommandWords.find($0, in: environment["PATH"]) } }
 }

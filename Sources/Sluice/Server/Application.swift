@@ -219,7 +219,8 @@ public final class Application: Sendable {
       try loop.run { reactor in
         let exchange = CGIExchange(on: reactor) { [services] in
           guard services.commands.running > 0 else { return loop.stop() }
-          // A program that generates the response must not outlive this one.
+          // A program that generates the response must not outlive this one. The response does not wait for that.
+          CGIExchange.closeOutput()
           reactor.spawn {
             while services.commands.running > 0, (try? await reactor.sleep(for: .milliseconds(20))) != nil {}
             loop.stop()

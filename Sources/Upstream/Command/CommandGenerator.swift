@@ -15,7 +15,7 @@ package struct CommandGenerator: CallbackGenerator {
   private let onLine: CommandRun.LineHandler
 
   /// - Parameters:
-  ///   - words: the program and its arguments.
+  ///   - words: the program and its arguments, at least one word. A name is searched for in the `PATH` of `environment`.
   ///   - environment: the variables of this process, of which the program gets those that ``isPassedOn(_:)`` names.
   ///   - limit: the number of programs that run at the same time; further responses wait in order.
   ///   - slots: counts the programs that run.
@@ -62,7 +62,11 @@ package struct CommandGenerator: CallbackGenerator {
       guard !output.isFinished else { return }
       do throws(SystemError) {
         let process = try await Self.starting.run { () throws(SystemError) in
-          try ChildProcess(words, environment: environment, input: Self.input(for: prompt))
+          let name = words.first ?? ""
+          guard let program = CommandWords.find(name, in: environment["PATH"]) else {
+            throw SystemError("start \(name)", code: ENOENT)
+          }
+          return try ChildProcess(program, words, environment: environment, input: Self.input(for: prompt))
         }
         try CommandRun(process, slot, output, onLine, on: reactor).begin()
       } catch { output.fail(Self.failure(error)) }

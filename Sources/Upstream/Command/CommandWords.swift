@@ -1,3 +1,4 @@
+import Glibc
 import JSON
 
 /// The words of a command, from the text of a setting.
@@ -17,6 +18,18 @@ package enum CommandWords {
     // Arguments are C strings (execve(2)).
     guard !words.contains(where: { $0.utf8.contains(0) }) else { throw Issue(reason: "must not contain a NUL") }
     return words
+  }
+
+  /// Returns the path of an executable file: `program` itself if it contains a slash, else the first such file in the
+  /// directories of `path`; nil if there is none.
+  package static func find(_ program: String, in path: String?) -> String? {
+    let paths =
+      program.contains("/")
+      ? [program] : (path ?? "/usr/bin:/bin").split(separator: ":").map { "\($0)/\(program)" }
+    return paths.first { path in
+      var status = stat()
+      return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
+    }
   }
 
   private static func parseJSON(_ text: String) throws(Issue) -> [String] {
