@@ -12,12 +12,17 @@ public struct Message: Sendable, Equatable {
     case user
     /// The model.
     case assistant
+    /// A tool that the model has called, with its result.
+    case tool
   }
 
   /// The author.
   public var role: Role
   /// The text.
   public var content: String
+  /// The message as an object of OpenAI's API, if it has more than a role and text: images, a name, tool calls. It is
+  /// sent unchanged in place of the role and the text.
+  package var json: JSON?
 
   /// Creates a message of `role`.
   public init(_ role: Role, _ content: String) {
@@ -48,7 +53,7 @@ public struct Prompt: Sendable, Equatable {
 extension Prompt {
   /// The messages in the form of OpenAI's API.
   var messagesJSON: JSON {
-    .array(messages.map { ["role": .string($0.role.rawValue), "content": .string($0.content)] })
+    .array(messages.map { $0.json ?? ["role": .string($0.role.rawValue), "content": .string($0.content)] })
   }
 
   /// Whether encoding the prompt would block a loop for too long.
@@ -56,6 +61,7 @@ extension Prompt {
     var budget = 16 * 1024
     for message in messages {
       budget -= message.content.utf8.count + 64
+      message.json?.spend(&budget)
       if budget < 0 { return true }
     }
     for member in parameters.all {

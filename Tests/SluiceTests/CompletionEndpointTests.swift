@@ -25,6 +25,49 @@ struct CompletionEndpointTests {
     }
   }
 
+  @Test("A message with images, a name, tool calls or a tool's result goes to the model server as it came")
+  func messages() async throws {
+    let upstream = try ScriptedUpstream { $0.stream(["a"]) }
+    let client = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL]).client
+    let url: JSON = [
+      "url": .string("data:image/png;base64," + String(repeating: "A", count: 100_000)), "detail": "low",
+    ]
+    let messages: JSON = [
+      ["role": "user", "name": "ada", "content": "Hi"],
+      ["role": "user", "content": [["type": "text", "text": "See"], ["type": "image_url", "image_url": url]]],
+      [
+        "role": "assistant", "content": .null,
+        "tool_calls": [["id": "c1", "type": "function", "function": ["name": "f", "arguments": "{}"]]],
+      ],
+      ["role": "tool", "tool_call_id": "c1", "content": "result"],
+      ["role": "assistant", "content": [["type": "refusal", "refusal": "No."]]],
+      [
+        "role": "user",
+        "content": [
+          ["type": "input_audio", "input_audio": ["data": "AA==", "format": "wav"]],
+          ["type": "file", "file": ["file_id": "f1"]],
+        ],
+      ],
+    ]
+    let response = try await client.send("POST", "/v1/chat/completions", body: ["messages": messages])
+    #expect(response.status == 200, "\(response)")
+    let asked = try JSON(parsing: Array((upstream.requests.last?.body ?? "").utf8))
+    #expect(asked["messages"] == messages, "\(asked)")
+    // Text alone is sent as a string, which every server takes.
+    let parts: JSON = [["role": "user", "content": [["type": "text", "text": "a"], ["type": "text", "text": "b"]]]]
+    _ = try await client.send("POST", "/v1/chat/completions", body: ["messages": parts])
+    #expect(upstream.requests.last?.body.contains(#""content":"ab""#) == true)
+    for message in [
+      ["role": "tool", "content": "a"], ["role": "user", "content": [["type": "image_url"]]],
+      ["role": "user", "content": [["type": "video", "video": [:]]]], ["role": "user"],
+      ["role": "assistant", "tool_calls": [:]], ["role": "function", "content": "a"],
+      ["role": "user", "content": [["type": "text"]]],
+    ] as [JSON] {
+      let response = try await client.send("POST", "/v1/chat/completions", body: ["messages": [message]])
+      #expect(response.status == 400 && response.body.contains("messages[0]"), "\(message) \(response)")
+    }
+  }
+
   @Test("A limit of -1 sends none, unless one is configured")
   func unlimited() async throws {
     let upstream = try ScriptedUpstream { $0.stream(["a"]) }

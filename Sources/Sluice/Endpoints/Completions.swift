@@ -119,25 +119,48 @@ private struct CompletionRequest: Sendable {
     "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n",
   ]
 
+  /// Returns a message: its text, and the object itself if it contains more than that.
   private static func message(_ value: JSON, at index: Int) throws(Failure) -> Message {
     let name = "messages[\(index)]"
-    guard let role = value["role"]?.string.flatMap(Message.Role.init(rawValue:)) else {
-      throw Failure(.badRequest, "\"\(name).role\" must be system, developer, user or assistant.")
+    guard case .object(let members) = value, let role = members["role"]?.string.flatMap(Message.Role.init(rawValue:))
+    else {
+      throw Failure(.badRequest, "\"\(name).role\" must be system, developer, user, assistant or tool.")
     }
-    switch value["content"] {
-    case .string(let text)?: return Message(role, text)
-    case _ where role == .assistant && (value["content"] ?? .null) == .null: return Message(role, "")
-    case .array(let parts)?:
-      var text = ""
-      for (part, value) in parts.enumerated() {
-        guard value["type"]?.string == "text", let partText = value["text"]?.string else {
-          throw Failure(.badRequest, "\"\(name).content[\(part)]\" must be a content part of type \"text\".")
-        }
-        text += partText
+    if role == .tool, members["tool_call_id"]?.string == nil {
+      throw Failure(.badRequest, "\"\(name).tool_call_id\" must be a string.")
+    }
+    if let calls = members["tool_calls"], calls != .null, calls.array == nil {
+      throw Failure(.badRequest, "\"\(name).tool_calls\" must be an array.")
+    }
+    var hasMore = members.all.contains { $0.name != "role" && $0.name != "content" && $0.value != .null }
+    var text = ""
+    switch members["content"] ?? .null {
+    case .string(let content): text = content
+    case .null where role == .assistant: break
+    case .array(let parts):
+      for (number, part) in parts.enumerated() {
+        if let piece = try Self.text(of: part, "\(name).content[\(number)]") { text += piece } else { hasMore = true }
       }
-      return Message(role, text)
+    default: throw Failure(.badRequest, "\"\(name).content\" must be a string or an array of content parts.")
+    }
+    var message = Message(role, text)
+    if hasMore { message.json = value }
+    return message
+  }
+
+  /// Returns the text of a content part; nil if it is of another kind.
+  private static func text(of part: JSON, _ name: String) throws(Failure) -> String? {
+    switch part["type"]?.string {
+    case "text":
+      if let text = part["text"]?.string { return text }
+      throw Failure(.badRequest, "\"\(name).text\" must be a string.")
+    case "refusal" where part["refusal"]?.string != nil: return nil
+    case let type? where ["image_url", "input_audio", "file"].contains(type):
+      if case .object? = part[type] { return nil }
+      throw Failure(.badRequest, "\"\(name).\(type)\" must be an object.")
     default:
-      throw Failure(.badRequest, "\"\(name).content\" must be a string or an array of content parts of type \"text\".")
+      throw Failure(
+        .badRequest, "\"\(name)\" must be a content part of type text, image_url, input_audio, file or refusal.")
     }
   }
 
