@@ -69,12 +69,25 @@ package protocol CallbackGenerator: Sendable {
   /// Returns the models that can be requested, as objects of OpenAI's API. Nil if the generator has no list.
   nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]?
 
+  /// Sends a request for embeddings as it is, and returns the response. Nil if the generator has none.
+  ///
+  /// - Parameters:
+  ///   - body: JSON of OpenAI's API.
+  ///   - timeout: the maximum time until the response is complete.
+  nonisolated(nonsending) func embeddings(
+    _ body: [UInt8], within timeout: Duration, on reactor: Reactor
+  ) async throws(GeneratorError) -> [UInt8]?
+
   /// Releases what it holds on a loop as soon as its responses there have ended. It is not started again.
   func retire(on reactor: Reactor)
 }
 
 extension CallbackGenerator {
   package nonisolated(nonsending) func models(on reactor: Reactor) async throws(GeneratorError) -> [JSON]? { nil }
+
+  package nonisolated(nonsending) func embeddings(
+    _ body: [UInt8], within timeout: Duration, on reactor: Reactor
+  ) async throws(GeneratorError) -> [UInt8]? { nil }
 
   package func retire(on reactor: Reactor) {}
 }

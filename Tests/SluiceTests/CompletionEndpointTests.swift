@@ -134,6 +134,32 @@ struct CompletionEndpointTests {
     }
   }
 
+  @Test("Embeddings are passed on and count as a message; without a model server there are none")
+  func embeddings() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.request.body.contains("bad")
+        ? exchange.respond("400 Bad Request", #"{"error":{"message":"Bad input.","code":"bad_input"}}"#)
+        : exchange.respond("200 OK", #"{"object":"list","data":[{"embedding":[0.10,1e-3]}]}"#)
+    }
+    let fixture = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_MESSAGES_PER_HOUR": "2"])
+    func send(_ body: JSON) async throws -> TestResponse {
+      try await fixture.client.send("POST", "/v1/embeddings", body: body)
+    }
+    let response = try await send(["model": "e", "input": ["a", "b"], "dimensions": .integer(3)])
+    #expect(response.status == 200 && response.body == #"{"object":"list","data":[{"embedding":[0.10,1e-3]}]}"#)
+    let request = try #require(upstream.requests.last)
+    #expect(request.head.hasPrefix("POST /v1/embeddings HTTP/1.1") && request.body.contains(#""dimensions":3"#))
+    // Refused before the model is asked, so it does not count.
+    #expect(try await send(["model": "e"]).status == 400 && upstream.requests.count == 1)
+    let refused = try await send(["input": "bad"])
+    #expect(refused.status == 400 && refused.json?["error"]?["code"] == "bad_input", "\(refused)")
+    #expect(try await send(["input": "a"]).status == 429)
+    let echo = try await InMemory().client.send("POST", "/v1/embeddings", body: ["input": "a"])
+    #expect(echo.status == 404 && echo.json?["error"]?["code"] == "not_found", "\(echo)")
+    let gone = try InMemory(["SLUICE_UPSTREAM_URL": "http://127.0.0.1:1/v1"]).client
+    #expect(try await gone.send("POST", "/v1/embeddings", body: ["input": "a"]).status == 502)
+  }
+
   @Test("One model can be read, also if its id has an owner, and one that does not exist is not found")
   func models() async throws {
     for id in ["m", "owner/m"] {

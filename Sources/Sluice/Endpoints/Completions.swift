@@ -24,12 +24,7 @@ extension Services {
           let completion = try await generation.relay(
             try self.startGeneration(prompt, context, on: generation.reactor))
           return GenerationResult(messageID: generation.messageID, completion: completion)
-        } catch let error as GeneratorError {
-          // The caller wrote the request that the model server refuses.
-          var failure = Failure(error)
-          failure.refusal = error.refusal
-          throw failure
-        }
+        } catch let error as GeneratorError { throw Failure(passingOn: error) }
       },
       jsonBody: { result, text in
         var members: JSON.Members = [
@@ -46,6 +41,37 @@ extension Services {
         members["usage"] = result.completion.usage?.json
         return .object(members)
       })
+  }
+
+  /// POST /v1/embeddings: passed on to the model server as it is, and so is the response. It counts as a message, and as
+  /// one of the user's streams while it runs.
+  nonisolated(nonsending) func createEmbeddings(_ context: RequestContext) async throws -> Response {
+    let slot = try await streamLimiter.acquireSlot(for: context.user, context.configuration)
+    defer { withExtendedLifetime(slot) {} }
+    let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
+    let body: [UInt8]
+    do {
+      body = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
+        guard fields["input"]?.string != nil || fields["input"]?.array != nil else {
+          throw Failure(.badRequest, "\"input\" must be a string or an array.")
+        }
+        return JSON.object(fields.members).encoded
+      }
+    } catch {
+      await streamLimiter.removeMessage(message, of: context.user)
+      throw error
+    }
+    let generator = try context.parts.generator(for: context.configuration)
+    do throws(GeneratorError) {
+      let timeout = context.configuration.firstTokenTimeout
+      if let response = try await generator.embeddings(body, within: timeout, on: context.reactor) {
+        var head = ResponseHead()
+        head.set("Content-Type", "application/json")
+        head.set("Cache-Control", "no-store")
+        return Response(head, body: response)
+      }
+    } catch { throw Failure(passingOn: error) }
+    throw Failure(.notFound, "The model of this server has no embeddings.")
   }
 
   /// GET /v1/models: lists the models that can be requested: the configured model or, if none is set, the generator's.
@@ -70,6 +96,15 @@ extension Services {
       models = try await context.parts.generator(for: context.configuration).models(on: context.reactor) ?? []
     }
     return models
+  }
+}
+
+extension Failure {
+  /// Creates the failure for an error of the model server, with its refusal in its own words: the caller wrote the
+  /// request that it refuses.
+  fileprivate init(passingOn error: GeneratorError) {
+    self.init(error)
+    refusal = error.refusal
   }
 }
 

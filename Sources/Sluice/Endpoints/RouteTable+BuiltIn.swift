@@ -40,6 +40,7 @@ extension RouteTable {
 
       // OpenAI's API, which stores nothing.
       .stream("POST", at: "/v1/chat/completions", as: .openAI, supportsIdempotencyKey: false, s.createCompletion),
+      Route(["POST"], "/v1/embeddings", callsModel: true, .handle(s.createEmbeddings)),
       .handle("GET", at: "/v1/models", s.listModels),
       .handle("GET", at: "/v1/models/{id}", s.readModel),
       // The owner and the name of many models.

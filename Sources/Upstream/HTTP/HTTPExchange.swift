@@ -6,6 +6,12 @@ struct HTTPRequest: Sendable {
   var headers: [String]
   /// The body of a POST. Nil makes the request a GET.
   var body: [UInt8]?
+
+  /// The API key in ``headers``; nil if there is none.
+  var bearerToken: Substring? {
+    let start = "Authorization: Bearer "
+    return headers.first { $0.hasPrefix(start) }?.dropFirst(start.count)
+  }
 }
 
 /// A client of one HTTP server on one loop. It reuses connections.

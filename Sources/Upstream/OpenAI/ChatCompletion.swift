@@ -1,6 +1,5 @@
 import Bytes
 import EventLoop
-import JSON
 
 /// One request to an OpenAI-compatible API, which connects an HTTP exchange with an output. Belongs to its loop.
 ///
@@ -54,7 +53,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
         exchange?.resume()
       }
     }
-    key = request.headers.lazy.compactMap { $0.hasPrefix("Authorization: Bearer ") ? $0.dropFirst(22) : nil }.first
+    key = request.bearerToken
     exchange = connections.client.start(request, delegate: self)
     guard let exchange else {
       output.fail(.invalidURL)
@@ -210,51 +209,6 @@ final class ChatCompletion: HTTPExchangeDelegate {
   }
 
   private func responseError(_ head: HTTPResponseHead) -> GeneratorError {
-    let (bytes, status) = (wholeBody, head.status)
-    // Only the error's kind is logged, because its message can contain the user's text.
-    let kind = connections.chunks.read(bytes.span)?.errorKind ?? ""
-    let detail = "status \(status)" + (kind.isEmpty ? "" : ", \(kind)")
-    if status == 429 {
-      return GeneratorError(
-        .rateLimited, "The model server is rate limiting requests.", detail: detail, retryAfter: head.retryAfter)
-    }
-    if (200..<300).contains(status) {
-      // HTML means that the URL is that of a web page.
-      let type = head.contentType.prefix { $0 != ";" }.prefix(64)
-      var error = GeneratorError(
-        .failed, "The model server did not return an event stream.",
-        detail: detail + ", Content-Type " + (type.isEmpty ? "missing" : type))
-      error.cause = .notStreaming
-      return error
-    }
-    var error = GeneratorError(
-      .failed, "The model server returned status \(status).", detail: detail, retryAfter: head.retryAfter)
-    switch status {
-    case 401, 403: error.cause = .unauthorized
-    case 404: error.cause = .model
-    default: if kind.contains("model") { error.cause = .model }
-    }
-    // A 4xx is permanent, except 408 and 409, which depend on timing. Another Sluice says it itself.
-    error.isRetriable = !(400..<500).contains(status) || status == 408 || status == 409
-    let json = try? JSON(parsing: bytes)
-    if case .bool(let isRetriable)? = json?["error"]?["retriable"] { error.isRetriable = isRetriable }
-    if [400, 404, 413, 422].contains(status) { error.refusal = refusal(status, json) }
-    return error
-  }
-
-  /// Returns a refusal in the upstream's own words, without a message that contains the key or the address.
-  private func refusal(_ status: Int, _ json: JSON?) -> GeneratorError.Refusal {
-    let error = json?["error"] ?? json
-    let text = error?["message"]?.string ?? error?.string ?? json?["detail"]?.string
-    let secrets = [key.map(String.init) ?? "", connections.host].filter { !$0.isEmpty }
-    let message = text.flatMap { text in secrets.contains(where: text.contains) ? nil : String(text.prefix(4096)) }
-    let code: JSON? =
-      switch error?["code"] {
-      case .string(let text)?: .string(text)
-      case .integer(let number)?: .integer(number)
-      default: nil
-      }
-    return GeneratorError.Refusal(
-      status: status, message: message, type: error?["type"]?.string, code: code, param: error?["param"]?.string)
+    GeneratorError(head, body: wholeBody, connections, key: key)
   }
 }

@@ -27,6 +27,9 @@ package final class OpenAIGenerator: CallbackGenerator {
   /// The most recent list of models, and when it was received.
   private let modelList = Locked<(models: [JSON], at: LoopClock.Instant)?>(nil)
 
+  /// The maximum size of a response with embeddings.
+  private static let maximumEmbeddingBytes = 64 << 20
+
   /// The time for which a list of models is reused before it is requested again.
   private static let modelListAge: Duration = .seconds(60)
 
@@ -89,9 +92,41 @@ package final class OpenAIGenerator: CallbackGenerator {
     let recent = modelList.withLock { $0 }
     if let recent, reactor.now - recent.at < Self.modelListAge { return recent.models }
     let request = try request("/models", headers: ["Accept: application/json"])
-    let models = try await ModelList(request, connections(on: reactor).client, on: reactor).models()
+    let models = try await receiveModels(request, on: reactor)
     modelList.withLock { $0 = (models, reactor.now) }
     return models
+  }
+
+  /// Returns the objects of the API's list that have an id, unchanged. Empty if the API has no list.
+  private nonisolated(nonsending) func receiveModels(
+    _ request: HTTPRequest, on reactor: Reactor
+  ) async throws(GeneratorError) -> [JSON] {
+    let exchange = WholeExchange(request, connections(on: reactor).client, maximumBytes: 4 << 20, on: reactor)
+    let (head, body) = try await exchange.response(within: .seconds(10))
+    switch head.status {
+    case 200..<300:
+      guard case .array(let models)? = (try? JSON(parsing: body))?["data"] else { return [] }
+      return models.filter { $0["id"]?.string != nil }
+    case 404, 405, 501: return []
+    default:
+      throw GeneratorError(.failed, "The model server did not list its models.", detail: "status \(head.status)")
+    }
+  }
+
+  package nonisolated(nonsending) func embeddings(
+    _ body: [UInt8], within timeout: Duration, on reactor: Reactor
+  ) async throws(GeneratorError) -> [UInt8]? {
+    var request = try request(
+      "/embeddings", headers: ["Content-Type: application/json", "Accept: application/json"])
+    request.body = body
+    let connections = connections(on: reactor)
+    let key = request.bearerToken
+    let exchange = WholeExchange(request, connections.client, maximumBytes: Self.maximumEmbeddingBytes, on: reactor)
+    let (head, response) = try await exchange.response(within: timeout)
+    guard (200..<300).contains(head.status), head.contentType.hasPrefix("application/json") else {
+      throw GeneratorError(head, body: response, connections, key: key)
+    }
+    return response
   }
 
   package func retire(on reactor: Reactor) {
