@@ -182,6 +182,8 @@ struct CompletionEndpointTests {
     for name in ["api-key", "x-api-key", "X-API-Key"] {
       #expect(try await client.send("GET", "/v1/models", headers: [name: "secret"]).status == 200, "\(name)")
       #expect(try await client.send("GET", "/v1/models", headers: [name: "wrong"]).status == 401, "\(name)")
+      // The key of another service in between.
+      #expect(try await client.send("GET", "/v1/models?token=secret", headers: [name: "other"]).status == 200)
     }
   }
 

@@ -40,7 +40,7 @@ struct BuiltInAuthenticator: RequestAuthenticator {
   }
 
   /// Returns the user from the first of these that the request contains: REMOTE_USER if the location trusts it, the
-  /// header `Authorization: Bearer`, the headers of ``Request/keyHeader``, the query parameter `token`.
+  /// header `Authorization: Bearer`, the query parameter `token`, the headers of ``Request/keyHeader``.
   ///
   /// - Parameter callsModel: whether the request's route calls a model, regardless of the method.
   nonisolated(nonsending) func authenticate(
@@ -51,7 +51,7 @@ struct BuiltInAuthenticator: RequestAuthenticator {
       if let user = User(name) { return user }
       throw Failure(.forbidden, "The user name supplied by the web server is too long or is not valid UTF-8.")
     }
-    if let token = bearerToken(request) ?? request.keyHeader ?? request.query("token") {
+    if let token = bearerToken(request) ?? request.query("token") ?? request.keyHeader {
       if let user = try await user(of: token) { return user }
       throw Failure(.unauthorized, "The token is not valid.")
     }
