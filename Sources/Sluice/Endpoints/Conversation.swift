@@ -51,23 +51,39 @@ struct ConversationFields: Sendable {
 
 extension RequestFields {
   /// Returns the user's newest message of an AI SDK request, `{id, messages:[{role, parts}], trigger}`; nil if the
-  /// request is another one. The session `id` has the earlier messages, so the others are ignored.
+  /// request is another one. The session `id` has the earlier messages, so their text is ignored.
   fileprivate func uiMessage(limit: Int) throws(Failure) -> String? {
-    guard case .array(let messages)? = self["messages"], messages.last?["parts"] != nil else { return nil }
-    guard let index = messages.lastIndex(where: { $0["role"]?.string == "user" }),
-      case .array(let parts)? = messages[index]["parts"]
-    else { throw Failure(.badRequest, "\"messages\" must contain a message of the role user with \"parts\".") }
+    guard let field = self["messages"] else { return nil }
+    guard case .array(let messages) = field else { throw Failure(.badRequest, "\"messages\" must be an array.") }
+    var newest: String?
+    for (index, message) in messages.enumerated() {
+      let name = "messages[\(index)]"
+      guard let role = message["role"]?.string, ["system", "user", "assistant"].contains(role) else {
+        throw Failure(.badRequest, "\"\(name).role\" must be system, user or assistant.")
+      }
+      guard case .array(let parts)? = message["parts"] else {
+        throw Failure(.badRequest, "\"\(name).parts\" must be an array.")
+      }
+      if role == "user" { newest = try Self.text(of: parts, name, limit: limit) }
+    }
+    guard let newest, !newest.isEmpty else {
+      throw Failure(.badRequest, "\"messages\" must end with text of the user.")
+    }
+    return newest
+  }
+
+  private static func text(of parts: [JSON], _ name: String, limit: Int) throws(Failure) -> String {
     var text = ""
-    for (number, part) in parts.enumerated() {
-      guard part["type"]?.string == "text", let piece = part["text"]?.string else {
+    for (index, part) in parts.enumerated() {
+      guard part["type"]?.string == "text", let piece = part["text"]?.string, !piece.isEmpty else {
         throw Failure(
-          .badRequest, "\"messages[\(index)].parts[\(number)]\" must be of type \"text\": only text is supported.")
+          .badRequest,
+          "\"\(name).parts[\(index)]\" must be a non-empty text: other parts of the user are not supported.")
       }
       text += piece
     }
-    guard !text.isEmpty else { throw Failure(.badRequest, "\"messages[\(index)].parts\" must contain text.") }
     guard text.utf8.count <= limit else {
-      throw Failure(.payloadTooLarge, "\"messages[\(index)].parts\" exceeds the limit of \(limit) bytes.")
+      throw Failure(.payloadTooLarge, "\"\(name).parts\" exceeds the limit of \(limit) bytes.")
     }
     return text
   }
@@ -81,7 +97,8 @@ extension Services {
       let limit = context.configuration.maximumMessageBytes
       let input = try await RequestFields.parse(context, on: self.parsing) {
         (fields) throws(Failure) -> (message: String, session: String?, wantsJSON: Bool) in
-        let own = names.takesUIMessages ? try fields.uiMessage(limit: limit) : nil
+        let takesUIMessages = names.takesUIMessages && fields[names.message] == nil
+        let own = takesUIMessages ? try fields.uiMessage(limit: limit) : nil
         let message = if let own { own } else { try fields.string(names.message, limit: limit) }
         return (
           message: message,
