@@ -113,7 +113,7 @@ extension Request {
     } else if let announced, received.count < announced {
       bodyIssue = .incomplete(received: received.count, announced: announced)
     } else {
-      body = announced.map { Array(received.prefix($0)) } ?? received
+      body = received.count == announced ?? received.count ? received : Array(received.prefix(announced ?? 0))
     }
   }
 

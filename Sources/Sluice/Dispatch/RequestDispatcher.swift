@@ -37,9 +37,9 @@ final class RequestDispatcher {
     // (/cgi-bin/sluice) is part of no route.
     if let path = request.unsplitPath, routes.matches(path) { head.parameters["PATH_INFO"] = path }
     if request.parameters["REQUEST_URI"]?.hasPrefix("/v1/") == true {
-      // The same one as in the log, also if the web server has none.
       let id = Self.correlationID(head)
-      head.parameters["REQUEST_ID"] = id
+      // The same one as in the log, also if the web server has none. Setting it copies all parameters.
+      if head.parameters["REQUEST_ID"] != id { head.parameters["REQUEST_ID"] = id }
       if let value = FieldValue(id) { writer.fields.append(("x-request-id", value)) }
     }
     if !parts.cors.origins.isEmpty {
