@@ -33,11 +33,18 @@ private func generate(
           }
         }
       } catch { return (text, nil, error) }
-      // Waits until the connection can be reused for the next request.
+      try await waitUntilIdle(generator, reactor)
+      // Bytes that follow a response are noticed on the idle connection.
       try await reactor.sleep(for: .milliseconds(20))
     }
     return (text, completion, nil)
   }
+}
+
+/// Waits until the connections of a generator on a loop can be reused.
+private func waitUntilIdle(_ generator: OpenAIGenerator, _ reactor: Reactor) async throws {
+  let connections: OpenAIGenerator.Connections? = reactor.attachment(of: generator)
+  while let connections, !connections.client.isIdle { try await reactor.sleep(for: .milliseconds(1)) }
 }
 
 @Suite("OpenAI-compatible upstream")
@@ -202,7 +209,7 @@ struct OpenAITests {
         for _ in 0..<2 {
           let answer = generator.start(Prompt(messages: [Message(.user, long)]), on: reactor)
           while case .delta(let text) = try await answer.next() { texts += text }
-          try await reactor.sleep(for: .milliseconds(20))
+          try await waitUntilIdle(generator, reactor)
         }
         return texts
       }
