@@ -63,11 +63,10 @@ pid_t clinux_spawn_detached(
     const char *_Nonnull path, char *const _Nullable *_Nonnull arguments, char *const _Nullable *_Nonnull environment,
     int socket);
 
-// Starts a program by its path (posix_spawn(3)) in a process group of its own, with
-// `input` as its standard input, pipes as its other standard streams, and no further descriptor. All signals have their
-// default action there, and none is blocked. Writes the process's own descriptor (pidfd_open(2)), which is readable when
-// the process has ended, and the pipes' ends, which are non-blocking; all three are closed on exec. Returns the process
-// id, or -1 with errno.
+// Starts a program by its path (posix_spawn(3)) in a process group of its own, with `input` as its standard input, pipes
+// as its other standard streams, and no further descriptor. All signals have their default action there, and none is
+// blocked. Writes the process's own descriptor (pidfd_open(2)), which is readable when the process has ended, and the
+// pipes' ends, which are non-blocking; all three are closed on exec. Returns the process id, or -1 with errno.
 pid_t clinux_spawn_command(
     const char *_Nonnull program, char *const _Nullable *_Nonnull arguments, char *const _Nullable *_Nonnull environment,
     int input, int *_Nonnull process, int *_Nonnull output, int *_Nonnull errors);

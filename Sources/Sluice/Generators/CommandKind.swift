@@ -1,3 +1,4 @@
+import EventLoop
 import Glibc
 import Upstream
 
@@ -46,7 +47,8 @@ extension GeneratorKind {
     },
     description: { "command \($0[CommandSettings.self].words.first ?? "")" },
     source: { _, resources in
-      { configuration in
+      ChildProcess.keepResults()
+      return { configuration in
         let settings = configuration[CommandSettings.self]
         return CommandGenerator(
           settings.words, environment: settings.environment, limit: settings.maximumProcesses ?? cores,

@@ -16,7 +16,7 @@ package struct CommandGenerator: CallbackGenerator {
 
   /// - Parameters:
   ///   - words: the program and its arguments, at least one word. A name is searched for in the `PATH` of `environment`.
-  ///   - environment: the variables of this process, of which the program gets those that ``isPassedOn(_:)`` names.
+  ///   - environment: the variables of the program: those of this process that ``isPassedOn(_:)`` names.
   ///   - limit: the number of programs that run at the same time; further responses wait in order.
   ///   - slots: counts the programs that run.
   ///   - onLine: called for each line that a program writes to standard error, on a loop's thread.
@@ -25,11 +25,10 @@ package struct CommandGenerator: CallbackGenerator {
     onLine: @escaping CommandRun.LineHandler
   ) {
     self.words = words
-    self.environment = environment.filter { Self.isPassedOn($0.key) }
+    self.environment = environment
     self.limit = limit
     self.slots = slots
     self.onLine = onLine
-    ChildProcess.keepResults()
   }
 
   /// Whether programs get a variable of this process.
