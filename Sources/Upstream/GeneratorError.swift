@@ -69,6 +69,12 @@ public struct GeneratorError: Error, Sendable, Equatable {
     self.retryAfter = retryAfter
   }
 
+  static func unreachable(_ detail: String?) -> GeneratorError {
+    var error = GeneratorError(.failed, "The model server could not be reached.", detail: detail)
+    error.cause = .unreachable
+    return error
+  }
+
   static let cancelled = GeneratorError(.cancelled, "The generation was cancelled.")
   static let invalidURL = GeneratorError(.failed, "The model server's URL is not valid.")
 }

@@ -48,19 +48,12 @@ extension Services {
   nonisolated(nonsending) func createEmbeddings(_ context: RequestContext) async throws -> Response {
     let slot = try await streamLimiter.acquireSlot(for: context.user, context.configuration)
     defer { withExtendedLifetime(slot) {} }
-    let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
-    let body: [UInt8]
-    do {
-      body = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
-        guard fields["input"]?.string != nil || fields["input"]?.array != nil else {
-          throw Failure(.badRequest, "\"input\" must be a string or an array.")
-        }
-        return JSON.object(fields.members).encoded
+    try await parseCounted(context) { (fields) throws(Failure) in
+      guard fields["input"]?.string != nil || fields["input"]?.array != nil else {
+        throw Failure(.badRequest, "\"input\" must be a string or an array.")
       }
-    } catch {
-      await streamLimiter.removeMessage(message, of: context.user)
-      throw error
     }
+    let body = context.body.bytes
     let generator = try context.parts.generator(for: context.configuration)
     do throws(GeneratorError) {
       let timeout = context.configuration.firstTokenTimeout

@@ -36,21 +36,26 @@ extension Services {
   /// POST /api/reports: `{"report","title"?}`. Stores the report unchanged.
   nonisolated(nonsending) func saveReport(_ context: RequestContext) async throws -> Response {
     // The request calls no model but uses disk space, so it counts as a message.
-    let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
-    let stored: StoredReport
-    do {
-      stored = try await RequestFields.parse(context, on: parsing) { (fields) throws(Failure) in
-        guard let report = fields["report"], case .object = report else {
-          throw Failure(.badRequest, "\"report\" must be a JSON object.")
-        }
-        return StoredReport(id: Identifier.make(), title: try fields.title(), at: Timestamp.now, report: report)
+    let stored = try await parseCounted(context) { (fields) throws(Failure) in
+      guard let report = fields["report"], case .object = report else {
+        throw Failure(.badRequest, "\"report\" must be a JSON object.")
       }
-    } catch {
-      await streamLimiter.removeMessage(message, of: context.user)
-      throw error
+      return StoredReport(id: Identifier.make(), title: try fields.title(), at: Timestamp.now, report: report)
     }
     try await writingStore("The report could not be stored.") { try await store.save(stored, of: context.user) }
     return .json(["id": .string(stored.id)], status: 201)
+  }
+
+  /// Parses the fields of a request that counts as a message. It is counted first, because a user without any left must
+  /// not cause the work; one that is not valid does not count.
+  nonisolated(nonsending) func parseCounted<Value: Sendable>(
+    _ context: RequestContext, _ make: @escaping @Sendable (RequestFields) throws(Failure) -> Value
+  ) async throws(Failure) -> Value {
+    let message = try await streamLimiter.countMessage(of: context.user, context.configuration)
+    do throws(Failure) { return try await RequestFields.parse(context, on: parsing, make) } catch {
+      await streamLimiter.removeMessage(message, of: context.user)
+      throw error
+    }
   }
 
   /// GET /api/reports: lists the user's reports, newest first, without their content.

@@ -152,9 +152,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
     case .streaming, .wholeResponse:
       fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: failure))
     case .waitingForHead:
-      var error = GeneratorError(.failed, "The model server could not be reached.", detail: failure)
-      error.cause = .unreachable
-      fail(error)
+      fail(.unreachable(failure))
     }
     releaseCallbacks()
   }

@@ -61,9 +61,7 @@ final class WholeExchange: HTTPExchangeDelegate {
 
   func didComplete(_ failure: String?) {
     guard failure == nil, let head else {
-      var error = GeneratorError(.failed, "The model server could not be reached.", detail: failure)
-      error.cause = .unreachable
-      return complete(.failure(error))
+      return complete(.failure(.unreachable(failure)))
     }
     complete(.success((head, body)))
   }
