@@ -53,36 +53,20 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
   });
 }
 
-// Joins the text of content that is an array of parts. Parts without text are skipped.
-csimdjson_text read_parts(csimdjson_parser &parser, ondemand::array parts, csimdjson_chunk &chunk) {
-  parser.kept.emplace_back();
-  std::string &joined = parser.kept.back();
-  for (auto element : parts) {
-    ondemand::object part;
-    bool is_whole = !element.get_object().get(part) && each_field(part, [&](std::string_view key, ondemand::value member) {
-      if (key == "text") {
-        csimdjson_text piece = string(parser, member);
-        if (piece.bytes) joined.append(reinterpret_cast<const char *>(piece.bytes), piece.count);
-      } else if (key != "type" && is_something(member)) {
-        chunk.is_active = true;
-      }
-    });
-    if (!is_whole) {
-      parser.is_broken = true;
-      return {nullptr, 0};
-    }
-  }
-  return text(joined);
+// Returns whether a value contains nothing: null, "", [] or {}.
+bool is_empty(ondemand::value value) {
+  std::string_view raw = value.raw_json_token();
+  if (raw.empty()) return true;
+  return raw[0] == '[' || raw[0] == '{' || raw[0] == '"' ? !is_something(value) : raw[0] == 'n';
 }
 
 csimdjson_text read_content(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
   ondemand::json_type type;
-  ondemand::array parts;
   if (value.type().get(type) || type == ondemand::json_type::null) return {nullptr, 0};
   if (type == ondemand::json_type::string) return string(parser, value);
-  if (type == ondemand::json_type::array && !value.get_array().get(parts)) return read_parts(parser, parts, chunk);
   // Unreadable text must not be missing from a complete response, so the chunk is rejected.
-  parser.is_broken = true;
+  if (type == ondemand::json_type::array) chunk.has_more = true;
+  else parser.is_broken = true;
   return {nullptr, 0};
 }
 
@@ -90,8 +74,8 @@ void read_delta(csimdjson_parser &parser, ondemand::object delta, csimdjson_chun
   each_field(delta, [&](std::string_view key, ondemand::value value) {
     if (key == "content") chunk.content = read_content(parser, value, chunk);
     else if (key == "error") read_error(parser, value, chunk);
-    // Reasoning under any of its names, tool calls and refusals count as activity.
-    else if (key != "role" && is_something(value)) chunk.is_active = true;
+    // Reasoning under any of its names, tool calls, refusals and whatever else there is.
+    else if (key != "role" && !is_empty(value)) chunk.has_more = true;
   });
 }
 
@@ -103,8 +87,8 @@ void read_finish_reason(csimdjson_parser &parser, ondemand::value value, csimdjs
   else if (reason.count) chunk.finish_reason = reason;
 }
 
-// Reads one element of `choices`; `place` is its default index. Only the choice with index 0 is read into `chunk`,
-// because the text of other choices does not belong to the output. An error in any choice is an error of the response.
+// Reads one element of `choices`; `place` is its default index. Only the choice with index 0 is read into `chunk`; any
+// other is more than its text. An error in any choice is an error of the response.
 // Returns false if the element is malformed.
 bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t place, csimdjson_chunk &chunk) {
   csimdjson_chunk own = {};
@@ -119,6 +103,8 @@ bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t plac
       read_error(parser, value, own);
     } else if (key == "index") {
       if (value.get_int64().get(index)) index = place;
+    } else if (!is_empty(value)) {
+      own.has_more = true;
     }
   });
   if (!is_whole) return false;
@@ -127,10 +113,10 @@ bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t plac
     chunk.error_type = own.error_type;
     chunk.error_code = own.error_code;
   }
+  chunk.has_more |= own.has_more || index != 0;
   if (index != 0) return true;
   if (own.content.bytes) chunk.content = own.content;
   if (own.finish_reason.bytes) chunk.finish_reason = own.finish_reason;
-  chunk.is_active |= own.is_active;
   return true;
 }
 
@@ -141,6 +127,7 @@ void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
     if (key == "prompt_tokens" && !value.get_int64().get(number)) chunk.prompt_tokens = number;
     else if (key == "completion_tokens" && !value.get_int64().get(number)) chunk.completion_tokens = number;
     else if (key == "total_tokens" && !value.get_int64().get(number)) chunk.total_tokens = number;
+    else if (!is_empty(value)) chunk.has_members = true;
   });
 }
 
@@ -162,10 +149,10 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
   ondemand::document document;
   ondemand::object object;
   if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
-  bool is_chunk = false, is_empty = true, is_broken = false;
+  bool is_chunk = false, has_no_field = true, is_broken = false, has_repeated_member = false;
   // A malformed chunk is rejected completely, including the fields that were read before the error.
   bool is_whole = each_field(object, [&](std::string_view key, ondemand::value value) {
-    is_empty = false;
+    has_no_field = false;
     if (key == "choices") {
       ondemand::array choices;
       if (value.get_array().get(choices)) return;
@@ -194,9 +181,16 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
         if (name == "error") read_error(*parser, inner, *chunk);
       });
       if (!is_read) is_broken = true;
+      has_repeated_member = true;
+    } else if (key == "system_fingerprint" || key == "service_tier" || key == "provider") {
+      if (!is_empty(value)) has_repeated_member = true;
+    } else if (key != "id" && key != "created" && key != "model" && key != "obfuscation" && !is_empty(value)) {
+      chunk->has_members = true;
     }
   });
+  // Members that are the same on every chunk are read once, with the end of the output.
+  if (has_repeated_member && (chunk->finish_reason.bytes || chunk->has_usage)) chunk->has_members = true;
   // Any other non-empty object in place of a chunk is treated as an error, not as part of the output.
-  if (!is_chunk && !chunk->has_usage && !is_empty) chunk->has_error = true;
+  if (!is_chunk && !chunk->has_usage && !has_no_field) chunk->has_error = true;
   return is_whole && !is_broken && !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;
 }

@@ -82,6 +82,12 @@ public enum JSON: Sendable, Equatable {
       }
     }
 
+    /// Changes the value of an existing member in place, so that it is not copied. Has no effect if there is none.
+    package mutating func update(_ name: String, _ change: (inout JSON) -> Void) {
+      guard let place = position(of: name) else { return }
+      change(&all[place].value)
+    }
+
     private func position(of name: String) -> Int? {
       positions.isEmpty ? all.lastIndex { $0.name == name } : positions[name]
     }

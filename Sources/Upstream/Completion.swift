@@ -1,3 +1,5 @@
+import JSON
+
 /// The reason why a model stopped, as in OpenAI's `finish_reason`.
 public struct FinishReason: Sendable, Equatable, RawRepresentable {
   public let rawValue: String
@@ -25,6 +27,8 @@ public struct Usage: Sendable, Equatable {
   public var completionTokens: Int
   /// The total number of tokens.
   public var totalTokens: Int
+  /// Further members of OpenAI's object, such as `prompt_tokens_details`. Empty by default.
+  public var details: JSON.Members = [:]
 
   /// Creates a usage from a generator's counts.
   public init(promptTokens: Int, completionTokens: Int, totalTokens: Int) {
@@ -34,12 +38,24 @@ public struct Usage: Sendable, Equatable {
   }
 }
 
+extension Usage {
+  /// Returns the members of OpenAI's object beside the three counts.
+  package static func details(of json: JSON) -> JSON.Members {
+    let counts = [
+      "prompt_tokens", "completion_tokens", "total_tokens", "promptTokens", "completionTokens", "totalTokens",
+    ]
+    return JSON.Members((json.object?.all ?? []).filter { !counts.contains($0.name) && $0.value != .null })
+  }
+}
+
 /// The result of a complete response.
 public struct Completion: Sendable, Equatable {
   /// The reason why the model stopped.
   public var finishReason: FinishReason
   /// The token usage. Nil if it is unknown.
   public var usage: Usage?
+  /// The members that the upstream's response has beside its choices and the usage, such as `system_fingerprint`.
+  package var members: JSON.Members = [:]
 
   /// Creates a completion. ``FinishReason/stop`` is the usual reason.
   public init(_ finishReason: FinishReason = .stop, usage: Usage? = nil) {

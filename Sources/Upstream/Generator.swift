@@ -47,12 +47,22 @@ public struct GeneratorOutput {
   /// - Throws: `CancellationError` if the stream has terminated. Propagate it.
   public func yield(_ text: String) async throws {
     output.yield(text)
+    try await waitForRoom()
+  }
+
+  /// Yields reasoning, a refusal, a call of a tool or a source. Waits and throws like ``yield(_:)-(String)``.
+  public func yield(_ part: OutputPart) async throws {
+    output.yield(OutputChunk(part))
+    try await waitForRoom()
+  }
+
+  private func waitForRoom() async throws {
     while !output.isFinished, output.isFull { await room.wait() }
     if output.isFinished { throw CancellationError() }
   }
 
-  /// Reports that the model is active although it has no text yet, for example because it is reasoning. Counts as
-  /// output for the first-token and idle deadlines. Also accepts, like ``accept()``.
+  /// Reports that the model is active although it has no output yet. Counts as output for the first-token and idle
+  /// deadlines. Also accepts, like ``accept()``.
   public func noteActivity() {
     output.accept()
     output.noteActivity()

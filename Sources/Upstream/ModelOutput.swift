@@ -9,7 +9,10 @@ package protocol DeltaReceiver: AnyObject {
   /// - Parameter delta: text in UTF-8, never empty. Valid only during the call.
   func receive(_ delta: borrowing Span<UInt8>) -> Bool
 
-  /// Called when the source is active without producing text.
+  /// Handles a delta that is more than text, like ``receive(_:)-(Span<UInt8>)``.
+  func receive(_ chunk: OutputChunk) -> Bool
+
+  /// Called when the source is active without producing output.
   func didReceiveActivity()
 }
 
@@ -21,6 +24,8 @@ package final class ModelOutput {
   package enum Event: Sendable, Equatable {
     /// A delta of the text. Empty only to make a reader with a ``receiver`` flush.
     case delta(String)
+    /// A delta that is more than text.
+    case chunk(OutputChunk)
     /// The text is complete. This is the last event.
     case completed(Completion)
   }
@@ -75,8 +80,16 @@ package final class ModelOutput {
     post(.success(.delta(String(decodingUTF8: text))))
   }
 
-  /// Reports that the source is active although it has no text, such as a model that reasons. Counts as output for the
-  /// first-token and idle deadlines.
+  /// Emits a delta that is more than text.
+  package func yield(_ chunk: OutputChunk) {
+    guard !isFinished, !chunk.isEmpty else { return }
+    if queuedEvents == 0, let receiver, receiver.receive(chunk) { return }
+    queuedBytes += chunk.byteCount
+    post(.success(.chunk(chunk)))
+  }
+
+  /// Reports that the source is active although it has no output. Counts as output for the first-token and idle
+  /// deadlines.
   package func noteActivity() { receiver?.didReceiveActivity() }
 
   package func finish(_ completion: Completion) { finish(with: .success(.completed(completion))) }
@@ -152,8 +165,10 @@ package final class ModelOutput {
 
   private func dequeued(_ event: Result<Event, GeneratorError>) throws(GeneratorError) -> Event {
     queuedEvents -= 1
-    if case .success(.delta(let text)) = event {
-      queuedBytes -= text.utf8.count
+    switch event {
+    case .success(.delta(let text)): queuedBytes -= text.utf8.count
+    case .success(.chunk(let chunk)): queuedBytes -= chunk.byteCount
+    case .success(.completed), .failure: break
     }
     return try event.get()
   }

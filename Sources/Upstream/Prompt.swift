@@ -56,6 +56,9 @@ extension Prompt {
     .array(messages.map { $0.json ?? ["role": .string($0.role.rawValue), "content": .string($0.content)] })
   }
 
+  /// The number of choices that the prompt asks for.
+  var choices: Int { parameters["n"]?.integer ?? 1 }
+
   /// Whether encoding the prompt would block a loop for too long.
   var isLarge: Bool {
     var budget = 16 * 1024

@@ -43,7 +43,7 @@ extension Integration {
         (try await servers.get("/v1/none"), "invalid_request_error"),
         (
           try await servers.post(
-            "/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"tools":[1]}"#),
+            "/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"tools":1}"#),
           "invalid_request_error"
         ),
         (
@@ -52,7 +52,7 @@ extension Integration {
           "invalid_request_error"
         ),
         (
-          try await servers.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"n":2}"#),
+          try await servers.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"a"}],"n":0}"#),
           "invalid_request_error"
         ),
       ]

@@ -136,6 +136,7 @@ struct ConfigurationTests {
       ("SLUICE_JWT_ISSUER", "x", "is set, but SLUICE_JWT_KEYS_FILE is not"),
       ("SLUICE_JWT_AUDIENCE", "x", "is set, but"),
       ("SLUICE_TRUST_REMOTE_USER", "yes", "must be on or off"), ("SLUICE_AUTH", "off", "must be none or unset"),
+      ("SLUICE_STORE_REASONING", "all", "must be on or off"),
       ("SLUICE_REDACT_FILE", "/nowhere", "cannot be read"), ("SLUICE_PROMPTS", "/nowhere", "cannot be read"),
       ("SLUICE_SYSTEM_PROMPT_FILE", "/nowhere", "cannot be read"),
       ("SLUICE_CORS_ORIGINS", "*", "must be origins such as"),

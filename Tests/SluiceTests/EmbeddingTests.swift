@@ -106,6 +106,7 @@ private struct LinesDialect: Dialect {
     switch event {
     case .started: break
     case .delta(let text): records.append(Self.line, text)
+    case .part: break  // reasoning, tool calls, a refusal, a source
     case .heartbeat: records.appendHeartbeat()
     case .completed: records.append(event: "end", ["ok": true])
     case .failed(let failure): records.append(event: "error", failure.json)

@@ -1,4 +1,5 @@
 import Bytes
+import JSON
 import SluiceTesting
 import Testing
 
@@ -185,22 +186,96 @@ struct CompletionReaderTests {
     #expect(text == "a" && end == .fails(.failed))
   }
 
-  @Test("Reasoning, tool calls and refusals are reported as activity")
-  func activity() {
-    let deltas = [
-      (#"{"reasoning_content":"hm"}"#, true), (#"{"reasoning":"hm"}"#, true), (#"{"tool_calls":[{"index":0}]}"#, true),
-      (#"{"reasoning_details":[{"text":"hm"}]}"#, true), (#"{"content":[{"type":"thinking","thinking":"hm"}]}"#, true),
-      (#"{"refusal":"no"}"#, true),
-      (#"{"content":"a"}"#, false), (#"{"role":"assistant","content":""}"#, false),
-      (#"{"reasoning_content":"","reasoning":null,"tool_calls":[]}"#, false),
+  @Test("Reasoning, refusals, calls of tools and sources are parts of the output")
+  func parts() {
+    let deltas: [(String, [OutputPart])] = [
+      (#"{"reasoning_content":"hm"}"#, [.reasoning("hm")]), (#"{"reasoning":"hm"}"#, [.reasoning("hm")]),
+      (#"{"reasoning_content":"hm","reasoning":"hm","content":"a"}"#, [.reasoning("hm")]),
+      (#"{"content":[{"type":"thinking","thinking":"hm"}]}"#, [.reasoning("hm")]),
+      (#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]}]}"#, [.reasoning("hm")]),
+      (#"{"refusal":"no"}"#, [.refusal("no")]),
+      (
+        #"{"tool_calls":[{"index":1,"id":"c","type":"function","function":{"name":"f","arguments":""}}]}"#,
+        [.toolCall(ToolCall(index: 1, id: "c", name: "f"))]
+      ),
+      (
+        #"{"tool_calls":[{"index":1,"function":{"arguments":"{\""}}]}"#,
+        [.toolCall(ToolCall(index: 1, arguments: "{\""))]
+      ),
+      (
+        #"{"function_call":{"name":"f","arguments":"{}"}}"#,
+        [.toolCall(ToolCall(index: 0, name: "f", arguments: "{}"))]
+      ),
+      (
+        #"{"annotations":[{"type":"url_citation","url_citation":{"url":"http://a","title":"A"}},{"type":"other"}]}"#,
+        [.source(url: "http://a", title: "A")]
+      ),
+      (#"{"reasoning_details":[{"text":"hm"}]}"#, []),
     ]
-    for (delta, isActive) in deltas {
-      var reader = CompletionReader(chunks: ChunkParser())
-      var activities = 0
-      let bytes = Array(chunk(delta).utf8)
-      try? reader.feed(bytes.span, emit: { _ in }, onActivity: { activities += 1 })
-      #expect(activities == (isActive ? 1 : 0), "\(delta)")
+    for (delta, parts) in deltas {
+      #expect(chunks(chunk(delta)).flatMap(\.parts) == parts, "\(delta)")
+      #expect(chunks(chunk(delta)).count == 1, "\(delta)")
     }
+    for delta in [
+      #"{"content":"a"}"#, #"{"role":"assistant","content":""}"#,
+      #"{"reasoning_content":"","reasoning":null,"refusal":null,"tool_calls":[]}"#,
+    ] {
+      #expect(chunks(chunk(delta)).isEmpty, "\(delta)")
+    }
+  }
+
+  @Test("Calls that come whole, without an index, are different calls")
+  func callsWithoutIndex() {
+    let calls = ["a", "b"].map {
+      chunk(#"{"tool_calls":[{"id":"\#($0)","type":"function","function":{"name":"f","arguments":"\#($0)"}}]}"#)
+    }
+    let end = chunk(#"{"tool_calls":[{"function":{"arguments":"!"}}]}"#)
+    var joined = OutputChunk()
+    for chunk in chunks(calls.joined() + end) { joined.join(chunk) }
+    #expect(
+      joined.first?.toolCalls == [
+        ToolCall(index: 0, id: "a", name: "f", arguments: "a"), ToolCall(index: 1, id: "b", name: "f", arguments: "b!"),
+      ])
+  }
+
+  @Test("Several choices are complete when all of them have finished, not with the first")
+  func severalChoices() throws {
+    var reader = CompletionReader(chunks: ChunkParser(), choices: 2)
+    func feed(_ text: String) throws { try reader.feed(Array(text.utf8).span, emit: { _ in }) }
+    try feed(chunk(#"{"content":"a"}"#, finish: "\"stop\""))
+    #expect(!reader.isFinished)
+    try feed(#"data: {"choices":[{"index":1,"delta":{"content":"b"}}]}"# + "\n\n")
+    #expect(!reader.isFinished)
+    #expect(throws: GeneratorError.self) { try reader.completion() }
+    try feed(#"data: {"choices":[{"index":1,"delta":{},"finish_reason":"length"}]}"# + "\n\n")
+    #expect(reader.isFinished)
+    #expect(try reader.completion().finishReason == .stop)
+  }
+
+  @Test("The usage has its details, and the response its other members")
+  func members() throws {
+    var reader = CompletionReader(chunks: ChunkParser())
+    let usage =
+      #"{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"prompt_tokens_details":{"cached_tokens":1},"cost":0.5}"#
+    let body =
+      chunk(#"{"content":"a"}"#, more: #","system_fingerprint":"fp","obfuscation":"xxxx","citations":["http://a"]"#)
+      + chunk("{}", finish: "\"stop\"", more: #","system_fingerprint":"fp2","service_tier":"default""#)
+      + #"data: {"choices":[],"usage":\#(usage),"timings":{"ms":1}}"# + "\n\ndata: [DONE]\n\n"
+    try reader.feed(Array(body.utf8).span, emit: { _ in })
+    let completion = try reader.completion()
+    #expect(completion.usage?.details == ["prompt_tokens_details": ["cached_tokens": 1], "cost": .literal("0.5")])
+    #expect(
+      JSON.object(completion.members) == [
+        "system_fingerprint": "fp2", "citations": ["http://a"], "service_tier": "default", "timings": ["ms": 1],
+      ])
+  }
+
+  /// The deltas of a body that are more than text.
+  private func chunks(_ body: String) -> [OutputChunk] {
+    var reader = CompletionReader(chunks: ChunkParser())
+    var chunks: [OutputChunk] = []
+    try? reader.feed(Array(body.utf8).span, emit: { _ in }, emitChunk: { chunks.append($0) })
+    return chunks
   }
 
   @Test("A body is parsed identically at every split", arguments: bodies)
@@ -234,7 +309,10 @@ struct CompletionReaderTests {
     var reader = CompletionReader(chunks: ChunkParser())
     var text = ""
     do throws(GeneratorError) {
-      for piece in pieces { try reader.feed(piece.span) { text += String(decodingUTF8: $0) } }
+      for piece in pieces {
+        try reader.feed(
+          piece.span, emit: { text += String(decodingUTF8: $0) }, emitChunk: { text += $0.text })
+      }
       let completion = try reader.completion()
       return (text, .complete(completion.finishReason.rawValue, completion.usage))
     } catch { return (text, .fails(error.code)) }

@@ -27,6 +27,7 @@ private func generate(
         events: while true {
           switch try await answer.next() {
           case .delta(let delta): text += delta
+          case .chunk(let chunk): text += chunk.text
           case .completed(let end):
             completion = end
             break events
@@ -532,6 +533,7 @@ struct ModelOutputTests {
           taken.append(String(decodingUTF8: delta))
           return true
         }
+        func receive(_ chunk: OutputChunk) -> Bool { false }
         func didReceiveActivity() {}
       }
       let (answer, receiver) = (ModelOutput(), Receiver())

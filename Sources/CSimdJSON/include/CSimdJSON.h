@@ -28,8 +28,10 @@ typedef struct {
   csimdjson_text error_code;
   // Whether the object reports an error, in itself or in any choice, or is not a chunk.
   bool has_error;
-  // Whether the delta contains output other than text, such as reasoning or tool calls: the model is working.
-  bool is_active;
+  // Whether the choices contain more than that: other choices, or reasoning, tool calls, log probabilities and so on.
+  bool has_more;
+  // Whether the object contains other members that belong to the output, or further members of the usage.
+  bool has_members;
   // Whether there is at least one choice, with any index.
   bool has_choice;
   bool has_usage;

@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import Upstream
 
 /// The observer of a delivery's reader, called on the loop.
 protocol DeliveryDelegate: AnyObject {
@@ -47,8 +48,14 @@ protocol Delivery: AnyObject {
   /// in one write.
   func append(_ delta: borrowing Span<UInt8>)
 
+  /// Appends a delta that is more than text, like ``append(_:)-(Span<UInt8>)``.
+  func append(_ chunk: OutputChunk)
+
   /// Advances past a delta that the client already has, before the response starts.
   func skip(_ delta: borrowing Span<UInt8>)
+
+  /// Advances past a delta that is more than text.
+  func skip(_ chunk: OutputChunk)
 
   /// Sends the buffered output, waiting for a slow reader within the write timeout.
   func flush() async throws(WriteError)

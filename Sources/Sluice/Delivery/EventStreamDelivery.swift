@@ -1,6 +1,7 @@
 import EventLoop
 import EventStream
 import FastCGI
+import Upstream
 
 /// A response of Server-Sent Events: the head, the deltas as records of a dialect, heartbeats while nothing else is
 /// sent, and one terminal record.
@@ -78,14 +79,21 @@ final class EventStreamDelivery: Delivery, Flushable {
     return body.hasRoom(for: bytes)
   }
 
-  func append(_ delta: borrowing Span<UInt8>) {
+  func append(_ delta: borrowing Span<UInt8>) { append { $0.encode(delta: delta, into: &$1) } }
+
+  func append(_ chunk: OutputChunk) { append { $0.encode(chunk, into: &$1) } }
+
+  @inline(__always) private func append(_ encode: (inout any Dialect, inout Records) -> Void) {
     if body == nil { begin() }
     guard let body else { return }
     var records = Records(body.takeBuffer(from: reactor))
     if ids == .none {
-      dialect.encode(delta: delta, into: &records)
+      encode(&dialect, &records)
     } else {
-      encodeWithID(delta, into: &records)
+      deltas += 1
+      let start = records.beginEvent(idPrefix, number: deltas)
+      encode(&dialect, &records)
+      if records.endEvent(at: start), ids == .first { ids = .none }
     }
     body.buffer = records.bytes
     guard !isFlushScheduled else { return }
@@ -93,17 +101,14 @@ final class EventStreamDelivery: Delivery, Flushable {
     reactor.scheduleFlush(self)
   }
 
-  private func encodeWithID(_ delta: borrowing Span<UInt8>, into records: inout Records) {
-    deltas += 1
-    let start = records.beginEvent(idPrefix, number: deltas)
-    dialect.encode(delta: delta, into: &records)
-    if records.endEvent(at: start), ids == .first { ids = .none }
-  }
+  func skip(_ delta: borrowing Span<UInt8>) { skip { $0.encode(delta: delta, into: &$1) } }
 
-  func skip(_ delta: borrowing Span<UInt8>) {
+  func skip(_ chunk: OutputChunk) { skip { $0.encode(chunk, into: &$1) } }
+
+  private func skip(_ encode: (inout any Dialect, inout Records) -> Void) {
     var records = Records(reactor.takeBuffer())
     if deltas == 0 { dialect.encode(.started, into: &records) }
-    dialect.encode(delta: delta, into: &records)
+    encode(&dialect, &records)
     deltas += 1
     reactor.keepBuffer(records.bytes)
   }

@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import Upstream
 
 /// One JSON response, written when the generation is complete. A failure or a stop becomes an error response.
 final class JSONDelivery: Delivery {
@@ -36,7 +37,9 @@ final class JSONDelivery: Delivery {
   func begin() {}
   func makeRoom(for bytes: Int) -> Bool { true }
   func append(_ delta: borrowing Span<UInt8>) { lastSentAt = reactor.now }
+  func append(_ chunk: OutputChunk) { lastSentAt = reactor.now }
   func skip(_ delta: borrowing Span<UInt8>) {}
+  func skip(_ chunk: OutputChunk) {}
   func flush() async throws(WriteError) {}
   func stopHeartbeats() {}
 

@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import Upstream
 import WebSocket
 
 /// A response on a WebSocket: the message `open`, the records of a dialect as messages, of which one is terminal.
@@ -69,18 +70,26 @@ final class WebSocketDelivery: Delivery {
     hasBegun && stream.connection.makeRoom(for: 6 * bytes + 512)
   }
 
-  func append(_ delta: borrowing Span<UInt8>) {
+  func append(_ delta: borrowing Span<UInt8>) { append { $0.encode(delta: delta, into: &$1) } }
+
+  func append(_ chunk: OutputChunk) { append { $0.encode(chunk, into: &$1) } }
+
+  @inline(__always) private func append(_ encode: (inout any Dialect, inout Records) -> Void) {
     if !hasBegun { begin() }
     var records = takeRecords()
-    dialect.encode(delta: delta, into: &records)
+    encode(&dialect, &records)
     send(records)
   }
 
-  func skip(_ delta: borrowing Span<UInt8>) {
+  func skip(_ delta: borrowing Span<UInt8>) { skip { $0.encode(delta: delta, into: &$1) } }
+
+  func skip(_ chunk: OutputChunk) { skip { $0.encode(chunk, into: &$1) } }
+
+  private func skip(_ encode: (inout any Dialect, inout Records) -> Void) {
     var records = takeRecords()
     if !hasSkipped { dialect.encode(.started, into: &records) }
     hasSkipped = true
-    dialect.encode(delta: delta, into: &records)
+    encode(&dialect, &records)
     keep(records)
   }
 

@@ -4,6 +4,7 @@ import JSON
 struct ChatDialect: Dialect {
   static let name = "chat"
   private static let chunk = RecordTemplate(#"{"type":"chunk","content":"#, "}")
+  private static let refusal = RecordTemplate(#"{"type":"chunk","content":"#, #","refusal":true}"#)
 
   init(_ stream: StreamMetadata) {}
 
@@ -15,12 +16,15 @@ struct ChatDialect: Dialect {
     switch event {
     case .started: break
     case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
+    case .part(.refusal(let text)): records.append(Self.refusal, text)
+    case .part: break
     case .heartbeat: records.appendHeartbeat()
     case .completed(let result):
       var members: JSON.Members = ["type": "complete"]
       members["message_id"] = result.messageID.map(JSON.string)
       members["session_id"] = result.sessionID.map(JSON.string)
       members["finish_reason"] = result.cutReason
+      members.append(result.outputMembers(toolCalls: "tool_calls"))
       members.merge(result.extraMembers)
       records.append(.object(members))
     case .failed(let failure):

@@ -4,6 +4,8 @@ import JSON
 struct ChunksDialect: Dialect {
   static let name = "chunks"
   private static let chunk = RecordTemplate(event: "chunk", #"{"token":"#, numberAfter: #","seq":"#, "}")
+  private static let refusal = RecordTemplate(
+    event: "chunk", #"{"token":"#, numberAfter: #","refusal":true,"seq":"#, "}")
   private var sequence = 0
 
   init(_ stream: StreamMetadata) {}
@@ -17,11 +19,16 @@ struct ChunksDialect: Dialect {
     switch event {
     case .started: break
     case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
+    case .part(.refusal(let text)):
+      records.append(Self.refusal, utf8: text.utf8Span.span, number: sequence)
+      sequence += 1
+    case .part: break
     case .heartbeat: records.appendHeartbeat()
     case .completed(let result):
       var members: JSON.Members = ["seq": .integer(sequence)]
       members["messageId"] = result.messageID.map(JSON.string)
       members["finishReason"] = result.cutReason
+      members.append(result.outputMembers(toolCalls: "toolCalls"))
       members.merge(result.extraMembers)
       records.append(event: "complete", .object(members))
     case .failed(let failure): records.append(event: "error", failure.json)

@@ -1,5 +1,6 @@
 import Bytes
 import FastCGI
+import Upstream
 
 /// A wire format of streams. Each stream has its own value, which encodes the stream's events as records.
 ///
@@ -13,6 +14,7 @@ import FastCGI
 ///         switch event {
 ///         case .started: break
 ///         case .delta(let text): records.append(Self.line, text)
+///         case .part: break  // reasoning, tool calls, a refusal, a source
 ///         case .heartbeat: records.appendHeartbeat()
 ///         case .completed: records.append(event: "end", ["ok": true])
 ///         case .failed(let failure): records.append(event: "error", failure.json)
@@ -52,7 +54,26 @@ public protocol Dialect: Sendable {
   mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records)
 }
 
+/// A dialect that passes on a delta as the model server sent it, instead of what this means.
+protocol ChunkDialect: Dialect {
+  func encode(chunk: OutputChunk, into records: inout Records)
+}
+
 extension Dialect {
+  /// Appends the records of a delta that is more than text.
+  mutating func encode(_ chunk: OutputChunk, into records: inout Records) {
+    if let dialect = self as? any ChunkDialect { return dialect.encode(chunk: chunk, into: &records) }
+    let parts = chunk.parts
+    // A model reasons before it answers.
+    for case .reasoning(let text) in parts { encode(.part(.reasoning(text)), into: &records) }
+    let text = chunk.text
+    if !text.isEmpty { encode(delta: text.utf8Span.span, into: &records) }
+    for part in parts {
+      if case .reasoning = part { continue }
+      encode(.part(part), into: &records)
+    }
+  }
+
   public mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
     encode(.delta(String(decodingUTF8: delta)), into: &records)
   }

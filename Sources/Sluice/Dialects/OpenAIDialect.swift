@@ -2,7 +2,7 @@ import JSON
 import Upstream
 
 /// `chat.completion.chunk` objects, as in OpenAI's streaming API.
-struct OpenAIDialect: Dialect {
+struct OpenAIDialect: ChunkDialect {
   static let name = "openai"
   // The official Python client parses the empty data of an id-only event as JSON, and fails.
   static let allowsEventID = false
@@ -36,9 +36,12 @@ struct OpenAIDialect: Dialect {
     switch event {
     case .started: append(delta: #"{"role":"assistant","content":""}"#, finishReason: .null, to: &records)
     case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
+    case .part(let part): encode(chunk: OutputChunk(part), into: &records)
     case .heartbeat: records.appendHeartbeat()
     case .completed(let result):
-      append(delta: "{}", finishReason: .string(result.completion.finishReason.rawValue), to: &records)
+      append(
+        delta: "{}", finishReason: .string(result.completion.finishReason.rawValue), result.completion.members,
+        to: &records)
       if wantsUsage, let usage = result.completion.usage {
         records.append(RecordTemplate(head + #","choices":[],"usage":"#, "}"), usage.json)
       }
@@ -55,8 +58,28 @@ struct OpenAIDialect: Dialect {
     }
   }
 
-  private func append(delta: StaticString, finishReason: JSON, to records: inout Records) {
+  /// Appends a delta that is more than text, as it came.
+  func encode(chunk: OutputChunk, into records: inout Records) {
+    let choices = chunk.choices.map { choice -> JSON in
+      var members: JSON.Members = ["index": .integer(choice.index), "delta": .object(choice.delta)]
+      members.merge(choice.members)
+      members["finish_reason"] = members["finish_reason"] ?? .null
+      return .object(members)
+    }
+    records.append(
+      RecordTemplate(head + #","choices":"#, (wantsUsage ? Self.noUsage : "") + "}"), .array(choices))
+  }
+
+  /// - Parameter members: further members of the chunk.
+  private func append(
+    delta: StaticString, finishReason: JSON, _ members: JSON.Members = [:], to records: inout Records
+  ) {
     let start = head + #","choices":[{"index":0,"delta":"# + "\(delta)" + #","finish_reason":"#
-    records.append(RecordTemplate(start, "}]" + (wantsUsage ? Self.noUsage : "") + "}"), finishReason)
+    var end = "}]" + (wantsUsage ? Self.noUsage : "")
+    for member in members.all {
+      end += "," + String(decoding: JSON.string(member.name).encoded, as: UTF8.self)
+      end += ":" + String(decoding: member.value.encoded, as: UTF8.self)
+    }
+    records.append(RecordTemplate(start, end + "}"), finishReason)
   }
 }

@@ -7,38 +7,62 @@ struct UIDialect: Dialect {
   static let name = "ui"
   static let allowsEventID = false
 
-  private static let textID: JSON = "text"
-  private static let delta = RecordTemplate(#"{"type":"text-delta","id":"text","delta":"#, "}")
+  /// A part of text. The client throws on a delta or an end of a part that is not open.
+  private enum Part {
+    case text, reasoning, refusal
+
+    var start: JSON {
+      switch self {
+      case .text: ["type": "text-start", "id": "text"]
+      case .reasoning: ["type": "reasoning-start", "id": "reasoning"]
+      case .refusal:
+        ["type": "text-start", "id": "refusal", "providerMetadata": ["sluice": ["refusal": .bool(true)]]]
+      }
+    }
+
+    var end: JSON {
+      switch self {
+      case .text: ["type": "text-end", "id": "text"]
+      case .reasoning: ["type": "reasoning-end", "id": "reasoning"]
+      case .refusal: ["type": "text-end", "id": "refusal"]
+      }
+    }
+  }
+
+  private static let textDelta = RecordTemplate(#"{"type":"text-delta","id":"text","delta":"#, "}")
+  private static let reasoningDelta = RecordTemplate(#"{"type":"reasoning-delta","id":"reasoning","delta":"#, "}")
+  private static let refusalDelta = RecordTemplate(#"{"type":"text-delta","id":"refusal","delta":"#, "}")
   private let messageID: String
-  /// Whether the stream's only text part is open. The client throws on a delta or an end of a part that is not open.
-  private var isTextOpen = false
+  private var openPart: Part?
+  /// The calls of tools so far, in their order.
+  private var toolCalls: [ToolCall] = []
+  private var sources = 0
 
   init(_ stream: StreamMetadata) { messageID = stream.messageID }
 
   func addFields(to head: inout ResponseHead) { head.set("x-vercel-ai-ui-message-stream", "v1") }
 
   mutating func encode(delta: borrowing Span<UInt8>, into records: inout Records) {
-    if !isTextOpen {
-      records.append(["type": "text-start", "id": Self.textID])
-      isTextOpen = true
-    }
-    records.append(Self.delta, utf8: delta)
+    if openPart != .text { open(.text, &records) }
+    records.append(Self.textDelta, utf8: delta)
   }
 
   mutating func encode(_ event: StreamEvent, into records: inout Records) {
     switch event {
     case .started: records.append(["type": "start", "messageId": .string(messageID)])
     case .delta(let text): encode(delta: text.utf8Span.span, into: &records)
+    case .part(.reasoning(let text)):
+      open(.reasoning, &records)
+      records.append(Self.reasoningDelta, text)
+    case .part(.refusal(let text)):
+      open(.refusal, &records)
+      records.append(Self.refusalDelta, text)
+    case .part(.toolCall(let call)):
+      open(nil, &records)
+      encode(call, &records)
+    case .part(.source(let url, let title)): encode(source: url, title: title, &records)
     case .heartbeat: records.appendHeartbeat()
-    case .completed(let result):
-      if isTextOpen { records.append(["type": "text-end", "id": Self.textID]) }
-      let metadata = metadata(of: result)
-      if !metadata.all.isEmpty {
-        records.append(["type": "message-metadata", "messageMetadata": .object(metadata)])
-      }
-      records.append(
-        ["type": "finish", "finishReason": .string(Self.reason(result.completion.finishReason))])
-      records.appendDone()
+    case .completed(let result): encode(result, &records)
     case .failed(let failure):
       records.append(["type": "error", "errorText": .string(failure.message)])
       records.appendDone()
@@ -46,6 +70,75 @@ struct UIDialect: Dialect {
       records.append(["type": "abort", "reason": .string(reason)])
       records.appendDone()
     }
+  }
+
+  /// Ends the part that is open, and starts another one.
+  private mutating func open(_ part: Part?, _ records: inout Records) {
+    if part == openPart { return }
+    if let openPart { records.append(openPart.end) }
+    if let part { records.append(part.start) }
+    openPart = part
+  }
+
+  /// Encodes a delta of a call. It starts with its name, which some servers send after its id.
+  private mutating func encode(_ delta: ToolCall, _ records: inout Records) {
+    var call = toolCalls.first { $0.index == delta.index } ?? ToolCall(index: delta.index)
+    let hasStarted = call.name != nil
+    if call.id == nil { call.id = delta.id }
+    if let name = delta.name, !name.isEmpty, call.name == nil { call.name = name }
+    call.arguments += delta.arguments
+    let id = Self.id(of: call)
+    if !hasStarted, let name = call.name {
+      records.append(["type": "tool-input-start", "toolCallId": id, "toolName": .string(name)])
+    }
+    let text = hasStarted ? delta.arguments : call.arguments
+    if call.name != nil, !text.isEmpty {
+      records.append(["type": "tool-input-delta", "toolCallId": id, "inputTextDelta": .string(text)])
+    }
+    if let place = toolCalls.firstIndex(where: { $0.index == call.index }) {
+      toolCalls[place] = call
+    } else {
+      toolCalls.append(call)
+    }
+  }
+
+  /// The id of a call, which some servers leave out.
+  private static func id(of call: ToolCall) -> JSON {
+    let id = call.id ?? ""
+    return .string(id.isEmpty ? "call-\(call.index)" : id)
+  }
+
+  private mutating func encode(source url: String, title: String?, _ records: inout Records) {
+    sources += 1
+    var source: JSON.Members = ["type": "source-url", "sourceId": .string("source-\(sources)"), "url": .string(url)]
+    source["title"] = title.map(JSON.string)
+    records.append(.object(source))
+  }
+
+  private mutating func encode(_ result: GenerationResult, _ records: inout Records) {
+    open(nil, &records)
+    for call in toolCalls {
+      guard let name = call.name else { continue }
+      var part: JSON.Members = ["toolCallId": Self.id(of: call), "toolName": .string(name)]
+      let arguments = call.arguments.isEmpty ? "{}" : call.arguments
+      if let input = try? JSON(parsing: Array(arguments.utf8)) {
+        part["input"] = input
+        records.append(.object(["type": "tool-input-available"] + part))
+      } else {
+        part["input"] = .string(arguments)
+        part["errorText"] = "The arguments are not a JSON object."
+        records.append(.object(["type": "tool-input-error"] + part))
+      }
+    }
+    for url in result.completion.members["citations"]?.array ?? [] {
+      if let url = url.string { encode(source: url, title: nil, &records) }
+    }
+    let metadata = metadata(of: result)
+    if !metadata.all.isEmpty {
+      records.append(["type": "message-metadata", "messageMetadata": .object(metadata)])
+    }
+    records.append(["type": "finish", "finishReason": .string(Self.reason(result.completion.finishReason))])
+    records.appendDone()
   }
 
   private func metadata(of result: GenerationResult) -> JSON.Members {
@@ -61,8 +154,16 @@ struct UIDialect: Dialect {
     switch reason.rawValue {
     case "stop", "length": reason.rawValue
     case "content_filter": "content-filter"
-    case "tool_calls": "tool-calls"
+    case "tool_calls", "function_call": "tool-calls"
     default: "other"
     }
+  }
+}
+
+extension JSON.Members {
+  fileprivate static func + (a: JSON.Members, b: JSON.Members) -> JSON.Members {
+    var members = a
+    members.append(b)
+    return members
   }
 }

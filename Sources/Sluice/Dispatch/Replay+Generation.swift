@@ -1,7 +1,11 @@
 extension Replay {
-  /// Sends the stored text again, split into deltas so that a large one does not block the loop, and returns its
+  /// Sends what the stored response has beside its text, and the text again, split into deltas so that a large one does not block the loop, and returns its
   /// result.
   func send(to generation: Generation) async throws -> GenerationResult {
+    if let more = result.more {
+      try generation.append(more)
+      try await generation.flush()
+    }
     var rest = text[...]
     while !rest.isEmpty {
       let part = rest.prefix(Self.maximumPartCharacters)

@@ -1,4 +1,5 @@
 import FastCGI
+import Upstream
 
 /// The decision about a request, made before anything is written.
 extension StreamRun {
@@ -180,6 +181,12 @@ extension StreamRun {
 }
 
 extension Configuration {
+  /// Returns the part of a response that is stored: reasoning only where the administrator wants it.
+  func stored(_ more: OutputChunk?) -> OutputChunk? {
+    guard let stored = storesReasoning ? more : more?.withoutReasoning, !stored.isEmpty else { return nil }
+    return stored
+  }
+
   /// The limits of each generation at a location.
   var generationLimits: GenerationLimits {
     GenerationLimits(

@@ -129,8 +129,9 @@ final class StreamRun {
   private func stream(_ generation: Generation, _ produce: GenerationRequest.Producer) async {
     var termination: Termination
     do {
-      let result = try await produce(generation, idempotencyLock)
+      var result = try await produce(generation, idempotencyLock)
       try await generation.finishText()
+      if result.more == nil, let more = generation.more { result = result.with(more: more) }
       await storeReplay(of: generation, result)
       termination = .completed(result)
     } catch {
@@ -147,7 +148,8 @@ final class StreamRun {
   private func storeReplay(of generation: Generation, _ result: GenerationResult) async {
     guard let idempotencyLock, generation.isTextComplete else { return }
     let replay = Replay(
-      request: idempotencyLock.request, messageID: generation.messageID, text: generation.text, result: result)
+      request: idempotencyLock.request, messageID: generation.messageID, text: generation.text,
+      result: result.with(more: context.configuration.stored(result.more)))
     do { try await services.store.complete(idempotencyLock, with: replay) } catch {
       services.log.warning("response not stored for its Idempotency-Key", ["error": .string("\(error)")])
     }

@@ -30,17 +30,33 @@ extension Services {
         var members: JSON.Members = [
           "id": .string("chatcmpl-" + (result.messageID ?? "")), "object": "chat.completion",
           "created": .integer(created),
-          "model": .string(model),
-          "choices": [
-            [
-              "index": .integer(0), "message": ["role": "assistant", "content": .string(text), "refusal": .null],
-              "logprobs": .null, "finish_reason": .string(result.completion.finishReason.rawValue),
-            ]
-          ],
+          "model": .string(model), "choices": .array(Self.choices(result, text)),
         ]
         members["usage"] = result.completion.usage?.json
+        members.append(result.completion.members)
         return .object(members)
       })
+  }
+
+  /// Returns the choices of a `chat.completion`.
+  ///
+  /// - Parameter text: the text of the first one.
+  private static func choices(_ result: GenerationResult, _ text: String) -> [JSON] {
+    var first = result.more?.first ?? OutputChunk.Choice(index: 0)
+    first.members["finish_reason"] = .string(result.completion.finishReason.rawValue)
+    let others = (result.more?.choices ?? []).filter { $0.index != 0 }.sorted { $0.index < $1.index }
+    return [choice(first, text)] + others.map { choice($0, $0.text) }
+  }
+
+  private static func choice(_ choice: OutputChunk.Choice, _ text: String) -> JSON {
+    let hasOnlyMore = text.isEmpty && !choice.outputMembers(toolCalls: "tool_calls").all.isEmpty
+    var message: JSON.Members = ["role": "assistant", "content": hasOnlyMore ? .null : .string(text), "refusal": .null]
+    message.merge(choice.message)
+    var members: JSON.Members = [
+      "index": .integer(choice.index), "message": .object(message), "logprobs": .null, "finish_reason": .null,
+    ]
+    members.merge(choice.members)
+    return .object(members)
   }
 
   /// POST /v1/embeddings: passed on to the model server as it is, and so is the response. It counts as a message, and as
@@ -129,12 +145,14 @@ private struct CompletionRequest: Sendable {
     }
     wantsStream = try fields.bool("stream", default: false)
     includesUsage = try Self.includesUsage(fields["stream_options"])
-    try Self.refuseUnsupportedFields(fields)
+    if let tools = fields["tools"], tools.array == nil { throw Failure(.badRequest, "\"tools\" must be an array.") }
+    if configuration.redactFile != nil { try Self.refuseUnredactableFields(fields) }
     var prompt = Prompt(messages: messages, model: configuration.model)
     if let model = try fields.optionalString("model", limit: 1000), prompt.model == nil { prompt.model = model }
     // Filtered in one pass, because there can be many fields.
     prompt.parameters = JSON.Members(
       fields.members.all.filter { !Self.interpretedFields.contains($0.name) && $0.value != .null })
+    if let choices = try Self.choices(fields["n"]) { prompt.parameters["n"] = .integer(choices) }
     try Self.setMaximumTokens(of: &prompt, fields, configuration.maximumTokens)
     model = prompt.model
     message = prompt.messages.last?.content ?? ""
@@ -201,18 +219,20 @@ private struct CompletionRequest: Sendable {
     }
   }
 
-  /// Throws if a field requests output other than a single text, which the response could not contain.
-  private static func refuseUnsupportedFields(_ fields: RequestFields) throws(Failure) {
-    if let count = fields["n"], count.number != 1 {
-      throw Failure(.badRequest, "\"n\" must be 1.")
+  /// Returns the number of choices if it is greater than one.
+  private static func choices(_ field: JSON?) throws(Failure) -> Int? {
+    guard let field else { return nil }
+    guard let count = field.integer, (1...128).contains(count) else {
+      throw Failure(.badRequest, "\"n\" must be an integer from 1 to 128.")
     }
-    for name in ["tools", "functions", "audio"] {
-      if let value = fields[name], value != .array([]) {
-        throw Failure(.badRequest, "\"\(name)\" is not supported: only text output is supported.")
-      }
-    }
-    if let value = fields["logprobs"], value != .bool(false) {
-      throw Failure(.badRequest, "\"logprobs\" is not supported: only text output is supported.")
+    return count == 1 ? nil : count
+  }
+
+  /// Throws if a field requests output that contains the text once more, in a form that cannot be redacted.
+  private static func refuseUnredactableFields(_ fields: RequestFields) throws(Failure) {
+    for name in ["logprobs", "audio"] {
+      guard let value = fields[name], value != .bool(false) else { continue }
+      throw Failure(.badRequest, "\"\(name)\" is not supported here, because responses are redacted.")
     }
   }
 

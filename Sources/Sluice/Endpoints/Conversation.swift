@@ -25,6 +25,7 @@ struct ConversationFields: Sendable {
         "message": .string(text),
       ]
       members["finishReason"] = result.cutReason
+      members.append(result.outputMembers(toolCalls: "toolCalls"))
       return .object(members)
     })
 
@@ -33,7 +34,8 @@ struct ConversationFields: Sendable {
     jsonBody: { result, text in
       StoredMessage(
         id: result.messageID ?? "", chat: result.sessionID ?? "", role: .assistant, content: text,
-        at: result.completedAt ?? Timestamp.now, cutReason: result.cutReason
+        at: result.completedAt ?? Timestamp.now, cutReason: result.cutReason,
+        more: result.outputMembers(toolCalls: "tool_calls")
       ).json
     })
 
@@ -45,6 +47,7 @@ struct ConversationFields: Sendable {
         "message": .string(text),
       ]
       members["finish_reason"] = result.cutReason
+      members.append(result.outputMembers(toolCalls: "tool_calls"))
       return .object(members)
     })
 }

@@ -26,8 +26,11 @@ extension Services {
     // The turns can amount to megabytes, which must not be encoded on the loop.
     return try await pool.run { () throws(Failure) in
       let list = try turns.map { (turn) throws(Failure) -> JSON in
-        var answer: JSON.Members = ["content": .string(try Redactor.redact(turn.assistant.content, by: rules))]
+        let turn = try turn.redacted(by: rules)
+        var answer: JSON.Members = ["content": .string(turn.assistant.content)]
         answer["finishReason"] = turn.completion.cutReason
+        answer.append(turn.response.outputMembers(toolCalls: "toolCalls"))
+        if !turn.response.reasoning.isEmpty { answer["reasoning"] = .string(turn.response.reasoning) }
         return [
           "id": .string(turn.id), "at": .string(turn.at), "user": ["content": .string(turn.user.content)],
           "assistant": .object(answer),
@@ -73,9 +76,10 @@ extension Services {
       for turn in turns {
         let userMessage = StoredMessage(
           id: turn.id + StoredMessage.userSuffix, chat: chat, role: .user, content: turn.user.content, at: turn.at)
+        let turn = try turn.redacted(by: rules)
         let assistantMessage = StoredMessage(
-          id: turn.id, chat: chat, role: .assistant, content: try Redactor.redact(turn.assistant.content, by: rules),
-          at: turn.at, cutReason: turn.completion.cutReason)
+          id: turn.id, chat: chat, role: .assistant, content: turn.assistant.content, at: turn.at,
+          cutReason: turn.completion.cutReason, more: turn.response.outputMembers(toolCalls: "tool_calls"))
         messages += [userMessage.json, assistantMessage.json]
       }
       return .json(["messages": .array(messages)])
@@ -92,6 +96,18 @@ extension Services {
   }
 }
 
+extension Turn {
+  /// Returns the turn with its response redacted.
+  fileprivate func redacted(by rules: [RedactionRules.Rule]) throws(Failure) -> Turn {
+    var turn = self
+    turn.assistant.content = try Redactor.redact(assistant.content, by: rules)
+    if !rules.isEmpty, !assistant.members.all.isEmpty {
+      turn.assistant.members = try Redactor.redact(message: .object(assistant.members), by: rules).object ?? [:]
+    }
+    return turn
+  }
+}
+
 extension Failure {
   static let noSuchSession = Failure(.notFound, "Session not found.")
 }
@@ -105,6 +121,8 @@ struct StoredMessage {
   let at: String
   /// The finish reason of an answer that the model did not end by itself.
   var cutReason: JSON?
+  /// The refusal and the calls of tools of an answer.
+  var more: JSON.Members = [:]
 
   /// The suffix that distinguishes the id of a user's message from the id of the turn, which is that of the
   /// assistant's.
@@ -120,6 +138,7 @@ struct StoredMessage {
       "created_at": .string(at),
     ]
     members["finish_reason"] = cutReason
+    members.append(more)
     return .object(members)
   }
 }

@@ -27,10 +27,13 @@ extension Generation {
           if !text.isEmpty { try append(text) }
           // Deltas that have waited together are sent in as few writes as possible.
           if !output.hasQueuedEvents || !makeRoom(for: 0) { try await flush() }
+        case .chunk(let chunk):
+          try append(chunk)
+          if !output.hasQueuedEvents || !makeRoom(for: 0) { try await flush() }
         case .completed(let completion):
           try await flush()
           if isLast { try await finishText() }
-          return completion
+          return try redacted(completion)
         }
       }
     }

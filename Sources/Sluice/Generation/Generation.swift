@@ -34,13 +34,20 @@ final class Generation {
 
   private let delivery: any Delivery
   private let retainsText: Bool
+  /// Whether ``more`` is everything, instead of the refusal and the calls of tools.
+  private let retainsMore: Bool
   let transcript: Transcript?
   private var textBuffer: [UInt8] = []
+  /// What the response has beside the text of its first choice so far, redacted and joined.
+  private(set) var more: OutputChunk?
+  private var moreBytes = 0
   private let redactor: Redactor?
+  /// Redacts the deltas that are more than text.
+  private var chunkRedactor: ChunkRedactor?
   private let limits: GenerationLimits
   private var deadlines: GenerationDeadlines?
   private var state = GenerationState()
-  /// The time of the model's last activity that possibly produced no output: text that was withheld, or reasoning.
+  /// The time of the model's last activity that possibly produced no output, such as text that was withheld.
   private var lastActivityAt: LoopClock.Instant?
   private var cancelHandler: (() -> Void)?
   /// The completion of the last output that was relayed.
@@ -64,7 +71,8 @@ final class Generation {
     self.reactor = reactor
     self.delivery = delivery
     transcript = options.transcript
-    retainsText = options.transcript == nil && (options.retainsText || delivery.needsText)
+    retainsMore = options.retainsText || delivery.needsText
+    retainsText = options.transcript == nil && retainsMore
     self.limits = limits
     redactor = options.redactor
     startedAt = reactor.now
@@ -78,6 +86,14 @@ final class Generation {
   /// The redaction rules in force when the generation started. A result derived from its text is redacted by the same
   /// rules.
   var redactionRules: [RedactionRules.Rule] { redactor?.rules ?? [] }
+
+  /// Returns a completion whose members have been redacted.
+  func redacted(_ completion: Completion) throws(Failure) -> Completion {
+    guard let redactor, !completion.members.all.isEmpty else { return completion }
+    var completion = completion
+    completion.members = try Redactor.redact(.object(completion.members), by: redactor.rules).object ?? [:]
+    return completion
+  }
 
   /// Whether the text is complete and the handler has not observed a termination since.
   var isTextComplete: Bool { state.isTextComplete }
@@ -129,14 +145,58 @@ final class Generation {
 
   private func appendRedacted(_ delta: borrowing Span<UInt8>) throws {
     guard delta.count > 0 else { return }
-    deltas += 1
-    textBytes += delta.count
-    guard textBytes <= limits.maximumTextBytes else {
-      throw Failure(.upstreamError, "The response exceeds the limit of \(limits.maximumTextBytes) bytes.")
-    }
-    if firstDeltaAt == nil { firstDeltaAt = reactor.now }
+    try count(delta.count)
     if retainsText { textBuffer.append(delta) }
     delivery.append(delta)
+  }
+
+  /// Counts a delta.
+  private func count(_ bytes: Int) throws(Failure) {
+    deltas += 1
+    textBytes += bytes
+    try checkSize(textBytes + (chunkRedactor?.withheldBytes ?? 0))
+    if firstDeltaAt == nil { firstDeltaAt = reactor.now }
+  }
+
+  private func checkSize(_ bytes: Int) throws(Failure) {
+    guard bytes <= limits.maximumTextBytes else {
+      throw Failure(.upstreamError, "The response exceeds the limit of \(limits.maximumTextBytes) bytes.")
+    }
+  }
+
+  /// Appends a delta that is more than text.
+  func append(_ chunk: OutputChunk) throws {
+    try state.checkTermination()
+    guard let redactor else { return try appendRedacted(chunk) }
+    lastActivityAt = reactor.now
+    let text = chunk.text
+    if !text.isEmpty { try append(text) }
+    let chunkRedactor = chunkRedactor ?? ChunkRedactor(redactor.rules)
+    self.chunkRedactor = chunkRedactor
+    let redacted = try chunkRedactor.feed(chunk)
+    try checkSize(textBytes + chunkRedactor.withheldBytes)
+    try appendRedacted(redacted)
+  }
+
+  private func appendRedacted(_ chunk: OutputChunk) throws {
+    if chunk.isEmpty { return }
+    try count(chunk.textBytes)
+    if retainsText { textBuffer.append(contentsOf: chunk.text.utf8) }
+    try retain(chunk)
+    delivery.append(chunk)
+  }
+
+  /// Adds a delta to ``more``.
+  private func retain(_ chunk: OutputChunk) throws(Failure) {
+    let kept = retainsMore ? chunk.withoutText : chunk.callsAndRefusal
+    if kept.isEmpty { return }
+    // What is not text, such as log probabilities, can be many times as large.
+    moreBytes += kept.byteCount
+    guard moreBytes <= 16 * limits.maximumTextBytes else {
+      throw Failure(.upstreamError, "The response is too large; request it as a stream.")
+    }
+    if more == nil { more = OutputChunk() }
+    more?.join(kept)
   }
 
   /// Sends the appended deltas, waiting for a slow reader until the write timeout expires.
@@ -155,6 +215,7 @@ final class Generation {
     if let redactor {
       let rest = try redactor.finish()
       try appendRedacted(rest.span)
+      if let chunkRedactor { try appendRedacted(try chunkRedactor.finish()) }
     }
     try await flush()
     if state.completeText() { deadlines?.cancel() }
@@ -210,6 +271,12 @@ extension Generation: DeltaReceiver {
     guard !state.isTerminating, delivery.makeRoom(for: delta.count) else { return false }
     // A delta over a limit is queued, so that the relaying task throws the failure and closes the stream.
     do { try append(delta) } catch { return false }
+    return true
+  }
+
+  func receive(_ chunk: OutputChunk) -> Bool {
+    guard !state.isTerminating, delivery.makeRoom(for: chunk.byteCount) else { return false }
+    do { try append(chunk) } catch { return false }
     return true
   }
 

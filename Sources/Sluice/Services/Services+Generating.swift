@@ -16,11 +16,10 @@ extension Services {
         var bytes = 0
         let newest = turns.reversed().prefix { turn in
           bytes += turn.user.content.utf8.count + turn.assistant.content.utf8.count
+          if !turn.assistant.members.all.isEmpty { bytes += turn.assistant.json.encoded.count }
           return bytes <= page.maximumBytes
         }
-        return newest.reversed().flatMap {
-          [Message(.user, $0.user.content), Message(.assistant, $0.assistant.content)]
-        }
+        return newest.reversed().flatMap(\.messages)
       }
     } catch {
       throw Failure(.internalError, "The session could not be read.", detail: "\(error)")

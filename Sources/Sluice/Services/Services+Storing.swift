@@ -15,14 +15,17 @@ extension Services {
     of generation: Generation, _ message: String, in session: String, isNew: Bool, _ completion: Completion,
     _ idempotencyLock: IdempotencyLock?, _ context: RequestContext
   ) async throws -> GenerationResult {
-    let turn = Turn(
+    let stored = context.configuration.stored(generation.more)
+    var turn = Turn(
       id: generation.messageID, at: Timestamp.now, user: message, assistant: generation.text, completion: completion,
       model: context.configuration.model)
-    let result = GenerationResult(messageID: turn.id, sessionID: session, completedAt: turn.at, completion: completion)
+    turn.assistant.members = stored?.storedMembers ?? [:]
+    let result = GenerationResult(
+      messageID: turn.id, sessionID: session, completedAt: turn.at, completion: completion, more: generation.more)
     let replay = idempotencyLock.map {
       Replay(
-        request: $0.request, messageID: turn.id, text: turn.assistant.content, result: result, user: message,
-        model: turn.model)
+        request: $0.request, messageID: turn.id, text: turn.assistant.content, result: result.with(more: stored),
+        user: message, model: turn.model)
     }
     guard generations.beginStoring(generation.id) else {
       generation.terminate(.stopped)

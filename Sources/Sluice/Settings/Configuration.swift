@@ -48,6 +48,8 @@ struct Configuration: Sendable {
   var maximumMessageBytes = 64 << 10
   var maximumResponseBytes = 4 << 20
   var historyTurns = 50
+  /// Whether the model's reasoning is stored with its response.
+  var storesReasoning = false
 
   // Store, socket, event loops and log.
   var state: String

@@ -93,6 +93,9 @@ struct Setting: Sendable {
     perLocation("SLUICE_HISTORY", "earlier turns sent with a prompt (default 50)") {
       (c, text) throws(SettingError) in c.historyTurns = try SettingValue.count(text)
     },
+    perLocation("SLUICE_STORE_REASONING", "on: store the model's reasoning with its response (default off)") {
+      (c, text) throws(SettingError) in c.storesReasoning = try SettingValue.flag(text)
+    },
     global("SLUICE_WRITE_TIMEOUT", "maximum time for which the client reads nothing (default 60s)") {
       (c, text) throws(SettingError) in c.writeTimeout = try SettingValue.positiveDuration(text)
     },

@@ -22,7 +22,9 @@ struct Replay: Sendable, Equatable {
   /// The turn that must be in the session's file; nil if none is stored.
   var turn: Turn? {
     guard let user, result.sessionID != nil, let at = result.completedAt else { return nil }
-    return Turn(id: messageID, at: at, user: user, assistant: text, completion: result.completion, model: model)
+    var turn = Turn(id: messageID, at: at, user: user, assistant: text, completion: result.completion, model: model)
+    turn.assistant.members = result.more?.storedMembers ?? [:]
+    return turn
   }
 
   /// The report that must be stored; nil if there is none.
@@ -49,6 +51,8 @@ struct Replay: Sendable, Equatable {
     members["model"] = model.map(JSON.string)
     members["title"] = title.map(JSON.string)
     members["usage"] = result.completion.usage?.json
+    members["choices"] = result.more?.json
+    members["members"] = result.completion.members.all.isEmpty ? nil : .object(result.completion.members)
     members["more"] = .object(result.extraMembers)
     return JSON.object(members).encoded + [0x0A]
   }
@@ -80,11 +84,13 @@ struct Replay: Sendable, Equatable {
     else { return nil }
     var more: JSON.Members = [:]
     if case .object(let members)? = json["more"] { more = members }
+    var completion = Completion(FinishReason(rawValue: reason), usage: json["usage"].flatMap(Usage.init(json:)))
+    completion.members = json["members"]?.object ?? [:]
     self.init(
       request: request, messageID: messageID, text: text,
       result: GenerationResult(
         messageID: json["storedAs"]?.string, sessionID: json["sessionId"]?.string, completedAt: json["at"]?.string,
-        completion: Completion(FinishReason(rawValue: reason), usage: json["usage"].flatMap(Usage.init(json:))),
-        extraMembers: more), user: json["user"]?.string, model: json["model"]?.string, title: json["title"]?.string)
+        completion: completion, extraMembers: more, more: json["choices"].flatMap(OutputChunk.init(json:))),
+      user: json["user"]?.string, model: json["model"]?.string, title: json["title"]?.string)
   }
 }

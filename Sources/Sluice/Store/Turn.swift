@@ -7,6 +7,15 @@ public struct Turn: Sendable, Equatable {
   public struct Text: Sendable, Equatable {
     /// The text.
     public var content: String
+    /// The other members of the model's message, as in OpenAI's API: `refusal`, `tool_calls`, and its reasoning where
+    /// `SLUICE_STORE_REASONING` is on. Usually empty.
+    public var members: JSON.Members = [:]
+
+    var json: JSON {
+      var json: JSON.Members = ["content": .string(content)]
+      json.merge(members)
+      return .object(json)
+    }
   }
 
   /// The id of the message (a UUIDv7).
@@ -30,8 +39,8 @@ public struct Turn: Sendable, Equatable {
   ///   of a file contains the number of its turns.
   func line(number: Int? = nil) -> [UInt8] {
     var members: JSON.Members = [
-      "v": .integer(1), "id": .string(id), "at": .string(at), "user": ["content": .string(user.content)],
-      "assistant": ["content": .string(assistant.content)],
+      "v": .integer(1), "id": .string(id), "at": .string(at), "user": user.json,
+      "assistant": assistant.json,
     ]
     members["finishReason"] = finishReason.map(JSON.string)
     members["model"] = model.map(JSON.string)
@@ -65,6 +74,26 @@ public struct Turn: Sendable, Equatable {
   /// The finish reason and the token usage.
   var completion: Completion { Completion(finishReason.map(FinishReason.init(rawValue:)) ?? .stop, usage: usage) }
 
+  /// The model's response in its parts.
+  var response: OutputChunk.Choice { OutputChunk.Choice(index: 0, delta: assistant.members) }
+
+  /// The messages of the turn in the form of OpenAI's API, which a prompt repeats.
+  var messages: [Message] {
+    var answer = Message(.assistant, assistant.content)
+    guard !assistant.members.all.isEmpty else { return [Message(.user, user.content), answer] }
+    var members: JSON.Members = ["role": "assistant"]
+    members["content"] = assistant.content.isEmpty ? .null : .string(assistant.content)
+    members.merge(assistant.members)
+    answer.json = .object(members)
+    // The API requires a result for each call, and nothing has run them.
+    let results = (assistant.members["tool_calls"]?.array ?? []).compactMap { $0["id"]?.string }.map { id -> Message in
+      var result = Message(.tool, "This call was not run.")
+      result.json = ["role": "tool", "tool_call_id": .string(id), "content": .string(result.content)]
+      return result
+    }
+    return [Message(.user, user.content), answer] + results
+  }
+
   /// Creates a turn from a line; nil if the line was torn by a power cut or has another format.
   init?(line: some Collection<UInt8>) {
     guard let json = try? JSON(parsing: Array(line)), let id = json["id"]?.string, let at = json["at"]?.string,
@@ -74,6 +103,8 @@ public struct Turn: Sendable, Equatable {
     self.at = at
     self.user = Text(content: user)
     self.assistant = Text(content: assistant)
+    let members = json["assistant"]?.object?.all ?? []
+    self.assistant.members = JSON.Members(members.filter { $0.name != "content" })
     finishReason = json["finishReason"]?.string
     model = json["model"]?.string
     usage = json["usage"].flatMap(Usage.init(json:))

@@ -18,6 +18,13 @@ public final class GenerationResult: Sendable {
   public let completion: Completion
   /// Extra members of the terminal record, such as `report`.
   public let extraMembers: JSON.Members
+  /// What the response has beside the text of its first choice. Nil if there is nothing.
+  let more: OutputChunk?
+
+  /// The text with which the model refused to answer; empty if it did not.
+  public var refusal: String { more?.first?.refusal ?? "" }
+  /// The calls of tools that the model asks for, in their order.
+  public var toolCalls: [ToolCall] { more?.first?.toolCalls ?? [] }
 
   convenience init(completion: Completion = Completion(), extraMembers: JSON.Members = [:]) {
     self.init(
@@ -26,8 +33,9 @@ public final class GenerationResult: Sendable {
 
   init(
     messageID: String?, sessionID: String? = nil, completedAt: String? = nil, completion: Completion = Completion(),
-    extraMembers: JSON.Members = [:]
+    extraMembers: JSON.Members = [:], more: OutputChunk? = nil
   ) {
+    self.more = more
     self.messageID = messageID
     self.sessionID = sessionID
     self.completedAt = completedAt
@@ -42,6 +50,18 @@ public final class GenerationResult: Sendable {
   func with(extraMembers: JSON.Members) -> GenerationResult {
     GenerationResult(
       messageID: messageID, sessionID: sessionID, completedAt: completedAt, completion: completion,
-      extraMembers: extraMembers)
+      extraMembers: extraMembers, more: more)
   }
+
+  /// Returns a copy with what the response has beside its text.
+  func with(more: OutputChunk?) -> GenerationResult {
+    GenerationResult(
+      messageID: messageID, sessionID: sessionID, completedAt: completedAt, completion: completion,
+      extraMembers: extraMembers, more: more)
+  }
+
+  /// The members that report a refusal and calls of tools in terminal records and JSON responses.
+  ///
+  /// - Parameter name: the name of the member with the calls.
+  func outputMembers(toolCalls name: String) -> JSON.Members { more?.first?.outputMembers(toolCalls: name) ?? [:] }
 }

@@ -1,9 +1,13 @@
+import Upstream
+
 /// An event of a stream, independent of its wire format.
 public enum StreamEvent: Sendable {
   /// The stream is open. Always the first event, and sent once.
   case started
   /// A delta of the text, never empty.
   case delta(String)
+  /// Reasoning, a refusal, a call of a tool or a source. Most models send none unless the request asks for it.
+  case part(OutputPart)
   /// Nothing was sent for the heartbeat interval.
   case heartbeat
   /// The response is complete. Exactly one of this, ``failed(_:)`` and ``cancelled(reason:)`` is the last event.

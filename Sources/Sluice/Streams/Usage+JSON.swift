@@ -4,10 +4,12 @@ import Upstream
 extension Usage {
   /// The object that OpenAI's API calls `usage`. It is sent to clients and stored in turns and replays.
   var json: JSON {
-    [
+    var members: JSON.Members = [
       "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
       "total_tokens": .integer(totalTokens),
     ]
+    members.append(details)
+    return .object(members)
   }
 
   /// Returns nil if `json` is not such an object. The member names of turns stored by early versions are also accepted.
@@ -18,5 +20,6 @@ extension Usage {
       let total = count("total_tokens", "totalTokens")
     else { return nil }
     self.init(promptTokens: prompt, completionTokens: completion, totalTokens: total)
+    details = Usage.details(of: json)
   }
 }

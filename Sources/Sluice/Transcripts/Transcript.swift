@@ -1,6 +1,7 @@
 import Bytes
 import EventLoop
 import Synchronization
+import Upstream
 
 /// The text of one generation, delta by delta, for readers that start late or come back, and the list of its readers.
 ///
@@ -14,8 +15,11 @@ final class Transcript: Sendable {
   }
 
   private struct State {
-    /// The deltas in UTF-8, each preceded by its length (an unsigned LEB128 number).
+    /// The deltas, each of which begins with an unsigned LEB128 number. Twice the length of the text in UTF-8, which
+    /// follows; or, for a delta that is more than text, twice its index in `chunks`, plus one.
     var bytes: [UInt8] = []
+    var chunks: [OutputChunk] = []
+    var chunkBytes = 0
     var deltas = 0
     var hasBegun = false
     var termination: Termination?
@@ -24,6 +28,18 @@ final class Transcript: Sendable {
     var departures = 0
     /// Whether no reader can be attached any more.
     var isForgotten = false
+
+    /// Appends the number with which a delta begins.
+    mutating func begin(_ number: Int) {
+      var number = number
+      while number >= 0x80 {
+        bytes.append(UInt8(truncatingIfNeeded: number) | 0x80)
+        number >>= 7
+      }
+      bytes.append(UInt8(number))
+      deltas += 1
+      hasBegun = true
+    }
   }
 
   /// The id of the stream.
@@ -65,15 +81,17 @@ final class Transcript: Sendable {
   /// Appends a delta, which is never empty.
   func append(_ delta: borrowing Span<UInt8>) {
     state.withLock { state in
-      var length = delta.count
-      while length >= 0x80 {
-        state.bytes.append(UInt8(truncatingIfNeeded: length) | 0x80)
-        length >>= 7
-      }
-      state.bytes.append(UInt8(length))
+      state.begin(delta.count << 1)
       state.bytes.append(delta)
-      state.deltas += 1
-      state.hasBegun = true
+    }
+  }
+
+  /// Appends a delta that is more than text.
+  func append(_ chunk: OutputChunk) {
+    state.withLock { state in
+      state.begin(state.chunks.count << 1 | 1)
+      state.chunks.append(chunk)
+      state.chunkBytes += chunk.byteCount
     }
   }
 
@@ -90,8 +108,8 @@ final class Transcript: Sendable {
   /// Whether the generation has terminated.
   var hasEnded: Bool { state.withLock { $0.termination != nil } }
 
-  /// The number of bytes that the deltas and their lengths take.
-  var retainedBytes: Int { state.withLock { $0.bytes.count } }
+  /// The approximate number of bytes that the deltas take.
+  var retainedBytes: Int { state.withLock { $0.bytes.count + $0.chunkBytes } }
 
   /// The text of all deltas.
   var text: String {
@@ -100,9 +118,10 @@ final class Transcript: Sendable {
       text.reserveCapacity(state.bytes.count)
       var offset = 0
       while offset < state.bytes.count {
-        let range = Self.delta(in: state.bytes.span, at: offset)
-        text += state.bytes[range]
-        offset = range.upperBound
+        switch Self.delta(in: state.bytes.span, at: &offset) {
+        case .text(let range): text += state.bytes[range]
+        case .chunk(let index): text += state.chunks[index].text.utf8
+        }
       }
       return String(decoding: text, as: UTF8.self)
     }
@@ -111,21 +130,31 @@ final class Transcript: Sendable {
   /// Returns the size in bytes of the delta after `position`; nil if it does not exist yet.
   func nextDeltaBytes(at position: Position) -> Int? {
     state.withLock { state in
-      position.offset < state.bytes.count ? Self.delta(in: state.bytes.span, at: position.offset).count : nil
+      guard position.offset < state.bytes.count else { return nil }
+      var offset = position.offset
+      switch Self.delta(in: state.bytes.span, at: &offset) {
+      case .text(let range): return range.count
+      case .chunk(let index): return state.chunks[index].byteCount
+      }
     }
   }
 
-  /// Calls `body` with the delta after `position`, and advances `position` past it.
+  /// Passes on the delta after `position`, and advances `position` past it.
   ///
-  /// - Parameter body: must not use the transcript.
+  /// - Parameters:
+  ///   - onText: called with a delta of the text. Must not use the transcript.
+  ///   - onChunk: called with a delta that is more than text. Must not use the transcript.
   /// - Returns: false if the delta does not exist yet.
   @discardableResult
-  func readDelta(at position: inout Position, _ body: (borrowing Span<UInt8>) -> Void) -> Bool {
+  func readDelta(
+    at position: inout Position, onText: (borrowing Span<UInt8>) -> Void, onChunk: (OutputChunk) -> Void
+  ) -> Bool {
     state.withLock { state in
       guard position.offset < state.bytes.count else { return false }
-      let range = Self.delta(in: state.bytes.span, at: position.offset)
-      body(state.bytes.span.extracting(range))
-      position.offset = range.upperBound
+      switch Self.delta(in: state.bytes.span, at: &position.offset) {
+      case .text(let range): onText(state.bytes.span.extracting(range))
+      case .chunk(let index): onChunk(state.chunks[index])
+      }
       position.deltas += 1
       return true
     }
@@ -136,16 +165,25 @@ final class Transcript: Sendable {
     state.withLock { position.offset == $0.bytes.count ? $0.termination : nil }
   }
 
-  /// Returns the range of the delta whose length is stored at `offset`.
-  private static func delta(in bytes: borrowing Span<UInt8>, at offset: Int) -> Range<Int> {
-    var (length, shift, offset) = (0, 0, offset)
+  private enum Delta {
+    case text(Range<Int>)
+    case chunk(Int)
+  }
+
+  /// Returns the delta that begins at `offset`, and advances `offset` past it.
+  private static func delta(in bytes: borrowing Span<UInt8>, at offset: inout Int) -> Delta {
+    var (number, shift) = (0, 0)
     while bytes[offset] >= 0x80 {
-      length |= Int(bytes[offset] & 0x7F) << shift
+      number |= Int(bytes[offset] & 0x7F) << shift
       shift += 7
       offset += 1
     }
-    length |= Int(bytes[offset]) << shift
-    return offset + 1..<offset + 1 + length
+    number |= Int(bytes[offset]) << shift
+    offset += 1
+    if number & 1 == 1 { return .chunk(number >> 1) }
+    let start = offset
+    offset += number >> 1
+    return .text(start..<offset)
   }
 
   // MARK: Readers

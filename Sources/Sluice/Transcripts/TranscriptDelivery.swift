@@ -1,5 +1,6 @@
 import EventLoop
 import FastCGI
+import Upstream
 
 /// The delivery of a generation to any number of readers, each at its own pace: it appends the deltas to a transcript and
 /// notifies the readers.
@@ -65,13 +66,24 @@ final class TranscriptDelivery: Delivery, Flushable {
 
   func append(_ delta: borrowing Span<UInt8>) {
     transcript.append(delta)
-    bytesInEvent += delta.count
+    didAppend(delta.count)
+  }
+
+  func append(_ chunk: OutputChunk) {
+    transcript.append(chunk)
+    didAppend(chunk.byteCount)
+  }
+
+  private func didAppend(_ bytes: Int) {
+    bytesInEvent += bytes
     lastSentAt = reactor.now
     scheduleFlush()
   }
 
   /// Does nothing: a generation sends all of its deltas. Its readers skip.
   func skip(_ delta: borrowing Span<UInt8>) {}
+
+  func skip(_ chunk: OutputChunk) {}
 
   private func scheduleFlush() {
     guard !isFlushScheduled else { return }

@@ -78,7 +78,9 @@ final class TranscriptReader: DeliveryDelegate {
   private func skip() async {
     while position.deltas < start {
       let end = min(start, position.deltas + Self.maximumSkippedDeltas)
-      while position.deltas < end, transcript.readDelta(at: &position, { delivery.skip($0) }) {}
+      while position.deltas < end,
+        transcript.readDelta(at: &position, onText: { delivery.skip($0) }, onChunk: { delivery.skip($0) })
+      {}
       await Task.yield()
     }
   }
@@ -94,10 +96,14 @@ final class TranscriptReader: DeliveryDelegate {
     }
     while let bytes = transcript.nextDeltaBytes(at: position) {
       guard delivery.makeRoom(for: bytes) else { return needFlush() }
-      transcript.readDelta(at: &position) { delivery.append($0) }
+      passOnDelta()
     }
     countSentBytes()
     if transcript.hasEnded { waiter.wake() }
+  }
+
+  private func passOnDelta() {
+    transcript.readDelta(at: &position, onText: { delivery.append($0) }, onChunk: { delivery.append($0) })
   }
 
   private func needFlush() {
@@ -109,7 +115,7 @@ final class TranscriptReader: DeliveryDelegate {
     try await delivery.flush()
     // A delta that is larger than a write never finds room.
     if !delivery.makeRoom(for: transcript.nextDeltaBytes(at: position) ?? 0) {
-      transcript.readDelta(at: &position) { delivery.append($0) }
+      passOnDelta()
       try await delivery.flush()
     }
     // The loop's other streams run while this one catches up.

@@ -38,11 +38,13 @@ final class ChatCompletion: HTTPExchangeDelegate {
   private static let maximumErrorBodyBytes = 16 * 1024
   private static let maximumUnpausedBytes = 4 << 20
 
-  init(_ output: ModelOutput, _ connections: OpenAIGenerator.Connections, reactor: Reactor) {
+  /// - Parameter choices: the number of choices that the request asks for.
+  init(_ output: ModelOutput, _ connections: OpenAIGenerator.Connections, choices: Int, reactor: Reactor) {
     self.output = output
     self.connections = connections
     self.reactor = reactor
-    self.reader = CompletionReader(chunks: connections.chunks, maximumTextBytes: connections.maximumTextBytes)
+    self.reader = CompletionReader(
+      chunks: connections.chunks, choices: choices, maximumTextBytes: connections.maximumTextBytes)
   }
 
   func begin(_ request: consuming HTTPRequest) {
@@ -113,12 +115,12 @@ final class ChatCompletion: HTTPExchangeDelegate {
       return true
     case .streaming:
       do throws(GeneratorError) {
-        try reader.feed(body, emit: { output.yield($0) }, onActivity: { output.noteActivity() })
+        try reader.feed(body, emit: { output.yield($0) }, emitChunk: { output.yield($0) })
         if reader.isComplete { try finish() }
       } catch {
         fail(error)
       }
-      if reader.hasFinishReason, !isInGracePeriod { startGracePeriod(Self.gracePeriod) }
+      if reader.isFinished, !isInGracePeriod { startGracePeriod(Self.gracePeriod) }
       return canReceiveMore()
     }
   }
@@ -144,10 +146,12 @@ final class ChatCompletion: HTTPExchangeDelegate {
     case .errorResponse(let head): fail(responseError(head))
     case .wholeResponse(let head) where failure == nil:
       do throws(GeneratorError) {
-        guard try reader.read(whole: wholeBody.span, emit: { output.yield($0) }) else { throw responseError(head) }
+        let isCompletion = try reader.read(
+          whole: wholeBody.span, emit: { output.yield($0) }, emitChunk: { output.yield($0) })
+        guard isCompletion else { throw responseError(head) }
         try finish()
       } catch { fail(error) }
-    case .streaming where failure == nil || reader.hasFinishReason:
+    case .streaming where failure == nil || reader.isFinished:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
     case .streaming, .wholeResponse:
       fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: failure))

@@ -6,8 +6,10 @@ struct Chunk: Equatable {
   /// Set if the object reports an error or is not a chunk: the error's `type` and `code`, such as
   /// `invalid_request_error model_not_found`, as far as they are plain words.
   var errorKind: String?
-  /// Whether the model is active without producing text: it reasons or calls tools.
-  var isActive = false
+  /// Whether the choices contain more than text of the first one.
+  var hasMore = false
+  /// Whether there are other members that belong to the output, or details of the usage.
+  var hasMembers = false
   /// Whether the chunk has a choice, of any index.
   var hasChoice = false
   var usage: Usage?
@@ -27,8 +29,8 @@ final class ChunkParser {
 
   /// Returns the chunk in `json`, or nil if it is not a JSON object.
   ///
-  /// - Parameter onContent: called with the text of the chunk, in UTF-8, if it is not empty and the chunk reports no
-  ///   error. The text is valid only during the call.
+  /// - Parameter onContent: called with the text of the chunk, in UTF-8, if it is not empty and there is neither more
+  ///   nor an error. The text is valid only during the call.
   func read(_ json: borrowing Span<UInt8>, onContent: (borrowing Span<UInt8>) -> Void = { _ in }) -> Chunk? {
     // Safe: the texts point into the parser's buffers, which are not reused during the call.
     unsafe json.withUnsafeBufferPointer { bytes in
@@ -36,11 +38,13 @@ final class ChunkParser {
       guard let base = bytes.baseAddress, unsafe csimdjson_read_chunk(parser, base, bytes.count, &raw) else {
         return nil
       }
-      if unsafe !raw.has_error, let text = unsafe raw.content.bytes, unsafe raw.content.count > 0 {
+      if unsafe !raw.has_error, unsafe !raw.has_more, let text = unsafe raw.content.bytes, unsafe raw.content.count > 0
+      {
         unsafe onContent(UnsafeBufferPointer(start: text, count: raw.content.count).span)
       }
       var chunk = unsafe Chunk(finishReason: text(raw.finish_reason))
-      chunk.isActive = unsafe raw.is_active
+      chunk.hasMore = unsafe raw.has_more
+      chunk.hasMembers = unsafe raw.has_members
       chunk.hasChoice = unsafe raw.has_choice
       if unsafe raw.has_error {
         let (type, code) = unsafe (text(raw.error_type)?.plainWord ?? "", text(raw.error_code)?.plainWord ?? "")

@@ -12,9 +12,12 @@ struct CompletionReader {
   private var state = State()
   private let chunks: ChunkParser
 
-  /// - Parameter maximumTextBytes: the maximum length of the response. One event can contain all of it, with each byte
-  ///   escaped as six bytes.
-  init(chunks: ChunkParser, maximumTextBytes: Int = 4 << 20) {
+  /// - Parameters:
+  ///   - choices: the number of choices that the request asks for.
+  ///   - maximumTextBytes: the maximum length of the response. One event can contain all of it, with each byte escaped
+  ///     as six bytes.
+  init(chunks: ChunkParser, choices: Int = 1, maximumTextBytes: Int = 4 << 20) {
+    state.expectedChoices = choices
     self.chunks = chunks
     maximumEventBytes = 6 * min(maximumTextBytes, 1 << 32) + 64 * 1024
     parser = EventStreamParser(maximumEventBytes: maximumEventBytes)
@@ -26,26 +29,28 @@ struct CompletionReader {
   /// Whether `[DONE]` has been received, so that nothing more follows.
   var isComplete: Bool { state.hasDoneMarker }
 
-  /// Whether the text is complete, although `[DONE]` can still follow.
-  var hasFinishReason: Bool { state.finishReason != nil }
+  /// Whether all choices are complete, although `[DONE]` can still follow.
+  var isFinished: Bool {
+    state.hasFinishReasons && state.choices.finishedChoices + 1 >= state.expectedChoices
+  }
 
   /// Processes a chunk of the body.
   ///
   /// - Parameters:
   ///   - emit: called with each delta of the text in UTF-8, which is never empty and is valid only during the call.
-  ///   - onActivity: called when the model is active without producing text.
-  /// - Throws: an error that the upstream reports in mid-stream, or a protocol violation. Earlier text has already been
-  ///   passed to `emit`.
+  ///   - emitChunk: called with each delta that is more than text.
+  /// - Throws: an error that the upstream reports in mid-stream, or a protocol violation. Earlier deltas have already
+  ///   been passed on.
   mutating func feed(
-    _ bytes: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void, onActivity: () -> Void = {}
+    _ bytes: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void, emitChunk: (OutputChunk) -> Void = { _ in }
   ) throws(GeneratorError) {
-    try Self.feed(bytes, to: &parser, &state, chunks, emit, onActivity)
+    try Self.feed(bytes, to: &parser, &state, chunks, emit, emitChunk)
   }
 
   /// Static, so that the parser and its closures can modify separate parts of the reader.
   private static func feed(
     _ bytes: borrowing Span<UInt8>, to parser: inout EventStreamParser, _ state: inout State, _ chunks: ChunkParser,
-    _ emit: (borrowing Span<UInt8>) -> Void, _ onActivity: () -> Void
+    _ emit: (borrowing Span<UInt8>) -> Void, _ emitChunk: (OutputChunk) -> Void
   ) throws(GeneratorError) {
     do {
       // Upstreams report failures with an event of type `error`, with or without data; with a field named `error`,
@@ -60,16 +65,7 @@ struct CompletionReader {
           state.hasDoneMarker = true
           return
         }
-        var hasText = false
-        let chunk = chunks.read(data) { text in
-          hasText = true
-          emit(text)
-        }
-        if let chunk {
-          state.process(chunk, hasText: hasText)
-          if chunk.errorKind != nil { state.readRetriable(of: data) }
-          if chunk.isActive { onActivity() }
-        } else {
+        if !read(data, &state, chunks, emit, emitChunk) {
           state.failure = GeneratorError(.failed, "The model server sent an event that is not a JSON object.")
         }
       }
@@ -77,6 +73,28 @@ struct CompletionReader {
       throw Self.tooLong(error.limit)
     }
     if let failure = state.failure { throw failure }
+  }
+
+  /// Reads one object. Returns false if it is none.
+  private static func read(
+    _ json: borrowing Span<UInt8>, _ state: inout State, _ chunks: ChunkParser,
+    _ emit: (borrowing Span<UInt8>) -> Void, _ emitChunk: (OutputChunk) -> Void
+  ) -> Bool {
+    var hasText = false
+    let chunk = chunks.read(json) { text in
+      hasText = true
+      emit(text)
+    }
+    guard let chunk else { return false }
+    state.process(chunk, hasText: hasText)
+    if chunk.errorKind != nil {
+      state.readRetriable(of: json)
+    } else if chunk.hasMore || chunk.hasMembers {
+      guard let json = try? JSON(parsing: json), let more = state.read(json) else { return false }
+      // Otherwise its text has been emitted.
+      if chunk.hasMore, !more.isEmpty { emitChunk(more) }
+    }
+    return true
   }
 
   static func tooLong(_ limit: Int) -> GeneratorError {
@@ -89,18 +107,12 @@ struct CompletionReader {
   /// - Returns: false if it is none.
   /// - Throws: the error that it reports.
   mutating func read(
-    whole json: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void
+    whole json: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void, emitChunk: (OutputChunk) -> Void
   ) throws(GeneratorError) -> Bool {
-    var hasText = false
-    let chunk = chunks.read(json) { text in
-      hasText = true
-      emit(text)
-    }
-    guard let chunk, chunk.hasChoice || chunk.errorKind != nil else { return false }
-    state.process(chunk, hasText: hasText)
-    state.hasDoneMarker = true
+    guard Self.read(json, &state, chunks, emit, emitChunk) else { return false }
     if let failure = state.failure { throw failure }
-    return true
+    state.hasDoneMarker = true
+    return state.hasChoice
   }
 
   /// Returns how the response was completed. Call it at the end of the body or once ``isComplete`` is true.
@@ -109,24 +121,35 @@ struct CompletionReader {
   ///   ``GeneratorError/Code/failed`` if neither `[DONE]` nor any chunk arrived.
   func completion() throws(GeneratorError) -> Completion {
     // `[DONE]` does not complete a response if the last chunk after text contained neither a choice nor the usage.
-    let isComplete = state.finishReason != nil || (state.hasDoneMarker && !state.isLastChunkEmpty)
+    let isComplete = state.hasFinishReasons || (state.hasDoneMarker && !state.isLastChunkEmpty)
     guard isComplete else {
       guard state.hasBegun else { throw GeneratorError(.failed, "The model server sent an empty response.") }
       throw GeneratorError(.truncated, "The model server's response ended early.")
     }
-    return Completion(state.finishReason ?? .stop, usage: state.usage)
+    var completion = Completion(state.finishReason ?? .stop, usage: state.usage)
+    completion.members = state.members
+    return completion
   }
 
   private struct State {
     var finishReason: FinishReason?
     var usage: Usage?
+    var expectedChoices = 1
+    var choices = ChoiceReader()
+    /// The members beside the choices and the usage.
+    var members: JSON.Members = [:]
     var hasDoneMarker = false
     /// Whether a chunk has been received.
     var hasBegun = false
-    /// Whether the last chunk after text had neither a choice nor the usage.
+    /// Whether the last chunk after output had neither a choice nor the usage.
     var isLastChunkEmpty = false
-    var hasText = false
+    var hasOutput = false
+    /// Whether a chunk had a choice.
+    var hasChoice = false
     var failure: GeneratorError?
+
+    /// Whether the first choice has a finish reason, and so have the others that have begun if the request asks for them.
+    var hasFinishReasons: Bool { finishReason != nil && (expectedChoices == 1 || choices.isComplete) }
 
     mutating func fail(_ kind: String = "") {
       guard failure == nil else { return }
@@ -139,12 +162,27 @@ struct CompletionReader {
       failure?.isRetriable = isRetriable
     }
 
+    /// Reads what a chunk has beside text. Returns nil if that is not possible.
+    mutating func read(_ json: JSON) -> OutputChunk? {
+      if let details = json["usage"].map(Usage.details), !details.all.isEmpty { usage?.details = details }
+      for member in json.object?.all ?? [] where !Self.ownMembers.contains(member.name) && member.value != .null {
+        members[member.name] = member.value
+      }
+      return choices.read(json)
+    }
+
+    /// The members of a chunk that are read one by one or, such as the id, are Sluice's own.
+    private static let ownMembers: Set = [
+      "id", "object", "created", "model", "choices", "usage", "error", "obfuscation",
+    ]
+
     /// - Parameter hasText: whether the chunk contains text.
     mutating func process(_ chunk: Chunk, hasText: Bool) {
       hasBegun = true
       if let kind = chunk.errorKind { return fail(kind) }
-      if hasText { self.hasText = true }
-      isLastChunkEmpty = self.hasText && !chunk.hasChoice && chunk.usage == nil
+      if hasText || chunk.hasMore { hasOutput = true }
+      if chunk.hasChoice { hasChoice = true }
+      isLastChunkEmpty = hasOutput && !chunk.hasChoice && chunk.usage == nil
       if let reason = chunk.finishReason {
         finishReason = FinishReason(rawValue: reason)
         if finishReason?.isCompletion == false {

@@ -78,12 +78,12 @@ package final class OpenAIGenerator: CallbackGenerator {
     }
     guard prompt.isLarge else {
       request.body = Self.body(of: prompt)
-      begin(request, output, connections, reactor)
+      begin(request, choices: prompt.choices, output, connections, reactor)
       return output
     }
     reactor.spawn { [encoding] in
       request.body = await encoding.run { Self.body(of: prompt) }
-      self.begin(request, output, connections, reactor)
+      self.begin(request, choices: prompt.choices, output, connections, reactor)
     }
     return output
   }
@@ -195,11 +195,12 @@ package final class OpenAIGenerator: CallbackGenerator {
   }
 
   private func begin(
-    _ request: consuming HTTPRequest, _ output: ModelOutput, _ connections: Connections, _ reactor: Reactor
+    _ request: consuming HTTPRequest, choices: Int, _ output: ModelOutput, _ connections: Connections,
+    _ reactor: Reactor
   ) {
     // The output may have been cancelled while the request was encoded.
     guard !output.isFinished else { return }
-    ChatCompletion(output, connections, reactor: reactor).begin(request)
+    ChatCompletion(output, connections, choices: choices, reactor: reactor).begin(request)
   }
 
   /// The state of this generator on one loop.

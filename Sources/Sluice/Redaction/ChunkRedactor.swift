@@ -1,0 +1,94 @@
+import JSON
+import Upstream
+
+/// A redactor for the deltas of a generation that are more than text. Each text is redacted like that of the first choice:
+/// reasoning, refusals, and the text of other choices.
+///
+/// The arguments of tool calls are withheld until they are complete: as JSON they can hide a match behind escapes. What
+/// contains the text once more, piece by piece, is dropped, such as log probabilities.
+final class ChunkRedactor {
+  private struct Text: Hashable {
+    let choice: Int
+    let name: String
+  }
+
+  private let rules: [RedactionRules.Rule]
+  private var redactors: [Text: Redactor] = [:]
+  /// The texts in the order in which they began.
+  private var texts: [Text] = []
+  private var withheld = OutputChunk()
+  /// The size of the withheld arguments.
+  private(set) var withheldBytes = 0
+
+  init(_ rules: [RedactionRules.Rule]) { self.rules = rules }
+
+  /// Returns what can be sent of a delta now, without the text of the first choice, which has a redactor of its own.
+  func feed(_ chunk: OutputChunk) throws(Failure) -> OutputChunk {
+    var redacted = OutputChunk()
+    for choice in chunk.choices {
+      var delta: JSON.Members = [:]
+      // The roles of other choices.
+      delta["role"] = choice.delta["role"]
+      if choice.index != 0 { try feed(choice.text, of: choice, "content", to: &delta) }
+      for name in OutputChunk.Choice.reasoningNames + ["refusal"] {
+        if let text = choice.delta[name]?.string { try feed(text, of: choice, name, to: &delta) }
+      }
+      if choice.delta["content"]?.array != nil, let name = OutputChunk.Choice.reasoningNames.first {
+        try feed(choice.reasoning, of: choice, name, to: &delta)
+      }
+      delta["annotations"] = try choice.delta["annotations"].map { (json) throws(Failure) in
+        try Redactor.redact(json, by: rules)
+      }
+      if !delta.all.isEmpty { redacted.choices.append(OutputChunk.Choice(index: choice.index, delta: delta)) }
+      withhold(choice)
+    }
+    return redacted
+  }
+
+  private func feed(
+    _ text: String, of choice: OutputChunk.Choice, _ name: String, to delta: inout JSON.Members
+  ) throws(Failure) {
+    if text.isEmpty { return }
+    let key = Text(choice: choice.index, name: name)
+    if redactors[key] == nil { texts.append(key) }
+    let redactor = redactors[key] ?? Redactor(rules)
+    redactors[key] = redactor
+    let output = try redactor.feed(text.utf8Span.span)
+    if !output.isEmpty { delta[name] = .string(String(decoding: output, as: UTF8.self)) }
+  }
+
+  /// Withholds the calls of a choice and, if it is not the first, its finish reason, which follows all of its text.
+  private func withhold(_ choice: OutputChunk.Choice) {
+    var kept = OutputChunk.Choice(index: choice.index)
+    for name in ["tool_calls", "function_call"] { kept.delta[name] = choice.delta[name] }
+    kept.members["finish_reason"] = choice.members["finish_reason"]
+    let chunk = OutputChunk([kept])
+    if kept.delta.all.isEmpty, kept.members.all.isEmpty { return }
+    withheldBytes += chunk.byteCount
+    withheld.join(chunk)
+  }
+
+  /// Returns the rest of all texts, and the calls; no more input follows.
+  func finish() throws(Failure) -> OutputChunk {
+    var rest = OutputChunk()
+    for text in texts {
+      guard let output = try redactors[text]?.finish(), !output.isEmpty else { continue }
+      rest.join(
+        OutputChunk([
+          OutputChunk.Choice(
+            index: text.choice, delta: [text.name: .string(String(decoding: output, as: UTF8.self))])
+        ]))
+    }
+    for choice in withheld.choices {
+      var choice = choice
+      for name in ["tool_calls", "function_call"] {
+        choice.delta[name] = try choice.delta[name].map { (json) throws(Failure) in
+          try Redactor.redact(message: json, by: rules)
+        }
+      }
+      rest.join(OutputChunk([choice]))
+    }
+    withheldBytes = 0
+    return rest
+  }
+}
