@@ -53,13 +53,35 @@ public struct Completion: Sendable, Equatable {
   /// The reason why the model stopped.
   public var finishReason: FinishReason
   /// The token usage. Nil if it is unknown.
-  public var usage: Usage?
+  public var usage: Usage? {
+    get { details?.usage }
+    set { details = Details(newValue, members) }
+  }
   /// The members that the upstream's response has beside its choices and the usage, such as `system_fingerprint`.
-  package var members: JSON.Members = [:]
+  package var members: JSON.Members {
+    get { details?.members ?? [:] }
+    set { details = Details(usage, newValue) }
+  }
+  /// Apart, so that a completion takes little of the memory that the task of every stream keeps.
+  private var details: Details?
+
+  private final class Details: Sendable {
+    let usage: Usage?
+    let members: JSON.Members
+
+    init(_ usage: Usage?, _ members: JSON.Members) {
+      self.usage = usage
+      self.members = members
+    }
+  }
 
   /// Creates a completion. ``FinishReason/stop`` is the usual reason.
   public init(_ finishReason: FinishReason = .stop, usage: Usage? = nil) {
     self.finishReason = finishReason
-    self.usage = usage
+    if let usage { details = Details(usage, [:]) }
+  }
+
+  public static func == (a: Completion, b: Completion) -> Bool {
+    a.finishReason == b.finishReason && a.usage == b.usage && a.members == b.members
   }
 }

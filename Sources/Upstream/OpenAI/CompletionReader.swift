@@ -127,7 +127,7 @@ struct CompletionReader {
       throw GeneratorError(.truncated, "The model server's response ended early.")
     }
     var completion = Completion(state.finishReason ?? .stop, usage: state.usage)
-    completion.members = state.members
+    if !state.members.all.isEmpty { completion.members = state.members }
     return completion
   }
 
