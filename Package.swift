@@ -28,6 +28,7 @@ let package = Package(
     .systemLibrary(name: "CPCRE2", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CSystemd", providers: [.apt(["libsystemd-dev"])]),
     .systemLibrary(name: "CWslay", providers: [.apt(["libwslay-dev"])]),
+    .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
     // Ours, in C and C++.
     .target(name: "CLinux"),
     .target(name: "CLazyLibraries"),
@@ -46,7 +47,7 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "Upstream",
-      dependencies: ["Bytes", "CCurl", "CLazyLibraries", "CSimdJSON", "EventLoop", "EventStream", "JSON"],
+      dependencies: ["Bytes", "CCurl", "CLazyLibraries", "CSimdJSON", "CZlib", "EventLoop", "EventStream", "JSON"],
       swiftSettings: strict),
     .target(
       name: "Sluice",

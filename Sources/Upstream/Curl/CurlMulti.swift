@@ -31,6 +31,12 @@ final class CurlMulti: HTTPClient {
     /// A file of certificates to trust instead of the system's (CURLOPT_CAINFO(3)).
     let certificateFile: String?
     let proxy: HTTPProxy
+
+    func url(of request: borrowing HTTPRequest) -> String {
+      guard let path = request.rootedPath else { return baseURL + request.path }
+      let parts = baseURL.split(separator: "://", maxSplits: 1)
+      return (parts.first ?? "") + "://" + (parts.last ?? "").prefix { $0 != "/" } + path
+    }
   }
 
   /// - Parameter maximumIdleConnections: the maximum number of connections that stay open without a transfer.

@@ -39,7 +39,7 @@ final class CurlTransfer: HTTPExchange {
       guard let longer = unsafe curl_slist_append(headers, header) else { return nil }
       unsafe headers = longer
     }
-    guard unsafe ccurl_set_string(easy, CURLOPT_URL, server.baseURL + request.path) == CURLE_OK else { return nil }
+    guard unsafe ccurl_set_string(easy, CURLOPT_URL, server.url(of: request)) == CURLE_OK else { return nil }
     unsafe set(CURLOPT_ERRORBUFFER, errorBuffer)
     unsafe set(CURLOPT_HTTPHEADER, headers)
     unsafe set(CURLOPT_PRIVATE, Unmanaged.passUnretained(self).toOpaque())

@@ -2,6 +2,8 @@
 struct HTTPRequest: Sendable {
   /// The path below the client's base URL, such as `/models`.
   var path: String
+  /// The path from the root of the server, which replaces the base URL's path and ``path``.
+  var rootedPath: String?
   /// Complete header lines, `"Name: value"`.
   var headers: [String]
   /// The body of a POST. Nil makes the request a GET.

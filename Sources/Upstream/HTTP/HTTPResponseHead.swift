@@ -10,8 +10,17 @@ struct HTTPResponseHead: Sendable, Equatable {
   var contentType = ""
   /// The delay that the server requested: `Retry-After` in either of its forms (RFC 9110, 10.2.3).
   var retryAfter: Duration?
-  /// Whether the body has a coding other than `chunked`, although none was requested.
-  var isEncoded = false
+  /// The coding of the body besides `chunked`, although none was requested.
+  var coding = Coding.none
+  /// The value of `Location`.
+  var location: String?
+
+  enum Coding {
+    case none
+    /// `gzip` or `deflate`, which ``Inflater`` decodes.
+    case deflated
+    case unknown
+  }
 
   /// Reads one field.
   ///
@@ -23,9 +32,14 @@ struct HTTPResponseHead: Sendable, Equatable {
       contentType = String(decodingUTF8: value).lowercased()
     } else if name.equals("retry-after") {
       retryAfter = Self.delay(String(decodingUTF8: value))
+    } else if name.equals("location") {
+      location = String(decodingUTF8: value)
     } else if name.equals("transfer-encoding") || name.equals("content-encoding") {
       let codings = String(decodingUTF8: value).lowercased().split { $0 == "," || $0 == " " || $0 == "\t" }
-      if !codings.allSatisfy({ $0 == "chunked" || $0 == "identity" }) { isEncoded = true }
+        .filter { $0 != "chunked" && $0 != "identity" }
+      if codings.isEmpty { return }
+      let isDeflated = coding == .none && codings.count == 1 && ["gzip", "x-gzip", "deflate"].contains(codings[0])
+      coding = isDeflated && name.equals("content-encoding") ? .deflated : .unknown
     }
   }
 

@@ -50,8 +50,12 @@ final class PlainHTTPClient: HTTPClient {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(1024 + (request.body?.count ?? 0))
     bytes += (request.body == nil ? "GET " : "POST ").utf8
-    bytes += origin.path.utf8
-    bytes += request.path.utf8
+    if let path = request.rootedPath {
+      bytes += path.utf8
+    } else {
+      bytes += origin.path.utf8
+      bytes += request.path.utf8
+    }
     bytes += commonFields
     for header in request.headers {
       bytes += header.utf8

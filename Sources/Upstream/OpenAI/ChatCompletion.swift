@@ -56,7 +56,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
       }
     }
     key = request.bearerToken
-    exchange = connections.client.start(request, delegate: self)
+    exchange = connections.start(request, delegate: self, on: reactor)
     guard let exchange else {
       output.fail(.invalidURL)
       return releaseCallbacks()
@@ -79,8 +79,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
     let isSuccess = (200..<300).contains(head.status)
     // Some servers stream as text/plain.
     let isStream = ["", "text/event-stream", "text/plain"].contains(head.contentType.prefix { $0 != ";" && $0 != " " })
-    if head.isEncoded {
-      // libcurl would decompress the body without a limit on its size.
+    if head.coding != .none {
       fail(
         isSuccess
           ? GeneratorError(.failed, "The model server's response has an encoding that was not requested.")

@@ -25,6 +25,12 @@ extension GeneratorError {
       cause = .notStreaming
       return
     }
+    if (300..<400).contains(status) {
+      self.init(
+        .failed, "The model server redirects to another address.", detail: detail + ": change SLUICE_UPSTREAM_URL")
+      isRetriable = false
+      return
+    }
     self.init(.failed, "The model server returned status \(status).", detail: detail, retryAfter: head.retryAfter)
     switch status {
     case 401, 403: cause = .unauthorized

@@ -101,7 +101,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   private nonisolated(nonsending) func receiveModels(
     _ request: HTTPRequest, on reactor: Reactor
   ) async throws(GeneratorError) -> [JSON] {
-    let exchange = WholeExchange(request, connections(on: reactor).client, maximumBytes: 4 << 20, on: reactor)
+    let exchange = WholeExchange(request, connections(on: reactor), maximumBytes: 4 << 20, on: reactor)
     let (head, body) = try await exchange.response(within: .seconds(10))
     switch head.status {
     case 200..<300:
@@ -121,7 +121,7 @@ package final class OpenAIGenerator: CallbackGenerator {
     request.body = body
     let connections = connections(on: reactor)
     let key = request.bearerToken
-    let exchange = WholeExchange(request, connections.client, maximumBytes: Self.maximumEmbeddingBytes, on: reactor)
+    let exchange = WholeExchange(request, connections, maximumBytes: Self.maximumEmbeddingBytes, on: reactor)
     let (head, response) = try await exchange.response(within: timeout)
     guard (200..<300).contains(head.status), head.contentType.hasPrefix("application/json") else {
       throw GeneratorError(head, body: response, connections, key: key)
@@ -152,7 +152,7 @@ package final class OpenAIGenerator: CallbackGenerator {
       // A request that began before can still need it.
       if isRetired.load(ordering: .relaxed) { retireLater(on: reactor) }
       return Connections(
-        client: client(on: reactor), chunks: ChunkParser(), host: Self.host(of: baseURL),
+        client: client(on: reactor), baseURL: baseURL, chunks: ChunkParser(), host: Self.host(of: baseURL),
         isShortOfDescriptors: isShortOfDescriptors, maximumTextBytes: maximumTextBytes)
     }
   }
@@ -206,6 +206,7 @@ package final class OpenAIGenerator: CallbackGenerator {
   /// The state of this generator on one loop.
   final class Connections {
     let client: any HTTPClient
+    private let baseURL: String
     let chunks: ChunkParser
     /// The model server's name or address, which no client must see.
     let host: String
@@ -214,14 +215,22 @@ package final class OpenAIGenerator: CallbackGenerator {
     let maximumTextBytes: Int
 
     init(
-      client: any HTTPClient, chunks: ChunkParser, host: String,
+      client: any HTTPClient, baseURL: String, chunks: ChunkParser, host: String,
       isShortOfDescriptors: @escaping @Sendable () -> Bool, maximumTextBytes: Int
     ) {
       self.host = host
       self.maximumTextBytes = maximumTextBytes
       self.client = client
+      self.baseURL = baseURL
       self.chunks = chunks
       self.isShortOfDescriptors = isShortOfDescriptors
+    }
+
+    /// Starts an exchange that follows redirections. Returns nil if memory is exhausted or the URL is not valid.
+    func start(
+      _ request: consuming HTTPRequest, delegate: any HTTPExchangeDelegate, on reactor: Reactor
+    ) -> (any HTTPExchange)? {
+      FollowedExchange.start(request, client, baseURL: baseURL, delegate: delegate, on: reactor)
     }
   }
 

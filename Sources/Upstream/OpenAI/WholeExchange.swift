@@ -6,7 +6,7 @@ import EventLoop
 /// The client retains this object until the exchange ends.
 final class WholeExchange: HTTPExchangeDelegate {
   private let request: HTTPRequest
-  private let client: any HTTPClient
+  private let connections: OpenAIGenerator.Connections
   private let reactor: Reactor
   private let maximumBytes: Int
   private let completed = Waiter()
@@ -15,9 +15,11 @@ final class WholeExchange: HTTPExchangeDelegate {
   private var result: Result<(head: HTTPResponseHead, body: [UInt8]), GeneratorError>?
 
   /// - Parameter maximumBytes: the maximum size of the response's body.
-  init(_ request: HTTPRequest, _ client: any HTTPClient, maximumBytes: Int, on reactor: Reactor) {
+  init(
+    _ request: HTTPRequest, _ connections: OpenAIGenerator.Connections, maximumBytes: Int, on reactor: Reactor
+  ) {
     self.request = request
-    self.client = client
+    self.connections = connections
     self.maximumBytes = maximumBytes
     self.reactor = reactor
   }
@@ -27,7 +29,7 @@ final class WholeExchange: HTTPExchangeDelegate {
   /// - Throws: ``GeneratorError/Code/failed`` if the server cannot be reached or the response is too large,
   ///   ``GeneratorError/Code/timedOut``, or ``GeneratorError/Code/cancelled``.
   func response(within timeout: Duration) async throws(GeneratorError) -> (head: HTTPResponseHead, body: [UInt8]) {
-    guard let exchange = client.start(request, delegate: self) else { throw .invalidURL }
+    guard let exchange = connections.start(request, delegate: self, on: reactor) else { throw .invalidURL }
     let cancel = { self.complete(.failure(.cancelled)) }
     let timer = reactor.schedule(after: timeout) {
       self.complete(.failure(GeneratorError(.timedOut, "The model server did not respond in time.")))
@@ -47,7 +49,7 @@ final class WholeExchange: HTTPExchangeDelegate {
 
   func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
     self.head = head
-    return !head.isEncoded
+    return head.coding == .none
   }
 
   func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {

@@ -1,0 +1,129 @@
+import EventLoop
+
+/// An exchange whose response is what a client of an API expects: redirections to the same server are followed (RFC
+/// 9110, 15.4.8 and 15.4.9), and the body is decoded. Confined to its loop.
+///
+/// The client retains this object until the exchange ends.
+final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
+  private let client: any HTTPClient
+  private let baseURL: String
+  private let reactor: Reactor
+  private var delegate: (any HTTPExchangeDelegate)?
+  private var exchange: (any HTTPExchange)?
+  /// The request, for a redirection; nil once there is a response.
+  private var request: HTTPRequest?
+  /// The request to which the response redirects.
+  private var next: HTTPRequest?
+  private var redirections = 0
+  private var inflater: Inflater?
+
+  private static let maximumRedirections = 3
+
+  /// Starts an exchange.
+  ///
+  /// - Parameter baseURL: the base URL of the client. Its server is the only one to which a request is sent.
+  /// - Returns: nil if memory is exhausted or the URL is not valid.
+  static func start(
+    _ request: consuming HTTPRequest, _ client: any HTTPClient, baseURL: String, delegate: any HTTPExchangeDelegate,
+    on reactor: Reactor
+  ) -> FollowedExchange? {
+    let exchange = FollowedExchange(request, client, baseURL, delegate, reactor)
+    exchange.exchange = exchange.request.flatMap { client.start($0, delegate: exchange) }
+    return exchange.exchange == nil ? nil : exchange
+  }
+
+  private init(
+    _ request: consuming HTTPRequest, _ client: any HTTPClient, _ baseURL: String,
+    _ delegate: any HTTPExchangeDelegate, _ reactor: Reactor
+  ) {
+    self.request = request
+    self.client = client
+    self.baseURL = baseURL
+    self.delegate = delegate
+    self.reactor = reactor
+  }
+
+  var isConnected: Bool { exchange?.isConnected ?? false }
+  var isMultiplexed: Bool { exchange?.isMultiplexed ?? false }
+
+  func resume() { exchange?.resume() }
+
+  func cancel() {
+    delegate = nil
+    exchange.take()?.cancel()
+  }
+
+  func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
+    var request = request.take()
+    if head.status == 307 || head.status == 308, redirections < Self.maximumRedirections,
+      let path = head.location.flatMap(path(of:))
+    {
+      redirections += 1
+      request?.rootedPath = path
+      next = request
+      return false
+    }
+    var head = head
+    if head.coding == .deflated, let inflater = Inflater() {
+      self.inflater = inflater
+      head.coding = .none
+    }
+    return delegate?.didReceiveHead(head) ?? false
+  }
+
+  /// Returns the path and the query of a location if it is on the same server, otherwise nil.
+  private func path(of location: String) -> String? {
+    let origin = HTTPRequest.origin(of: baseURL)
+    var path = location.prefix { $0 != "#" }
+    if !path.hasPrefix("/") || path.hasPrefix("//") {
+      let url = path.hasPrefix("//") ? origin.prefix { $0 != "/" } + path : path
+      guard HTTPRequest.origin(of: String(url)) == origin else { return nil }
+      let authority = url.split(separator: "://", maxSplits: 1).last ?? ""
+      path = authority[(authority.firstIndex { $0 == "/" || $0 == "?" } ?? authority.endIndex)...]
+    }
+    guard path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else { return nil }
+    return path.hasPrefix("/") ? String(path) : "/" + path
+  }
+
+  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
+    guard let inflater else { return delegate?.didReceiveBody(body) ?? true }
+    var canReceiveMore = true
+    do throws(Inflater.Malformed) {
+      try inflater.feed(body) { part in
+        guard let delegate else { return false }
+        if !delegate.didReceiveBody(part) { canReceiveMore = false }
+        return true
+      }
+    } catch {
+      delegate.take()?.didComplete("The body is not valid gzip.")
+      // Deferred, because the exchange is on the call stack.
+      _ = reactor.schedule(after: .zero) { self.exchange.take()?.cancel() }
+    }
+    return canReceiveMore
+  }
+
+  func didComplete(_ failure: String?) {
+    guard let next = next.take() else {
+      exchange = nil
+      delegate.take()?.didComplete(failure)
+      return
+    }
+    request = next
+    exchange = delegate == nil ? nil : client.start(next, delegate: self)
+    if exchange == nil { delegate.take()?.didComplete("The redirection is not valid.") }
+  }
+}
+
+extension HTTPRequest {
+  /// Returns the scheme, the host and the port of a URL, in the form in which they can be compared.
+  fileprivate static func origin(of url: String) -> String {
+    let parts = url.split(separator: "://", maxSplits: 1)
+    guard parts.count == 2 else { return "" }
+    let scheme = parts[0].lowercased()
+    let authority = parts[1].prefix { $0 != "/" && $0 != "?" && $0 != "#" }.lowercased()
+    let standard = scheme == "https" ? ":443" : ":80"
+    // Not a port: the end of an IPv6 address is a bracket.
+    let host = authority.hasSuffix(standard) ? String(authority.dropLast(standard.count)) : authority
+    return scheme + "://" + host
+  }
+}

@@ -1,0 +1,68 @@
+import CLazyLibraries
+import CZlib
+
+/// A decoder of bodies with the coding `gzip` or `deflate` (RFC 9110, 8.4.1), which arrive in parts.
+@safe
+final class Inflater {
+  /// The error of a body that is not of such a coding.
+  struct Malformed: Error {}
+
+  // At a fixed address, because zlib's state refers back to it.
+  private let stream: UnsafeMutablePointer<z_stream>
+  private var isAtEnd = false
+
+  /// The size of the parts into which a body is decoded. What the receiver refuses is decoded no further.
+  private static let partBytes = 16 * 1024
+
+  /// Returns nil if zlib cannot be loaded.
+  init?() {
+    guard unsafe clazy_load_zlib() == nil else { return nil }
+    unsafe stream = .allocate(capacity: 1)
+    unsafe stream.initialize(to: z_stream())
+    // 32 stands for either header, of gzip or of zlib (zlib.h).
+    let result = unsafe inflateInit2_(
+      stream, MAX_WBITS + 32, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size))
+    guard result == Z_OK else {
+      unsafe stream.deallocate()
+      return nil
+    }
+  }
+
+  deinit {
+    unsafe inflateEnd(stream)
+    unsafe stream.deallocate()
+  }
+
+  /// Decodes a part of the body.
+  ///
+  /// - Parameter emit: called with each decoded part. Returns whether it takes more.
+  func feed(_ bytes: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Bool) throws(Malformed) {
+    var input = bytes.count
+    var isBroken = false
+    // Safe: zlib only reads its input, and the pointers are not used after the calls.
+    unsafe bytes.withUnsafeBufferPointer { bytes in
+      unsafe stream.pointee.next_in = UnsafeMutablePointer(mutating: bytes.baseAddress)
+      var takesMore = true
+      var hasRoom = false
+      while takesMore, !isBroken, input > 0 || !hasRoom {
+        // Several bodies can follow one another (RFC 1952, 2.2).
+        if isAtEnd, input > 0, unsafe inflateReset(stream) == Z_OK { isAtEnd = false }
+        if isAtEnd { return }
+        unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Self.partBytes) { part in
+          unsafe stream.pointee.avail_in = UInt32(clamping: input)
+          unsafe stream.pointee.next_out = part.baseAddress
+          unsafe stream.pointee.avail_out = UInt32(part.count)
+          let result = unsafe inflate(stream, Z_SYNC_FLUSH)
+          input = unsafe Int(stream.pointee.avail_in)
+          isAtEnd = result == Z_STREAM_END
+          isBroken = ![Z_OK, Z_STREAM_END, Z_BUF_ERROR].contains(result)
+          let count = unsafe part.count - Int(stream.pointee.avail_out)
+          hasRoom = count < part.count
+          if count > 0 { takesMore = unsafe emit(UnsafeBufferPointer(rebasing: part[..<count]).span) }
+        }
+      }
+      unsafe stream.pointee.next_in = nil
+    }
+    if isBroken { throw Malformed() }
+  }
+}
