@@ -46,6 +46,63 @@ extension Integration {
       _ = await servers.stop()
     }
 
+    @Test("Reasoning, refusals and tool calls arrive in each dialect, once, over connections that are lost")
+    func parts() async throws {
+      @Sendable func chunk(_ delta: String, _ finish: String = "null") -> String {
+        #"data: {"choices":[{"index":0,"delta":\#(delta),"finish_reason":\#(finish)}]}"# + "\n\n"
+      }
+      let upstream = try ScriptedUpstream { exchange in
+        exchange.sendHead()
+        for (delta, pause) in [
+          (#"{"reasoning_content":"I "}"#, 0), (#"{"reasoning_content":"think. "}"#, 0), (#"{"content":"One "}"#, 0),
+          (
+            #"{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\":"}}]}"#, 0
+          ), (#"{"content":"two "}"#, 1500), (#"{"reasoning_content":"So."}"#, 0),
+          (#"{"tool_calls":[{"index":0,"function":{"arguments":"1}"}}]}"#, 0), (#"{"refusal":"but no."}"#, 0),
+        ] {
+          exchange.send(chunk(delta))
+          exchange.pause(.milliseconds(pause))
+        }
+        exchange.send(chunk("{}", "\"tool_calls\""))
+        exchange.sendDone()
+      }
+      let servers = try await Servers([
+        "SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_STREAMS_PER_USER": "0", "SLUICE_RESUME": "20s",
+      ])
+      let browser = try await Browser()
+      async let found = run(
+        """
+        const runs = [];
+        for (const dialect of ['events', 'deltas', 'chunks', 'chat', 'openai', 'ui']) {
+          for (const transport of ['http', 'websocket']) {
+            runs.push((async () => {
+              const run = client.stream('/chat/stream', { query: { message: 'a' }, token, dialect, transport });
+              let thoughts = '';
+              run.onReasoning = (text) => { thoughts += text; };
+              const text = await all(run);
+              const { refusal, toolCalls } = await run.done;
+              const hasThoughts = ['events', 'openai', 'ui'].includes(dialect);
+              const isRight = text === 'One two but no.' && refusal === 'but no.'
+                && thoughts === (hasThoughts ? 'I think. So.' : '')
+                && toolCalls?.length === 1 && toolCalls[0].id + toolCalls[0].name === 'cf'
+                && toolCalls[0].arguments === '{"a":1}';
+              return isRight ? [] : [[dialect, transport, text, thoughts, refusal ?? '-', toolCalls ?? '-']];
+            })());
+          }
+        }
+        window.haveBegun = true;
+        return (await Promise.all(runs)).flat();
+        """, in: browser, at: servers)
+      #expect(await eventually { upstream.requests.count == 12 })
+      usleep(500_000)
+      try servers.cutConnections()
+      let result = try await found
+      #expect(result == "[]")
+      #expect(upstream.requests.count == 12)
+      await browser.close()
+      _ = await servers.stop()
+    }
+
     @Test("The endpoints have functions of their own")
     func endpoints() async throws {
       let upstream = try ScriptedUpstream { exchange in

@@ -29,6 +29,7 @@ import {
  * @property {boolean} isStreaming
  * @property {Status} status never `idle`
  * @property {string} [finishReason] of an answer that is done, such as `length`
+ * @property {boolean} [isRefusal] whether the model has refused to answer; the content says why
  * @property {Error} [error] why it failed
  */
 
@@ -345,8 +346,8 @@ async function readConversation(sessionId, options) {
   const messages = turns.flatMap((/** @type {any} */ { id, user, assistant }) => [
     messageOfUser(`${id}-user`, user.content),
     {
-      id, role: "assistant", content: assistant.content, isStreaming: false, status: "done",
-      finishReason: assistant.finishReason,
+      id, role: "assistant", content: assistant.content + (assistant.refusal ?? ""), isStreaming: false, status: "done",
+      finishReason: assistant.finishReason, isRefusal: Boolean(assistant.refusal),
     },
   ]);
   return { messages, prompt: turns.some((/** @type {any} */ { id }) => id === run.id) ? undefined : prompt, run };
@@ -375,7 +376,10 @@ function answered(messages, question, answer, state) {
     if (message.id === question && isMissing) return [{ ...message, status, error }];
     if (message.id !== answer) return [message];
     if (isMissing) return [];
-    return [{ ...message, content: text, isStreaming: isRunning(status), status, finishReason: end?.finishReason, error }];
+    const isRefusal = Boolean(end?.refusal);
+    return [{
+      ...message, content: text, isStreaming: isRunning(status), status, finishReason: end?.finishReason, isRefusal, error,
+    }];
   });
 }
 

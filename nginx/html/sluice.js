@@ -190,8 +190,15 @@ class Run {
    */
   onPrompt;
   /**
+   * Called with each piece of the model's reasoning, which only some dialects contain.
+   *
+   * @type {((text: string) => void) | undefined}
+   */
+  onReasoning;
+  /**
    * The terminal record: `type` is `done` or `cancelled`, or `closed` after close(). Rejects with a SluiceError, or with the
-   * reason of an aborted signal.
+   * reason of an aborted signal. A refusal of the model has its text as `refusal` too, and the tools that it calls are
+   * `toolCalls`.
    *
    * @type {Promise<Terminal>}
    */
@@ -210,8 +217,17 @@ class Run {
    * @type {WebSocket | null | undefined}
    */
   #socket;
-  /** The number of pieces of text received. */
-  #received = 0;
+  /** Whether a piece of text has been received. */
+  #hasText = false;
+  /**
+   * The number of the last record with an id, from which the stream can be continued.
+   *
+   * @type {number | undefined}
+   */
+  #position;
+  /** The lengths of what has been received and, after a resumption from the start, of what comes once more. */
+  #received = { text: 0, reasoning: 0 };
+  #repeated = { text: 0, reasoning: 0 };
   /** The number of failures since the last piece of text. */
   #failures = 0;
   #isStopping = false;
@@ -347,7 +363,7 @@ class Run {
   /** Handles a 404 for a stream that the server has forgotten or never kept. */
   #forgotten() {
     // Before the first text it can be requested again.
-    if (this.#received === 0 && this.#key) this.id = undefined;
+    if (!this.#hasText && this.#key) this.id = undefined;
     else this.#failures = maximumResumptions;
     return lost();
   }
@@ -360,12 +376,20 @@ class Run {
    * @returns {Terminal | undefined}
    */
   #take(type, value) {
-    const { text, seq, prompt, members, end, error } = interpret(type, value);
+    const { seq, prompt, members, refusal, toolCalls = [], end, error, ...pieces } = interpret(type, value);
     if (seq !== undefined) this.seq = seq;
     if (members) Object.assign(this.#members, members);
     if (prompt !== undefined) this.onPrompt?.(prompt);
+    for (const { index, id = "", name = "", arguments: text = "" } of toolCalls) {
+      const call = ((this.#members.toolCalls ??= [])[index ?? this.#members.toolCalls.length] ??= { id, name, arguments: "" });
+      call.arguments += text;
+    }
+    const reasoning = this.#unseen("reasoning", pieces.reasoning);
+    if (reasoning) this.onReasoning?.(reasoning);
+    const text = this.#unseen("text", pieces.text);
+    if (text && refusal) this.#members.refusal = (this.#members.refusal ?? "") + text;
     if (text) {
-      this.#received += 1;
+      this.#hasText = true;
       this.#failures = 0;
       if (this.#onToken) this.#onToken(text);
       else this.#queue.push(text);
@@ -373,6 +397,26 @@ class Run {
     }
     if (error) throw failure(error);
     return end && { ...this.#members, ...end };
+  }
+
+  /**
+   * Returns the part of a piece that has not been received before.
+   *
+   * @param {"text" | "reasoning"} kind
+   * @param {string} [piece]
+   */
+  #unseen(kind, piece = "") {
+    const isRepeated = Math.min(piece.length, this.#repeated[kind]);
+    this.#repeated[kind] -= isRepeated;
+    this.#received[kind] += piece.length - isRepeated;
+    return piece.slice(isRepeated);
+  }
+
+  /** Returns the number of deltas after which to continue: all, or none where the records have no ids. */
+  #resume() {
+    this.#repeated = this.#position === undefined ? { ...this.#received } : { text: 0, reasoning: 0 };
+    if (this.#position === undefined) delete this.#members.toolCalls;
+    return this.#position ?? 0;
   }
 
   /** @param {string} id */
@@ -453,9 +497,8 @@ class Run {
     const isResumption = this.id !== undefined;
     // The head of a first response can take long: where streaming is disabled, it comes with all of the answer.
     if (isResumption) silence.begin();
-    const again = this.#at(`/api/streams/${this.id}`, { after: this.#received, dialect });
     const response = isResumption
-      ? await this.#fetch(again, undefined, undefined, silence.signal)
+      ? await this.#fetch(this.#at(`/api/streams/${this.id}`, { after: this.#resume(), dialect }), undefined, undefined, silence.signal)
       : await this.#fetch(this.#at(this.#url.href, { ...query, dialect }), body, this.#key, silence.signal);
     if (response.status === 204) return { type: "none" };
     if (isResumption && response.status === 404) throw this.#forgotten();
@@ -467,6 +510,8 @@ class Run {
     for (;;) {
       const { value, done } = await records.next().catch((error) => { throw lost(error); });
       if (done) throw lost();
+      const position = Number(value.id.split(".")[1]);
+      if (position >= 0) this.#position = position;
       const end = this.#take(value.type, parse(value.data));
       if (end) {
         records.return(undefined).catch(() => {});
@@ -519,10 +564,12 @@ class Run {
   async #readJSON(response) {
     const answer = await response.json().catch((error) => { throw lost(error); });
     const { message, content, choices, finish_reason, ...members } = answer;
-    const text = message ?? content ?? choices?.[0]?.message?.content ?? (members.report && JSON.stringify(members.report));
-    this.#take("token", { t: text ?? "" });
+    const { content: text, refusal, tool_calls } = choices?.[0]?.message ?? {};
+    const all = { ...(refusal && { refusal }), ...(tool_calls && { toolCalls: tool_calls.map(flat) }), ...members };
+    this.#take("token", { t: message ?? content ?? text ?? (members.report ? JSON.stringify(members.report) : "") });
+    if (all.refusal) this.#take("token", { t: all.refusal });
     const finishReason = finish_reason ?? choices?.[0]?.finish_reason;
-    return { ...(finishReason && { finishReason }), ...members, type: "done" };
+    return camelCased({ ...(finishReason && { finishReason }), ...all, type: "done" });
   }
 
   // MARK: WebSocket
@@ -538,7 +585,7 @@ class Run {
     const socket = new WebSocket(url, isSubprotocol ? ["sluice.v1", `bearer.${token}`] : ["sluice.v1"]);
     this.#socket = socket;
     const start = this.id
-      ? { type: "resume", id: "a", stream: this.id, after: this.#received }
+      ? { type: "resume", id: "a", stream: this.id, after: this.#resume() }
       : { type: "start", id: "a", ...(body ? { body, idempotencyKey: this.#key } : { query: query ?? {} }) };
     return new Promise((resolve, reject) => {
       let isOpen = false;
@@ -609,7 +656,7 @@ class Run {
           finish(() => reject(error));
         }
       };
-      for (const type of ["message", "token", "chunk", "done", "complete", "cancelled", "error"]) {
+      for (const type of ["message", "token", "reasoning", "chunk", "done", "complete", "cancelled", "error"]) {
         source.addEventListener(type, receive);
       }
       if (this.#abort.signal.aborted) finish(() => reject(lost()));
@@ -625,13 +672,16 @@ class Run {
  *
  * @param {string} type
  * @param {any} value
- * @returns {{ text?: string, seq?: number, prompt?: string, members?: object, end?: Terminal, error?: any }} `members` are
- *   those of the terminal record that come before it
+ * @returns {{ text?: string, refusal?: boolean, reasoning?: string, seq?: number, prompt?: string, members?: object,
+ *   toolCalls?: ToolCall[], end?: Terminal, error?: any }} `members` are those of the terminal record that come before it;
+ *   `refusal` marks a text, and `toolCalls` are calls or deltas of them, that the terminal record does not repeat
  */
 function interpret(type, value) {
   if (value === "[DONE]") return { end: { type: "done" } };
   switch (type) {
     case "token": return { text: value.t };
+    case "reasoning": return { reasoning: value.t };
+    case "tool_call": case "source": return {};
     case "chunk": return { text: value.token, seq: value.seq };
     case "done": case "complete": return { end: { ...value, type: "done" } };
     case "cancelled": return { end: { ...value, type: "cancelled" } };
@@ -641,22 +691,34 @@ function interpret(type, value) {
   if (value.error) return value.error.code === "cancelled" ? { end: { type: "cancelled" } } : { error: value.error };
   if (value.choices) {
     const [choice] = value.choices;
+    // Other choices are other answers.
+    const delta = choice?.index === 0 ? choice.delta ?? {} : {};
     return {
-      text: choice?.delta?.content,
+      // Some servers send an array of parts.
+      text: typeof delta.content === "string" ? delta.content : delta.refusal ?? "",
+      refusal: Boolean(delta.refusal),
+      reasoning: delta.reasoning_content ?? delta.reasoning ?? "",
+      toolCalls: delta.tool_calls?.map(flat),
       members: {
-        ...(choice?.finish_reason && { finishReason: choice.finish_reason }),
+        ...(choice?.index === 0 && choice.finish_reason && { finishReason: choice.finish_reason }),
         ...(value.usage && { usage: value.usage }),
       },
     };
   }
-  if (value.role) return value.role === "user" ? { prompt: value.delta } : { text: value.delta };
+  if (value.tool_calls && value.role) return { members: { toolCalls: value.tool_calls } };
+  if (value.role) return value.role === "user" ? { prompt: value.delta } : { text: value.delta, refusal: value.refusal };
   const { type: kind, ...members } = value;
   switch (kind) {
     case "chunk": return { text: value.content };
-    case "text-delta": return { text: value.delta };
+    case "text-delta": return { text: value.delta, refusal: value.id === "refusal" };
+    case "reasoning-delta": return { reasoning: value.delta };
+    case "tool-input-available": case "tool-input-error": {
+      const text = kind === "tool-input-error" ? value.input : JSON.stringify(value.input);
+      return { toolCalls: [{ id: value.toolCallId, name: value.toolName, arguments: text }] };
+    }
     case "complete": {
       const { finish_reason: finishReason, ...others } = members;
-      return { end: { ...others, ...(finishReason && { finishReason }), type: "done" } };
+      return { end: camelCased({ ...others, ...(finishReason && { finishReason }), type: "done" }) };
     }
     case "cancelled": case "abort": return { end: { ...members, type: "cancelled" } };
     case "error": return { error: value.errorText ? { code: "stream_error", message: value.errorText } : members };
@@ -665,6 +727,30 @@ function interpret(type, value) {
     default: return {};
   }
 }
+
+/**
+ * Returns a terminal record whose calls of tools have the same name in every dialect.
+ *
+ * @param {Terminal} end
+ * @returns {Terminal}
+ */
+const camelCased = ({ tool_calls: toolCalls, ...others }) => ({ ...others, ...(toolCalls && { toolCalls }) });
+
+/**
+ * A call of a tool, or a delta of one, whose `index` says which.
+ *
+ * @typedef {{ index?: number, id?: string, name?: string, arguments?: string }} ToolCall
+ */
+
+/**
+ * Returns a call of OpenAI's API in the form of the other dialects.
+ *
+ * @param {{ index?: number, id?: string, function?: { name?: string, arguments?: string } }} call
+ * @returns {ToolCall}
+ */
+const flat = ({ index, id, function: called }) => ({
+  ...(index !== undefined && { index }), id, name: called?.name, arguments: called?.arguments,
+});
 
 /** @param {string} data */
 const parse = (data) => (data === "[DONE]" ? data : JSON.parse(data));

@@ -92,9 +92,9 @@ function useFollowing(content) {
   return { place, isAtEnd, follow, onScroll };
 }
 
-const Message = memo(function Message({ message: { role, content, status, finishReason, error } }) {
+const Message = memo(function Message({ message: { role, content, status, finishReason, isRefusal, error } }) {
   const isUser = role === "user";
-  const note = noteOn({ role, content, status, finishReason, error });
+  const note = noteOn({ role, content, status, finishReason, isRefusal, error });
   return h("li", { className: `message ${role} ${status}${note ? " noted" : ""}`, "data-status": status },
     h("h3", null, isUser ? "You" : "Assistant"),
     status === "waiting" && h("p", { className: "waiting" }, h("span", null, "The assistant is typing"), h(Dots)),
@@ -108,12 +108,13 @@ const Message = memo(function Message({ message: { role, content, status, finish
 const Dots = () => h("span", { className: "dots", "aria-hidden": true }, h("i"), h("i"), h("i"));
 
 /** Returns what must be said about a message: that it is not what it seems. */
-function noteOn({ role, content, status, finishReason, error }) {
+function noteOn({ role, content, status, finishReason, isRefusal, error }) {
   if (status === "cancelled") return "Stopped. Nothing was stored.";
   if (status === "failed") {
     return `${role === "user" ? "No answer" : "This answer is not complete, and was not stored"}. ${explain(error)}`;
   }
   if (status !== "done" || role === "user") return undefined;
+  if (isRefusal) return "The model has refused to answer.";
   return incomplete[finishReason] ?? (content === "" ? "The answer is empty." : undefined);
 }
 

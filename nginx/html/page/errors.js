@@ -45,4 +45,5 @@ export function duration(seconds) {
 export const incomplete = {
   length: "The answer has reached its maximum length.",
   content_filter: "A filter of the model has cut the answer.",
+  tool_calls: "The model asks for a tool, which this page does not have.",
 };
