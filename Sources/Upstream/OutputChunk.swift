@@ -7,7 +7,7 @@ package struct OutputChunk: Sendable, Equatable {
   /// One of several responses to the same prompt. There is rarely more than the first, which has index 0.
   package struct Choice: Sendable, Equatable {
     package var index: Int
-    /// What is added to the message: `content`, `reasoning_content`, `refusal`, `tool_calls` and so on.
+    /// The members that are added to the message: `content`, `reasoning_content`, `refusal`, `tool_calls` and so on.
     package var delta: JSON.Members
     /// The members beside the delta, such as `logprobs`. The finish reason of the first choice is not one of them: a
     /// ``Completion`` has it.
@@ -47,7 +47,7 @@ package struct OutputChunk: Sendable, Equatable {
   /// The text that the chunk adds to the first choice.
   package var text: String { first?.text ?? "" }
 
-  /// What the chunk adds to the first choice beside text, in the order in which a reader expects it.
+  /// The parts that the chunk adds to the first choice beside text, in the order in which a reader expects them.
   package var parts: [OutputPart] { first?.parts ?? [] }
 
   /// The chunk without the text of the first choice.

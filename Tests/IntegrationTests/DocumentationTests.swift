@@ -12,7 +12,7 @@ extension Integration {
     private static let importing: [String] =
       ["-I", modules + "/Modules"]
       + (["CLazyLibraries", "CLinux", "CSimdJSON"].map { modules + "/\($0).build/module.modulemap" }
-      + ["CCurl", "CPCRE2", "CJOSE", "CCrypto", "CSystemd", "CWslay", "CFastCGI"].map {
+      + ["CCurl", "CPCRE2", "CJOSE", "CCrypto", "CSystemd", "CWslay", "CZlib", "CFastCGI"].map {
         packageRoot + "/Sources/\($0)/module.modulemap"
       }).flatMap { ["-Xcc", "-fmodule-map-file=" + $0] }
 

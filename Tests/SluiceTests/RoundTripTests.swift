@@ -3,7 +3,7 @@ import Sluice
 import SluiceTesting
 import Testing
 
-/// What a stream of chunks says, as a client of OpenAI's API reads it: strings that grow, lists that grow, and values of
+/// The meaning of a stream of chunks, as a client of OpenAI's API reads it: strings that grow, lists that grow, and values of
 /// which the last one counts. Written without Sluice's own code for joining chunks.
 private struct Meaning: Equatable {
   var texts: [String: String] = [:]

@@ -2,10 +2,7 @@ extension Replay {
   /// Sends what the stored response has beside its text, and the text again, split into deltas so that a large one does not block the loop, and returns its
   /// result.
   func send(to generation: Generation) async throws -> GenerationResult {
-    if let more = result.more {
-      try generation.append(more)
-      try await generation.flush()
-    }
+    if let more = result.more { try await generation.send(more) }
     var rest = text[...]
     while !rest.isEmpty {
       let part = rest.prefix(Self.maximumPartCharacters)

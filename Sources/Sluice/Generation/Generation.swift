@@ -38,7 +38,7 @@ final class Generation {
   private let retainsMore: Bool
   let transcript: Transcript?
   private var textBuffer: [UInt8] = []
-  /// What the response has beside the text of its first choice so far, redacted and joined.
+  /// The response so far except the text of its first choice, redacted and joined.
   private(set) var more: OutputChunk?
   private var moreBytes = 0
   private let redactor: Redactor?
@@ -110,6 +110,12 @@ final class Generation {
   /// Sends a delta, and the head before the first one. Returns when the web server has accepted it.
   func send(_ delta: String) async throws {
     try append(delta)
+    try await flush()
+  }
+
+  /// Sends a delta that is more than text, like ``send(_:)-(String)``.
+  func send(_ chunk: OutputChunk) async throws {
+    try append(chunk)
     try await flush()
   }
 

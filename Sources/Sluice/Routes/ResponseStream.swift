@@ -23,6 +23,9 @@ public struct ResponseStream {
   ///   when the response exceeds `SLUICE_MAX_ANSWER`.
   public func send(_ text: String) async throws { try await generation.send(text) }
 
+  /// Sends reasoning, a refusal, a call of a tool or a source. Waits and throws like ``send(_:)-(String)``.
+  public func send(_ part: OutputPart) async throws { try await generation.send(OutputChunk(part)) }
+
   /// Sends the head now instead of with the first text, so that the client knows that a response will follow. A
   /// ``Failure`` that the handler throws before the head is sent becomes an error response with its own HTTP status.
   ///

@@ -18,7 +18,7 @@ public final class GenerationResult: Sendable {
   public let completion: Completion
   /// Extra members of the terminal record, such as `report`.
   public let extraMembers: JSON.Members
-  /// What the response has beside the text of its first choice. Nil if there is nothing.
+  /// The response except the text of its first choice. Nil if there is nothing else.
   let more: OutputChunk?
 
   /// The text with which the model refused to answer; empty if it did not.
