@@ -20,6 +20,10 @@ extension Integration {
       let servers = try await Servers(["SLUICE_ECHO_GAP": "5ms", "SLUICE_STREAMS_PER_USER": "0"])
       try await run([Self.directory + "/records.py"], servers)
       _ = await servers.stop()
+      let model = try ScriptedUpstream.model()
+      let agent = try await Servers(["SLUICE_UPSTREAM_URL": model.baseURL, "SLUICE_STREAMS_PER_USER": "0"])
+      try await run([Self.directory + "/records.py"], agent, more: ["SLUICE_AGENT": "yes"])
+      _ = await agent.stop()
     }
 
     @Test("The server conforms to the contract for generated requests")
