@@ -138,7 +138,8 @@ extension OutputChunk.Choice {
 
   /// The calls of tools, in their order.
   package var toolCalls: [ToolCall] {
-    var calls = (delta["tool_calls"]?.array ?? []).enumerated().map { ToolCall($1, place: $0) }
+    let elements = (delta["tool_calls"]?.array ?? []).filter { $0.object != nil }
+    var calls = elements.enumerated().map { ToolCall($1, place: $0) }
     // The form that preceded `tool_calls`.
     if let call = delta["function_call"] { calls.append(ToolCall(["function": call], place: calls.count)) }
     return calls
@@ -163,7 +164,16 @@ extension ToolCall {
     let function = json["function"]
     self.init(
       index: json["index"]?.integer ?? place, id: json["id"]?.string, name: function?["name"]?.string,
-      arguments: function?["arguments"]?.string ?? "")
+      arguments: Self.text(ofArguments: function?["arguments"]))
+  }
+
+  /// Some servers send the arguments as an object instead of its text.
+  private static func text(ofArguments json: JSON?) -> String {
+    switch json {
+    case nil, .null?: ""
+    case .string(let text)?: text
+    case let json?: String(decoding: json.encoded, as: UTF8.self)
+    }
   }
 
   /// The element of `tool_calls`.

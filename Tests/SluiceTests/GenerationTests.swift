@@ -21,7 +21,7 @@ private final class Fixture {
   init(
     _ reactor: Reactor, _ clock: ManualClock, limits: GenerationLimits = GenerationLimits(),
     heartbeat: Duration = .seconds(15), isJSON: Bool = false, model: String? = nil, rules: [RedactionRules.Rule] = [],
-    transport: MemoryTransport? = nil
+    dialect type: (any Dialect.Type)? = nil, transport: MemoryTransport? = nil
   ) {
     self.reactor = reactor
     self.clock = clock
@@ -29,7 +29,7 @@ private final class Fixture {
     let transport = self.transport
     var metadata = StreamMetadata(messageID: "id")
     metadata.model = model ?? metadata.model
-    let dialect: any Dialect = model == nil ? EventsDialect(metadata) : OpenAIDialect(metadata)
+    let dialect = (type ?? (model == nil ? EventsDialect.self : OpenAIDialect.self)).init(metadata)
     let format: DeliveryFormat =
       isJSON ? .json { _, text in ["message": .string(text)] } : .eventStream(dialect, ids: .none)
     let writer = ResponseWriter(transport, isHeadRequest: false, writeTimeout: .seconds(60))
@@ -73,13 +73,14 @@ private final class Fixture {
 
 private func test<Success: Sendable>(
   limits: GenerationLimits = GenerationLimits(), heartbeat: Duration = .seconds(15), isJSON: Bool = false,
-  model: String? = nil, rules: RedactionRules? = nil,
+  model: String? = nil, rules: RedactionRules? = nil, dialect: (any Dialect.Type)? = nil,
   _ body: @escaping @Sendable (Fixture) async throws -> Success
 ) async throws -> Success {
   let clock = ManualClock()
   return try await onLoop(clock: clock.loopClock) { reactor in
     let fixture = Fixture(
-      reactor, clock, limits: limits, heartbeat: heartbeat, isJSON: isJSON, model: model, rules: rules?.rules ?? [])
+      reactor, clock, limits: limits, heartbeat: heartbeat, isJSON: isJSON, model: model, rules: rules?.rules ?? [],
+      dialect: dialect)
     await reactor.nextTurn()
     let result = try await body(fixture)
     // Terminates a generation that still runs; afterwards, no timers must be left.
@@ -229,22 +230,29 @@ struct GenerationTests {
     #expect(outcome == .failed && status == "Status: 503 Service Unavailable", "\(String(describing: outcome))")
   }
 
-  @Test("Reasoning counts as activity, so heartbeats continue and the idle limit starts at its last delta")
-  func reasoning() async throws {
+  @Test(
+    "Activity without a record in the dialect lets heartbeats continue, and the idle limit starts at its last sign",
+    arguments: [true, false])
+  func activity(isReasoning: Bool) async throws {
     let limits = GenerationLimits(firstToken: .seconds(60), idle: .seconds(30))
-    let (early, outcome, types) = try await test(limits: limits) { fixture in
+    let (early, outcome, types) = try await test(limits: limits, dialect: isReasoning ? ChatDialect.self : nil) {
+      fixture in
       fixture.output.accept()
       await fixture.reactor.nextTurn()
       for _ in 0..<6 {
-        fixture.output.noteActivity()
+        if isReasoning {
+          fixture.output.yield(OutputChunk(.reasoning("hm")))
+        } else {
+          fixture.output.noteActivity()
+        }
         await fixture.pass(.seconds(20))
       }
-      let early = fixture.types
+      let early = Array(fixture.transport.text.utf8).split(separator: 0x0A).count { $0 == [0x3A] } + fixture.types.count
       await fixture.pass(.seconds(11))
       return (early, await fixture.end(), fixture.types)
     }
-    #expect(early.count >= 5 && early.allSatisfy { $0 == "heartbeat" }, "\(early)")
-    #expect(outcome == .timeout && types.last == "error", "\(types)")
+    #expect(early >= 5, "\(early) \(types)")
+    #expect(outcome == .timeout && types.last == (isReasoning ? "message" : "error"), "\(types)")
   }
 
   @Test("Deltas of one turn are sent together, however long their records are")

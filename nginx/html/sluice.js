@@ -238,6 +238,12 @@ class Run {
    * @type {Record<string, any>}
    */
   #members = {};
+  /**
+   * The calls of tools that arrive in deltas, by their index.
+   *
+   * @type {Map<number, any>}
+   */
+  #calls = new Map();
   /** @type {((text: string) => void) | undefined} */
   #onToken;
   /**
@@ -381,7 +387,11 @@ class Run {
     if (members) Object.assign(this.#members, members);
     if (prompt !== undefined) this.onPrompt?.(prompt);
     for (const { index, id = "", name = "", arguments: text = "" } of toolCalls) {
-      const call = ((this.#members.toolCalls ??= [])[index ?? this.#members.toolCalls.length] ??= { id, name, arguments: "" });
+      /** @type {any[]} */
+      const calls = (this.#members.toolCalls ??= []);
+      let call = index === undefined ? undefined : this.#calls.get(index);
+      if (!call) calls.push(call = { id, name, arguments: "" });
+      if (index !== undefined) this.#calls.set(index, call);
       call.arguments += text;
     }
     const reasoning = this.#unseen("reasoning", pieces.reasoning);
@@ -415,7 +425,10 @@ class Run {
   /** Returns the number of deltas after which to continue: all, or none where the records have no ids. */
   #resume() {
     this.#repeated = this.#position === undefined ? { ...this.#received } : { text: 0, reasoning: 0 };
-    if (this.#position === undefined) delete this.#members.toolCalls;
+    if (this.#position === undefined) {
+      delete this.#members.toolCalls;
+      this.#calls.clear();
+    }
     return this.#position ?? 0;
   }
 

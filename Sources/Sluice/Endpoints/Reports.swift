@@ -19,6 +19,9 @@ extension Services {
         let output = try self.startGeneration(
           body.input, instructions: try context.parts.prompts.text("report"), context, on: generation.reactor)
         let completion = try await generation.relay(output, isLast: true)
+        if generation.more?.first?.refusal.isEmpty == false {
+          throw Failure(.parseError, "The model refused to write the report.")
+        }
         let (text, rules) = (generation.text, generation.redactionRules)
         let report = try await self.pool.run { () throws(Failure) in
           try Redactor.redact(try ReportText.object(in: text, finishReason: completion.finishReason), by: rules)

@@ -87,11 +87,16 @@ final class Generation {
   /// rules.
   var redactionRules: [RedactionRules.Rule] { redactor?.rules ?? [] }
 
-  /// Returns a completion whose members have been redacted.
+  /// Returns a completion whose members have been redacted, and the details of its usage.
   func redacted(_ completion: Completion) throws(Failure) -> Completion {
-    guard let redactor, !completion.members.all.isEmpty else { return completion }
+    guard let redactor else { return completion }
     var completion = completion
-    completion.members = try Redactor.redact(.object(completion.members), by: redactor.rules).object ?? [:]
+    if !completion.members.all.isEmpty {
+      completion.members = try Redactor.redact(message: .object(completion.members), by: redactor.rules).object ?? [:]
+    }
+    if let details = completion.usage?.details, !details.all.isEmpty {
+      completion.usage?.details = try Redactor.redact(message: .object(details), by: redactor.rules).object ?? [:]
+    }
     return completion
   }
 
@@ -173,8 +178,9 @@ final class Generation {
   /// Appends a delta that is more than text.
   func append(_ chunk: OutputChunk) throws {
     try state.checkTermination()
-    guard let redactor else { return try appendRedacted(chunk) }
+    // Its dialect may have no record for it.
     lastActivityAt = reactor.now
+    guard let redactor else { return try appendRedacted(chunk) }
     let text = chunk.text
     if !text.isEmpty { try append(text) }
     let chunkRedactor = chunkRedactor ?? ChunkRedactor(redactor.rules)
@@ -195,12 +201,12 @@ final class Generation {
   /// Adds a delta to ``more``.
   private func retain(_ chunk: OutputChunk) throws(Failure) {
     let kept = retainsMore ? chunk.withoutText : chunk.callsAndRefusal
-    if kept.isEmpty { return }
     // What is not text, such as log probabilities, can be many times as large.
-    moreBytes += kept.byteCount
+    moreBytes += transcript == nil ? kept.byteCount : chunk.byteCount
     guard moreBytes <= 16 * limits.maximumTextBytes else {
       throw Failure(.upstreamError, "The response is too large; request it as a stream.")
     }
+    if kept.isEmpty { return }
     if more == nil { more = OutputChunk() }
     more?.join(kept)
   }

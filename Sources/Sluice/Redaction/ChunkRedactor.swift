@@ -27,8 +27,7 @@ final class ChunkRedactor {
     var redacted = OutputChunk()
     for choice in chunk.choices {
       var delta: JSON.Members = [:]
-      // The roles of other choices.
-      delta["role"] = choice.delta["role"]
+      if choice.delta["role"] != nil { delta["role"] = "assistant" }
       if choice.index != 0 { try feed(choice.text, of: choice, "content", to: &delta) }
       for name in OutputChunk.Choice.reasoningNames + ["refusal"] {
         if let text = choice.delta[name]?.string { try feed(text, of: choice, name, to: &delta) }
@@ -81,6 +80,7 @@ final class ChunkRedactor {
     }
     for choice in withheld.choices {
       var choice = choice
+      choice.members = try Redactor.redact(message: .object(choice.members), by: rules).object ?? [:]
       for name in ["tool_calls", "function_call"] {
         choice.delta[name] = try choice.delta[name].map { (json) throws(Failure) in
           try Redactor.redact(message: json, by: rules)

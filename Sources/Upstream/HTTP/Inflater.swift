@@ -10,6 +10,8 @@ final class Inflater {
   // At a fixed address, because zlib's state refers back to it.
   private let stream: UnsafeMutablePointer<z_stream>
   private var isAtEnd = false
+  /// Whether a body has ended, and nothing has been decoded since.
+  private var canEnd = false
 
   /// The size of the parts into which a body is decoded. What the receiver refuses is decoded no further.
   private static let partBytes = 16 * 1024
@@ -58,6 +60,11 @@ final class Inflater {
           isBroken = ![Z_OK, Z_STREAM_END, Z_BUF_ERROR].contains(result)
           let count = unsafe part.count - Int(stream.pointee.avail_out)
           hasRoom = count < part.count
+          if isBroken, canEnd, count == 0 {
+            // The bytes after the end are none of a body: padding, which gzip(1) ignores too.
+            (isBroken, isAtEnd, input) = (false, true, 0)
+          }
+          canEnd = isAtEnd || canEnd && count == 0
           if count > 0 { takesMore = unsafe emit(UnsafeBufferPointer(rebasing: part[..<count]).span) }
         }
       }

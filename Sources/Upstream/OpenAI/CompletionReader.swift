@@ -90,12 +90,17 @@ struct CompletionReader {
     if chunk.errorKind != nil {
       state.readRetriable(of: json)
     } else if chunk.hasMore || chunk.hasMembers {
-      guard let json = try? JSON(parsing: json), let more = state.read(json) else { return false }
+      guard let json = try? JSON(parsing: json, depth: Self.maximumDepth), let more = state.read(json) else {
+        return false
+      }
       // Otherwise its text has been emitted.
       if chunk.hasMore, !more.isEmpty { emitChunk(more) }
     }
     return true
   }
+
+  /// The maximum nesting depth of a chunk that is more than text.
+  private static let maximumDepth = 256
 
   static func tooLong(_ limit: Int) -> GeneratorError {
     GeneratorError(
