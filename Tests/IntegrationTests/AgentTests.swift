@@ -2,6 +2,9 @@ import Foundation
 import SluiceTesting
 import Testing
 
+/// A llama-server and a model, which take too long to build and to fetch for every run.
+private let llama = ProcessInfo.processInfo.environment["SLUICE_TEST_LLAMA"]?.split(separator: " ") ?? []
+
 extension Integration {
   @Suite("Agents of other projects")
   struct AgentTests {
@@ -28,6 +31,27 @@ extension Integration {
       let servers = try await Servers(["SLUICE_UPSTREAM_URL": model.baseURL])
       try await run(Self.python, "agents.py", servers)
       _ = await servers.stop()
+    }
+
+    @Test("llama.cpp says the same directly and through Sluice", .enabled(if: llama.count == 2))
+    func llamaCpp() async throws {
+      let port = try Loopback.freePort()
+      let server = try Program(
+        String(llama[0]),
+        ["-m", String(llama[1]), "--host", "127.0.0.1", "--port", "\(port)", "--jinja", "-c", "4096", "-np", "2"])
+      defer { kill(server.pid, SIGTERM) }
+      #expect(await isReady("http://127.0.0.1:\(port)/health"), "\(server.errors)")
+      let url = "http://127.0.0.1:\(port)/v1"
+      let servers = try await Servers(["SLUICE_UPSTREAM_URL": url])
+      try await run(Self.python, "compare.py", servers, more: ["MODEL_URL": url])
+      _ = await servers.stop()
+    }
+
+    private func isReady(_ url: String) async -> Bool {
+      await eventually(within: .seconds(60)) {
+        let check = try? Program("/usr/bin/curl", ["-sf", url])
+        return await check?.exitCode(within: .seconds(10)) == 0
+      }
     }
 
     @Test("LangChain, Pydantic-AI, instructor and LiteLLM run in their default modes")
@@ -57,11 +81,7 @@ extension Integration {
         Self.frameworks + "/litellm", ["--config", configuration, "--host", "127.0.0.1", "--port", "\(port)"],
         environment: ["LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONUNBUFFERED": "1"])
       defer { kill(proxy.pid, SIGTERM) }
-      let isReady = await eventually(within: .seconds(60)) {
-        let check = try? Program("/usr/bin/curl", ["-sf", "http://127.0.0.1:\(port)/health/liveliness"])
-        return await check?.exitCode(within: .seconds(10)) == 0
-      }
-      #expect(isReady, "\(proxy.output)\(proxy.errors)")
+      #expect(await isReady("http://127.0.0.1:\(port)/health/liveliness"), "\(proxy.output)\(proxy.errors)")
       let outer = try await Servers([
         "SLUICE_UPSTREAM_URL": "http://127.0.0.1:\(port)/v1",
         "SLUICE_UPSTREAM_KEY_FILE": directory.file("key", "sk-proxy"),

@@ -43,7 +43,9 @@ struct OpenAIDialect: ChunkDialect {
         delta: "{}", finishReason: .string(result.completion.finishReason.rawValue), result.completion.members,
         to: &records)
       if wantsUsage, let usage = result.completion.usage {
-        records.append(RecordTemplate(head + #","choices":[],"usage":"#, "}"), usage.json)
+        // Its clients take them from the last chunk.
+        records.append(
+          RecordTemplate(head + #","choices":[],"usage":"#, Self.text(of: result.completion.members) + "}"), usage.json)
       }
       records.appendDone()
     case .failed(let failure): records.append(["error": failure.openAIJSON])
@@ -75,11 +77,15 @@ struct OpenAIDialect: ChunkDialect {
     delta: StaticString, finishReason: JSON, _ members: JSON.Members = [:], to records: inout Records
   ) {
     let start = head + #","choices":[{"index":0,"delta":"# + "\(delta)" + #","finish_reason":"#
-    var end = "}]" + (wantsUsage ? Self.noUsage : "")
-    for member in members.all {
-      end += "," + String(decoding: JSON.string(member.name).encoded, as: UTF8.self)
-      end += ":" + String(decoding: member.value.encoded, as: UTF8.self)
-    }
-    records.append(RecordTemplate(start, end + "}"), finishReason)
+    let end = "}]" + (wantsUsage ? Self.noUsage : "") + Self.text(of: members) + "}"
+    records.append(RecordTemplate(start, end), finishReason)
+  }
+
+  /// Returns members as the end of a JSON object, without its brace.
+  private static func text(of members: JSON.Members) -> String {
+    members.all.map { member in
+      let name = String(decoding: JSON.string(member.name).encoded, as: UTF8.self)
+      return ",\(name):" + String(decoding: member.value.encoded, as: UTF8.self)
+    }.joined()
   }
 }
