@@ -57,7 +57,12 @@ void read_error(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk
 bool is_empty(ondemand::value value) {
   std::string_view raw = value.raw_json_token();
   if (raw.empty()) return true;
-  return raw[0] == '[' || raw[0] == '{' || raw[0] == '"' ? !is_something(value) : raw[0] == 'n';
+  switch (raw[0]) {
+  case 'n': return true;
+  case '"': return raw.size() > 1 && raw[1] == '"';
+  case '[': case '{': return !is_something(value);
+  default: return false;
+  }
 }
 
 csimdjson_text read_content(csimdjson_parser &parser, ondemand::value value, csimdjson_chunk &chunk) {
@@ -153,6 +158,8 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
   // A malformed chunk is rejected completely, including the fields that were read before the error.
   bool is_whole = each_field(object, [&](std::string_view key, ondemand::value value) {
     has_no_field = false;
+    // The members that every chunk repeats.
+    if (key == "id" || key == "created" || key == "model") return;
     if (key == "choices") {
       ondemand::array choices;
       if (value.get_array().get(choices)) return;
@@ -184,7 +191,7 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
       has_repeated_member = true;
     } else if (key == "system_fingerprint" || key == "service_tier" || key == "provider") {
       if (!is_empty(value)) has_repeated_member = true;
-    } else if (key != "id" && key != "created" && key != "model" && key != "obfuscation" && !is_empty(value)) {
+    } else if (key != "obfuscation" && !is_empty(value)) {
       chunk->has_members = true;
     }
   });

@@ -13,8 +13,9 @@ struct HTTPResponseParser {
   }
 
   enum Element: Equatable {
-    /// The head of the final response. Informational responses are skipped.
-    case head(HTTPResponseHead)
+    /// The head of the final response. Informational responses are skipped. Indirect, so that a part of the body is
+    /// returned in registers.
+    indirect case head(HTTPResponseHead)
     /// The next bytes of the body: a range of the input.
     case body(Range<Int>)
     /// The end of the response.
