@@ -92,6 +92,16 @@ void read_finish_reason(csimdjson_parser &parser, ondemand::value value, csimdjs
   else if (reason.count) chunk.finish_reason = reason;
 }
 
+// Returns an integer that can be written as 1.0 or 1e3, or `otherwise` if the value is none.
+int64_t integer(ondemand::value value, int64_t otherwise) {
+  ondemand::number number;
+  if (value.get_number().get(number)) return otherwise;
+  if (number.is_int64()) return number.get_int64();
+  double real = number.as_double();
+  return real >= -9e15 && real <= 9e15 && real == static_cast<double>(static_cast<int64_t>(real))
+             ? static_cast<int64_t>(real) : otherwise;
+}
+
 // Reads one element of `choices`; `place` is its default index. Only the choice with index 0 is read into `chunk`; any
 // other is more than its text. An error in any choice is an error of the response.
 // Returns false if the element is malformed.
@@ -107,7 +117,7 @@ bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t plac
     } else if (key == "error") {
       read_error(parser, value, own);
     } else if (key == "index") {
-      if (value.get_int64().get(index)) index = place;
+      index = integer(value, place);
     } else if (!is_empty(value)) {
       own.has_more = true;
     }
@@ -120,19 +130,25 @@ bool read_choice(csimdjson_parser &parser, ondemand::object choice, int64_t plac
   }
   chunk.has_more |= own.has_more || index != 0;
   if (index != 0) return true;
+  // A second element for the same choice.
+  if (chunk.content.bytes && own.content.bytes) chunk.has_more = true;
   if (own.content.bytes) chunk.content = own.content;
   if (own.finish_reason.bytes) chunk.finish_reason = own.finish_reason;
   return true;
 }
 
 void read_usage(ondemand::object usage, csimdjson_chunk &chunk) {
-  chunk.has_usage = true;
   each_field(usage, [&](std::string_view key, ondemand::value value) {
-    int64_t number;
-    if (key == "prompt_tokens" && !value.get_int64().get(number)) chunk.prompt_tokens = number;
-    else if (key == "completion_tokens" && !value.get_int64().get(number)) chunk.completion_tokens = number;
-    else if (key == "total_tokens" && !value.get_int64().get(number)) chunk.total_tokens = number;
-    else if (!is_empty(value)) chunk.has_members = true;
+    int64_t *count = key == "prompt_tokens"       ? &chunk.prompt_tokens
+                     : key == "completion_tokens" ? &chunk.completion_tokens
+                     : key == "total_tokens"      ? &chunk.total_tokens
+                                                  : nullptr;
+    if (count) {
+      chunk.has_usage = true;
+      *count = integer(value, 0);
+    } else if (!is_empty(value)) {
+      chunk.has_members = true;
+    }
   });
 }
 
@@ -154,7 +170,7 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
   ondemand::document document;
   ondemand::object object;
   if (start(*parser, bytes, count, document) || document.get_object().get(object)) return false;
-  bool is_chunk = false, has_no_field = true, is_broken = false, has_repeated_member = false;
+  bool is_chunk = false, has_no_field = true, is_broken = false;
   // A malformed chunk is rejected completely, including the fields that were read before the error.
   bool is_whole = each_field(object, [&](std::string_view key, ondemand::value value) {
     has_no_field = false;
@@ -188,15 +204,13 @@ bool csimdjson_read_chunk(csimdjson_parser *parser, const uint8_t *bytes, size_t
         if (name == "error") read_error(*parser, inner, *chunk);
       });
       if (!is_read) is_broken = true;
-      has_repeated_member = true;
+      chunk->has_repeated_members = true;
     } else if (key == "system_fingerprint" || key == "service_tier" || key == "provider") {
-      if (!is_empty(value)) has_repeated_member = true;
+      if (!is_empty(value)) chunk->has_repeated_members = true;
     } else if (key != "obfuscation" && !is_empty(value)) {
       chunk->has_members = true;
     }
   });
-  // Members that are the same on every chunk are read once, with the end of the output.
-  if (has_repeated_member && (chunk->finish_reason.bytes || chunk->has_usage)) chunk->has_members = true;
   // Any other non-empty object in place of a chunk is treated as an error, not as part of the output.
   if (!is_chunk && !chunk->has_usage && !has_no_field) chunk->has_error = true;
   return is_whole && !is_broken && !parser->is_broken && document.current_location().error() == OUT_OF_BOUNDS;

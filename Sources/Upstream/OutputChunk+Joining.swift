@@ -5,10 +5,12 @@ extension OutputChunk {
   /// and other elements are appended, as OpenAI's clients do it.
   package mutating func join(_ other: OutputChunk) {
     for choice in other.choices {
-      guard let place = choices.firstIndex(where: { $0.index == choice.index }) else {
-        choices.append(choice)
-        continue
-      }
+      let place =
+        choices.firstIndex { $0.index == choice.index }
+        ?? {
+          choices.append(Choice(index: choice.index))
+          return choices.count - 1
+        }()
       choices[place].delta.join(choice.delta)
       for member in choice.members.all {
         if member.name == "logprobs" {
@@ -28,7 +30,12 @@ extension JSON.Members {
   fileprivate mutating func join(_ other: JSON.Members) {
     for member in other.all {
       switch self[member.name] {
-      case nil, .null?: self[member.name] = member.value
+      case nil, .null?:
+        // An array can have several elements of one index.
+        self[member.name] = member.value.array == nil ? member.value : []
+        if member.value.array != nil { update(member.name) { $0.join(member.value) } }
+      // Some servers repeat a name in every delta.
+      case member.value? where member.name == "name": break
       default:
         if Self.names.contains(member.name) {
           if member.value != .string("") { self[member.name] = member.value }
@@ -41,32 +48,31 @@ extension JSON.Members {
 }
 
 extension JSON {
+  /// The number of the last elements among which one with the same index is searched.
+  private static let maximumSearched = 1024
+
   fileprivate mutating func join(_ other: JSON) {
-    switch (self, other) {
+    // Taken out, so that what grows is not shared and therefore not copied.
+    switch (exchange(&self, with: .null), other) {
     case (.string(var text), .string(let rest)):
-      // Not shared while it grows, so it is not copied.
-      self = .null
       text += rest
       self = .string(text)
     case (.object(var members), .object(let rest)):
-      self = .null
       members.join(rest)
       self = .object(members)
     case (.array(var elements), .array(let rest)):
-      self = .null
       for element in rest { Self.join(element, to: &elements) }
       self = .array(elements)
-    case (_, .null): break
+    case (let own, .null): self = own
     default: self = other
     }
   }
 
   private static func join(_ element: JSON, to elements: inout [JSON]) {
-    if let index = element["index"]?.integer, let place = elements.firstIndex(where: { $0["index"]?.integer == index })
-    {
-      elements[place].join(element)
-    } else {
-      elements.append(element)
+    let index = element["index"]?.integer
+    let place = index.flatMap { index in
+      elements.suffix(maximumSearched).lastIndex { $0["index"]?.integer == index }
     }
+    if let place { elements[place].join(element) } else { elements.append(element) }
   }
 }

@@ -18,26 +18,13 @@ package struct OutputChunk: Sendable, Equatable {
       self.delta = delta
       self.members = members
     }
+
+    package var isEmpty: Bool { delta.all.isEmpty && members.all.isEmpty }
   }
 
   package var choices: [Choice]
 
   package init(_ choices: [Choice] = []) { self.choices = choices }
-
-  /// Creates the chunk of a part, which belongs to the first choice.
-  package init(_ part: OutputPart) {
-    var delta: JSON.Members = [:]
-    switch part {
-    case .reasoning(let text): delta["reasoning_content"] = .string(text)
-    case .refusal(let text): delta["refusal"] = .string(text)
-    case .toolCall(let call): delta["tool_calls"] = [call.json]
-    case .source(let url, let title):
-      var citation: JSON.Members = ["url": .string(url)]
-      citation["title"] = title.map(JSON.string)
-      delta["annotations"] = [["type": "url_citation", "url_citation": .object(citation)]]
-    }
-    self.init([Choice(index: 0, delta: delta)])
-  }
 
   package var isEmpty: Bool { choices.isEmpty }
 
@@ -50,37 +37,44 @@ package struct OutputChunk: Sendable, Equatable {
   /// The parts that the chunk adds to the first choice beside text, in the order in which a reader expects them.
   package var parts: [OutputPart] { first?.parts ?? [] }
 
+  // MARK: Parts of a chunk
+
+  /// Returns the chunk with the members of its deltas for which `isIncluded` returns true.
+  ///
+  /// - Parameter hasMembers: whether the members beside the deltas are included too.
+  private func filter(hasMembers: Bool = true, _ isIncluded: (String) -> Bool) -> OutputChunk {
+    OutputChunk(
+      choices.compactMap { choice in
+        var choice = choice
+        choice.delta = JSON.Members(choice.delta.all.filter { isIncluded($0.name) })
+        if !hasMembers { choice.members = [:] }
+        return choice.isEmpty ? nil : choice
+      })
+  }
+
   /// The chunk without the text of the first choice.
   package var withoutText: OutputChunk {
     OutputChunk(
       choices.compactMap { choice in
         var choice = choice
-        if choice.index == 0 {
-          let thoughts = choice.delta["content"]?.array == nil ? "" : choice.reasoning
-          choice.delta["content"] = nil
-          if !thoughts.isEmpty { choice.delta["reasoning_content"] = .string(thoughts) }
-        }
-        return choice.delta.all.isEmpty && choice.members.all.isEmpty ? nil : choice
+        if choice.index == 0 { choice.removeText() }
+        return choice.isEmpty ? nil : choice
       })
   }
 
   /// The chunk without reasoning.
-  package var withoutReasoning: OutputChunk {
-    OutputChunk(
-      choices.compactMap { choice in
-        var choice = choice
-        choice.delta = JSON.Members(choice.delta.all.filter { !$0.name.hasPrefix("reasoning") })
-        return choice.delta.all.isEmpty && choice.members.all.isEmpty ? nil : choice
-      })
-  }
+  package var withoutReasoning: OutputChunk { filter { !Choice.isReasoning($0) } }
+
+  /// The reasoning of the chunk, and nothing else.
+  package var onlyReasoning: OutputChunk { filter(hasMembers: false, Choice.isReasoning) }
 
   /// The calls of tools and the refusal of the first choice only.
   package var callsAndRefusal: OutputChunk {
     guard let first else { return OutputChunk() }
-    let names = ["tool_calls", "function_call", "refusal"]
-    let kept = JSON.Members(first.delta.all.filter { names.contains($0.name) })
-    return OutputChunk(kept.all.isEmpty ? [] : [Choice(index: 0, delta: kept)])
+    return OutputChunk([first]).filter(hasMembers: false) { ["tool_calls", "function_call", "refusal"].contains($0) }
   }
+
+  // MARK: Sizes
 
   /// The size of what the chunk adds to the messages, in bytes: the text of all kinds.
   package var textBytes: Int { choices.reduce(0) { $0 + JSON.object($1.delta).textBytes } }
@@ -89,103 +83,17 @@ package struct OutputChunk: Sendable, Equatable {
   package var byteCount: Int {
     choices.reduce(0) { $0 + JSON.object($1.delta).byteCount + JSON.object($1.members).byteCount + 64 }
   }
-}
 
-extension OutputChunk.Choice {
-  /// The members of a delta that can contain reasoning. Some servers send it under two names; it is the same then.
-  package static let reasoningNames = ["reasoning_content", "reasoning", "reasoning_text"]
-
-  /// The text that is added: `content`, which can be an array of parts.
-  package var text: String {
-    switch delta["content"] {
-    case .string(let text)?: text
-    case .array(let parts)?: parts.compactMap { $0["text"]?.string }.joined()
-    default: ""
-    }
-  }
-
-  /// The reasoning that is added.
-  package var reasoning: String {
-    for name in Self.reasoningNames {
-      if let text = delta[name]?.string, !text.isEmpty { return text }
-    }
-    // Mistral's models reason in parts of the content.
-    return (delta["content"]?.array ?? []).compactMap { part -> String? in
-      switch part["thinking"] {
-      case .string(let text)?: text
-      case .array(let thoughts)?: thoughts.compactMap { $0["text"]?.string }.joined()
-      default: nil
+  /// The approximate number of bytes by which a chunk grows that this one is joined to: its text, and the size of what
+  /// is appended to arrays.
+  package var joinedBytes: Int {
+    choices.reduce(0) { bytes, choice in
+      let delta = choice.delta.all.reduce(0) { bytes, member in
+        let isJoined = member.name == "tool_calls" || member.value.array == nil
+        return bytes + (isJoined ? member.value.textBytes : member.value.byteCount)
       }
-    }.joined()
-  }
-
-  /// The members of the complete message that all deltas together make, without its role and text.
-  package var message: JSON.Members {
-    var message: JSON.Members = [:]
-    for member in delta.all where member.name != "content" && member.name != "role" {
-      message[member.name] = member.value
-      guard member.name == "tool_calls", let calls = member.value.array else { continue }
-      // Only deltas have an index.
-      message[member.name] = .array(
-        calls.map { call in
-          call.object.map { .object(JSON.Members($0.all.filter { $0.name != "index" })) } ?? call
-        })
+      return bytes + delta + JSON.object(choice.members).byteCount
     }
-    return message
-  }
-
-  package var refusal: String { delta["refusal"]?.string ?? "" }
-
-  /// The calls of tools, in their order.
-  package var toolCalls: [ToolCall] {
-    let elements = (delta["tool_calls"]?.array ?? []).filter { $0.object != nil }
-    var calls = elements.enumerated().map { ToolCall($1, place: $0) }
-    // The form that preceded `tool_calls`.
-    if let call = delta["function_call"] { calls.append(ToolCall(["function": call], place: calls.count)) }
-    return calls
-  }
-
-  package var parts: [OutputPart] {
-    var parts: [OutputPart] = []
-    if !reasoning.isEmpty { parts.append(.reasoning(reasoning)) }
-    if !refusal.isEmpty { parts.append(.refusal(refusal)) }
-    parts += toolCalls.map(OutputPart.toolCall)
-    for annotation in delta["annotations"]?.array ?? [] {
-      guard let citation = annotation["url_citation"], let url = citation["url"]?.string else { continue }
-      parts.append(.source(url: url, title: citation["title"]?.string))
-    }
-    return parts
-  }
-}
-
-extension ToolCall {
-  /// - Parameter place: the index if the object has none.
-  fileprivate init(_ json: JSON, place: Int) {
-    let function = json["function"]
-    self.init(
-      index: json["index"]?.integer ?? place, id: json["id"]?.string, name: function?["name"]?.string,
-      arguments: Self.text(ofArguments: function?["arguments"]))
-  }
-
-  /// Some servers send the arguments as an object instead of its text.
-  private static func text(ofArguments json: JSON?) -> String {
-    switch json {
-    case nil, .null?: ""
-    case .string(let text)?: text
-    case let json?: String(decoding: json.encoded, as: UTF8.self)
-    }
-  }
-
-  /// The element of `tool_calls`.
-  fileprivate var json: JSON {
-    var members: JSON.Members = ["index": .integer(index)]
-    members["id"] = id.map(JSON.string)
-    members["type"] = id == nil ? nil : "function"
-    var function: JSON.Members = [:]
-    function["name"] = name.map(JSON.string)
-    function["arguments"] = .string(arguments)
-    members["function"] = .object(function)
-    return .object(members)
   }
 }
 
@@ -201,7 +109,7 @@ extension JSON {
   }
 
   /// The approximate size as JSON.
-  fileprivate var byteCount: Int {
+  var byteCount: Int {
     switch self {
     case .string(let text), .literal(let text): text.utf8.count + 2
     case .array(let values): values.reduce(2) { $0 + $1.byteCount + 1 }

@@ -29,4 +29,11 @@ public struct ToolCall: Sendable, Equatable {
     self.name = name
     self.arguments = arguments
   }
+
+  /// Appends a delta of the call. Some servers repeat the name in every delta, others send it in pieces.
+  package mutating func join(_ delta: ToolCall) {
+    if let id = delta.id, !id.isEmpty { self.id = id }
+    if let name = delta.name, name != self.name { self.name = (self.name ?? "") + name }
+    arguments += delta.arguments
+  }
 }

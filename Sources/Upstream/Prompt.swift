@@ -14,6 +14,8 @@ public struct Message: Sendable, Equatable {
     case assistant
     /// A tool that the model has called, with its result.
     case tool
+    /// The same in the form that preceded tools.
+    case function
   }
 
   /// The author.

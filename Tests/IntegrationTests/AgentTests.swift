@@ -33,7 +33,7 @@ extension Integration {
       _ = await servers.stop()
     }
 
-    @Test("llama.cpp says the same directly and through Sluice", .enabled(if: llama.count == 2))
+    @Test("A llama.cpp server says the same directly and through Sluice", .enabled(if: llama.count == 2))
     func llamaCpp() async throws {
       let port = try Loopback.freePort()
       let server = try Program(

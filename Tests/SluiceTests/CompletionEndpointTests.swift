@@ -41,11 +41,13 @@ struct CompletionEndpointTests {
       ],
       ["role": "tool", "tool_call_id": "c1", "content": "result"],
       ["role": "assistant", "content": [["type": "refusal", "refusal": "No."]]],
+      ["role": "system", "content": [["type": "text", "text": "a", "cache_control": ["type": "ephemeral"]]]],
+      ["role": "function", "name": "f", "content": "a"],
       [
         "role": "user",
         "content": [
           ["type": "input_audio", "input_audio": ["data": "AA==", "format": "wav"]],
-          ["type": "file", "file": ["file_id": "f1"]],
+          ["type": "file", "file": ["file_id": "f1"]], ["type": "video_url", "video_url": ["url": "u"]],
         ],
       ],
     ]
@@ -59,8 +61,8 @@ struct CompletionEndpointTests {
     #expect(upstream.requests.last?.body.contains(#""content":"ab""#) == true)
     for message in [
       ["role": "tool", "content": "a"], ["role": "user", "content": [["type": "image_url"]]],
-      ["role": "user", "content": [["type": "video", "video": [:]]]], ["role": "user"],
-      ["role": "assistant", "tool_calls": [:]], ["role": "function", "content": "a"],
+      ["role": "user", "content": [["video": [:]]]], ["role": "user"],
+      ["role": "assistant", "tool_calls": [:]], ["role": "someone", "content": "a"],
       ["role": "user", "content": [["type": "text"]]],
     ] as [JSON] {
       let response = try await client.send("POST", "/v1/chat/completions", body: ["messages": [message]])

@@ -347,13 +347,13 @@ struct OutputPartTests {
           "message": [
             "role": "assistant", "content": "See [redacted]. [redacted]", "refusal": "No, [redacted].",
             "reasoning_content": "to [redacted]. [redacted]", "reasoning": "to [redacted].",
-            "annotations": [["type": "url_citation", "url_citation": ["url": "http://x", "title": "[redacted]"]]],
             "tool_calls": [
               [
                 "id": "c0", "type": "function",
                 "function": ["name": "send", "arguments": #"{"to":"[redacted]","n":1}"#],
               ]
             ],
+            "annotations": [["type": "url_citation", "url_citation": ["url": "http://x", "title": "[redacted]"]]],
           ], "logprobs": .null, "finish_reason": "stop",
         ],
         [
@@ -364,6 +364,154 @@ struct OutputPartTests {
     for name in ["logprobs", "audio"] {
       let refused = try await fixture.completion([name: .bool(true)])
       #expect(refused.status == 400 && refused.body.contains("redacted"), "\(refused)")
+    }
+  }
+
+  @Test(
+    "What a model says in unusual forms is redacted too",
+    arguments: [
+      // Twice the same call in one chunk, and members of one name.
+      #"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\":\"qada@"}},{"index":0,"function":{"arguments":"qhome\"}"}}]}"#,
+      #"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"qada@qhome","arguments":"{}"}}]}"#,
+      #"{"tool_calls":[{"index":0,"id":"c","function":{"name":"qada@qhome","arguments":{"qada@qhome":1}}}]}"#,
+      // Arguments that were cut, or are no object.
+      #"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\":\"qada\\u0040qhome\",\"b"}}]}"#,
+      #"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"\"qada\\u0040qhome\""}}]}"#,
+      #"{"function_call":{"name":"f","arguments":"{\"a\":\"qada\\u0040qhome\"}"}}"#,
+      #"{"tool_calls":[{"index":0,"id":"c","type":"custom","custom":{"name":"f","input":"qada@qhome"}}]}"#,
+      #"{"annotations":[{"index":0,"url_citation":{"url":"u","title":"qada@"}},{"index":0,"url_citation":{"title":"qhome"}}]}"#,
+      #"{"unknown":"qada@qhome","reasoning":{"text":"qada@qhome"}}"#,
+    ])
+  func unusualRedaction(part: String) async throws {
+    let directory = TemporaryDirectory()
+    let rules = directory.file("rules", "mail  [a-z]{1,20}@[a-z]{1,20}")
+    let choices =
+      [delta(part), delta(#"{"role":"qada@qhome"}"#, index: 1), delta("{}", #""stop""#, index: 1)]
+      + [delta("{}", #""stop""#, more: #","note":"qada@qhome""#)]
+    let usage = #"{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"note":"qada@qhome"}"#
+    let members =
+      #"{"choices":[],"object":"chat.completion.chunk","probabilities":["qada@","qhome"],"service_tier":"qada@qhome"}"#
+    let body = "data: \(members)\n\n" + stream(choices, usage: usage)
+    for dialect in ["openai", "events", "ui", "chat", "deltas"] {
+      let fixture = try Fixture(body, ["SLUICE_REDACT_FILE": rules])
+      for path in ["/api/chat", "/v1/chat/completions"] {
+        for isStreamed in [true, false] {
+          let response = try await fixture.client.send(
+            "POST", "\(path)?dialect=\(dialect)",
+            body: ["message": "a", "sessionId": "s", "messages": question, "stream": .bool(isStreamed), "n": 2])
+          #expect(response.isComplete && response.status == 200, "\(response)")
+          #expect(!response.body.contains("qada") && !response.body.contains("qhome"), "\(dialect) \(response)")
+        }
+      }
+      let file = try String(
+        contentsOfFile: fixture.memory.directory.path + "/state/users/anonymous/sessions/s.jsonl", encoding: .utf8)
+      #expect(!file.contains("qada") && !file.contains("qhome"), "\(file)")
+    }
+    // A rule that came later applies to what is read again.
+    let later = directory.file("later", "nothing  zzz")
+    let fixture = try Fixture(body, ["SLUICE_REDACT_FILE": later])
+    let headers = ["Idempotency-Key": "k"]
+    _ = try await fixture.events("openai", headers: headers)
+    try "mail  [a-z]{1,20}@[a-z]{1,20}".write(toFile: later, atomically: true, encoding: .utf8)
+    let isRedacted = await eventually(within: .seconds(10)) {
+      guard let again = try? await fixture.events("openai", headers: headers) else { return false }
+      return !again.contains { $0.data.contains("qada@qhome") }
+    }
+    #expect(isRedacted && fixture.upstream.requests.count == 1)
+  }
+
+  @Test(
+    "Calls that servers send in unusual forms are one call each, complete, and stored",
+    arguments: [
+      // The name in pieces, and repeated.
+      [
+        #"{"index":0,"id":"c","function":{"name":"fi","arguments":""}}"#,
+        #"{"index":0,"function":{"name":"nd","arguments":"{\"q\":1}"}}"#,
+      ],
+      [
+        #"{"index":0,"id":"c","function":{"name":"find","arguments":"{"}}"#,
+        #"{"index":0,"id":"c","function":{"name":"find","arguments":"\"q\":1}"}}"#,
+      ],
+      // Two elements in one chunk, an object instead of its text, no index, and elements that are none.
+      [
+        #"{"index":0,"id":"c","function":{"name":"find","arguments":"{"}},{"index":0,"function":{"arguments":"\"q\":1}"}}"#
+      ],
+      [#"{"index":0,"id":"c","function":{"name":"find","arguments":{"q":1}}},null"#],
+      [#"{"id":"c","function":{"name":"find","arguments":"{"}}"#, #"{"function":{"arguments":"\"q\":1}"}}"#],
+    ])
+  func unusualCalls(pieces: [String]) async throws {
+    let body = stream(
+      pieces.map { delta(#"{"tool_calls":[\#($0)]}"#) } + [delta("{}", #""tool_calls""#)])
+    let fixture = try Fixture(body)
+    let expected: JSON = [["id": "c", "name": "find", "arguments": #"{"q":1}"#]]
+    let events = try await fixture.events("events")
+    #expect(events.last?.json?["toolCalls"] == expected, "\(events)")
+    let ui = try await fixture.events("ui").compactMap(\.json)
+    #expect(
+      ui.contains(["type": "tool-input-available", "toolCallId": "c", "toolName": "find", "input": ["q": 1]]), "\(ui)")
+    #expect(ui.count { $0["type"] == "tool-input-start" && $0["toolName"] == "find" } == 1, "\(ui)")
+    let session = try await fixture.client.send("GET", "/api/sessions/s")
+    #expect(session.json?["turns"]?.array?.first?["assistant"]?["toolCalls"] == expected, "\(session)")
+  }
+
+  @Test("A call without an id gets one, and calls of one index with different ids are different calls")
+  func ids() async throws {
+    let call = #"{"index":0,"function":{"name":"f","arguments":"{}"}}"#
+    let anonymous = try Fixture(stream([delta(#"{"tool_calls":[\#(call)]}"#), delta("{}", #""tool_calls""#)]))
+    for _ in 0..<2 { _ = try await anonymous.events("events") }
+    #expect(anonymous.asked.contains { $0["tool_calls"]?.array?.first?["id"] == "call_0" }, "\(anonymous.asked)")
+    #expect(anonymous.asked.contains { $0["tool_call_id"] == "call_0" }, "\(anonymous.asked)")
+    let legacy = try Fixture(
+      stream([delta(#"{"function_call":{"name":"f","arguments":"{}"}}"#), delta("{}", #""function_call""#)]))
+    for _ in 0..<2 { _ = try await legacy.events("events") }
+    #expect(legacy.asked.contains { $0["function_call"] == ["name": "f", "arguments": "{}"] }, "\(legacy.asked)")
+    let two = ["a", "b"].map { id in
+      delta(#"{"tool_calls":[{"index":0,"id":"\#(id)","function":{"name":"\#(id)","arguments":"{}"}}]}"#)
+    }
+    let events = try await Fixture(stream(two + [delta("{}", #""tool_calls""#)])).events("events")
+    #expect(events.last?.json?["toolCalls"]?.array?.compactMap { $0["id"]?.string } == ["a", "b"], "\(events)")
+  }
+
+  @Test("Choices in unusual forms lose nothing, and an error of any of them is an error")
+  func unusualChoices() async throws {
+    let deep = String(repeating: "[", count: 100) + String(repeating: "]", count: 100)
+    for (choices, text) in [
+      ([#"{"index":0,"delta":{"content":"a"}},{"index":0,"delta":{"content":"b"}}"#], "ab"),
+      ([#"{"index":0.0,"delta":{"content":"ab"}},{"index":1.0,"delta":{"content":"x"}}"#], "ab"),
+      ([#"{"index":0,"delta":{"content":["a","b"]}}"#], "ab"),
+      ([#"{"index":0,"delta":{"content":"ab","x":\#(deep)}}"#], "ab"),
+    ] {
+      let fixture = try Fixture(stream(choices + [delta("{}", #""stop""#)]))
+      let events = try await fixture.events("chat")
+      #expect(events.compactMap { $0.json?["content"]?.string }.joined() == text, "\(choices) \(events)")
+      #expect(events.last?.json?["type"] == "complete", "\(events)")
+    }
+    let failed = try await Fixture(
+      stream([delta(#"{"content":"a"}"#), delta("{}", #""error""#, index: 1), delta("{}", #""stop""#)])
+    ).completion(["n": 2])
+    #expect(failed.status == 502, "\(failed)")
+  }
+
+  @Test("Members and calls have limits, and a long call in small pieces has not")
+  func sizes() async throws {
+    let large = #"{"choices":[],"object":"chat.completion.chunk","KEY":"\#(String(repeating: "x", count: 900))"}"#
+    let members = (0..<3).map { "data: \(large.replacing("KEY", with: "k\($0)"))\n\n" }.joined()
+    let elements = (0..<2000).map { #"{"index":\#($0),"function":{}}"# }.joined(separator: ",")
+    for body in [
+      members + stream([delta("{}", #""stop""#)]), stream([delta(#"{"tool_calls":[\#(elements)]}"#)]),
+    ] {
+      let response = try await Fixture(body, ["SLUICE_MAX_ANSWER": "1K"]).completion(["stream": .bool(true)])
+      #expect(response.body.contains("upstream_error"), "\(response)")
+    }
+    let directory = TemporaryDirectory()
+    for rules in ["", directory.file("rules", "key  sk-[0-9]{3,9}")] {
+      let piece = delta(#"{"tool_calls":[{"index":0,"function":{"arguments":"1234"}}]}"#)
+      let start = delta(#"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"["}}]}"#)
+      let body = stream([start] + Array(repeating: piece, count: 10_000) + [delta("{}", #""stop""#)])
+      let fixture = try Fixture(body, ["SLUICE_MAX_ANSWER": "64K", "SLUICE_REDACT_FILE": rules])
+      let events = try await fixture.events("chat")
+      let arguments = events.last?.json?["tool_calls"]?.array?.first?["arguments"]?.string
+      #expect(arguments?.utf8.count == 40_001, "\(events.last?.data.prefix(200) ?? "")")
     }
   }
 }

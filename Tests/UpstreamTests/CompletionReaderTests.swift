@@ -210,7 +210,19 @@ struct CompletionReaderTests {
         #"{"annotations":[{"type":"url_citation","url_citation":{"url":"http://a","title":"A"}},{"type":"other"}]}"#,
         [.source(url: "http://a", title: "A")]
       ),
-      (#"{"reasoning_details":[{"text":"hm"}]}"#, []),
+      (#"{"reasoning_details":[{"text":"hm"}]}"#, [.reasoning("hm")]),
+      (#"{"reasoning":{"text":"hm"}}"#, [.reasoning("hm")]),
+      (#"{"refusal":["no"]}"#, [.refusal("no")]),
+      (#"{"content":[{"type":"refusal","refusal":"no"}]}"#, [.refusal("no")]),
+      (
+        #"{"tool_calls":[{"id":"c","function":{"name":"f","arguments":{"a":1}}}]}"#,
+        [.toolCall(ToolCall(index: 0, id: "c", name: "f", arguments: #"{"a":1}"#))]
+      ),
+      (
+        #"{"tool_calls":{"id":"c","type":"custom","custom":{"name":"f","input":"text"}}}"#,
+        [.toolCall(ToolCall(index: 0, id: "c", name: "f", arguments: "text"))]
+      ),
+      (#"{"tool_calls":[null,1],"x":1}"#, []),
     ]
     for (delta, parts) in deltas {
       #expect(chunks(chunk(delta)).flatMap(\.parts) == parts, "\(delta)")

@@ -32,6 +32,8 @@ typedef struct {
   bool has_more;
   // Whether the object contains other members that belong to the output, or further members of the usage.
   bool has_members;
+  // Whether it contains members that a server repeats in every chunk, such as system_fingerprint.
+  bool has_repeated_members;
   // Whether there is at least one choice, with any index.
   bool has_choice;
   bool has_usage;

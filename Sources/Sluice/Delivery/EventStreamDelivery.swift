@@ -173,7 +173,7 @@ final class EventStreamDelivery: Delivery, Flushable {
     guard let body else { return false }
     let (dialect, event) = (dialect, termination.event)
     let idPrefix = ids == .none ? [] : idPrefix
-    let record = await pool.encode(isLarge: termination.hasExtraMembers) {
+    let record = await pool.encode(isLarge: termination.isLarge) {
       var (dialect, records) = (dialect, Records())
       let start = idPrefix.isEmpty ? nil : records.beginEvent(idPrefix, number: nil)
       dialect.encode(event, into: &records)

@@ -49,7 +49,7 @@ final class JSONDelivery: Delivery {
     let response: Response
     switch termination {
     case .completed(let result):
-      let (body, isLarge) = (body, text.utf8.count > 64 * 1024 || termination.hasExtraMembers)
+      let (body, isLarge) = (body, text.utf8.count > 64 * 1024 || termination.isLarge)
       response = await pool.encode(isLarge: isLarge) { .json(body(result, text)) }
     case .failed(let failure): response = failure.response(to: request)
     case .stopped: response = Failure(.internalError, "The request was stopped.").response(to: request)

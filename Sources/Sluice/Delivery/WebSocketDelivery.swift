@@ -145,7 +145,7 @@ final class WebSocketDelivery: Delivery {
     case .abort, .none: return true
     }
     let (dialect, event) = (dialect, termination.event)
-    let records = await pool.encode(isLarge: termination.hasExtraMembers) {
+    let records = await pool.encode(isLarge: termination.isLarge) {
       var (dialect, records) = (dialect, Records())
       dialect.encode(event, into: &records)
       return records.bytes

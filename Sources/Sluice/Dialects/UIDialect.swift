@@ -80,32 +80,33 @@ struct UIDialect: Dialect {
     openPart = part
   }
 
-  /// Encodes a delta of a call. It starts with its name, which some servers send after its id.
+  /// Encodes a delta of a call. The call starts with its first argument, when its name is complete.
   private mutating func encode(_ delta: ToolCall, _ records: inout Records) {
-    var call = toolCalls.first { $0.index == delta.index } ?? ToolCall(index: delta.index)
-    let hasStarted = call.name != nil
-    if call.id == nil { call.id = delta.id }
-    if let name = delta.name, !name.isEmpty, call.name == nil { call.name = name }
-    call.arguments += delta.arguments
-    let id = Self.id(of: call)
-    if !hasStarted, let name = call.name {
-      records.append(["type": "tool-input-start", "toolCallId": id, "toolName": .string(name)])
-    }
-    let text = hasStarted ? delta.arguments : call.arguments
-    if call.name != nil, !text.isEmpty {
-      records.append(["type": "tool-input-delta", "toolCallId": id, "inputTextDelta": .string(text)])
-    }
-    if let place = toolCalls.firstIndex(where: { $0.index == call.index }) {
-      toolCalls[place] = call
-    } else {
-      toolCalls.append(call)
-    }
+    let place =
+      toolCalls.firstIndex { $0.index == delta.index }
+      ?? {
+        toolCalls.append(ToolCall(index: delta.index))
+        return toolCalls.count - 1
+      }()
+    let hasStarted = !toolCalls[place].arguments.isEmpty
+    toolCalls[place].join(delta)
+    if delta.arguments.isEmpty { return }
+    if !hasStarted { start(toolCalls[place], &records) }
+    records.append(
+      [
+        "type": "tool-input-delta", "toolCallId": Self.id(of: toolCalls[place]),
+        "inputTextDelta": .string(delta.arguments),
+      ])
+  }
+
+  private func start(_ call: ToolCall, _ records: inout Records) {
+    records.append(["type": "tool-input-start", "toolCallId": Self.id(of: call), "toolName": .string(call.name ?? "")])
   }
 
   /// The id of a call, which some servers leave out.
   private static func id(of call: ToolCall) -> JSON {
     let id = call.id ?? ""
-    return .string(id.isEmpty ? "call-\(call.index)" : id)
+    return .string(id.isEmpty ? call.fallbackID : id)
   }
 
   private mutating func encode(source url: String, title: String?, _ records: inout Records) {
@@ -118,8 +119,8 @@ struct UIDialect: Dialect {
   private mutating func encode(_ result: GenerationResult, _ records: inout Records) {
     open(nil, &records)
     for call in toolCalls {
-      guard let name = call.name else { continue }
-      var part: JSON.Members = ["toolCallId": Self.id(of: call), "toolName": .string(name)]
+      if call.arguments.isEmpty { start(call, &records) }
+      var part: JSON.Members = ["toolCallId": Self.id(of: call), "toolName": .string(call.name ?? "")]
       let arguments = call.arguments.isEmpty ? "{}" : call.arguments
       if let input = try? JSON(parsing: Array(arguments.utf8)) {
         part["input"] = input

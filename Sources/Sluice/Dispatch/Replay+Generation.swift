@@ -2,7 +2,8 @@ extension Replay {
   /// Sends what the stored response has beside its text, and the text again, split into deltas so that a large one does not block the loop, and returns its
   /// result.
   func send(to generation: Generation) async throws -> GenerationResult {
-    if let more = result.more { try await generation.send(more) }
+    // A model reasons before it answers, and calls tools after that.
+    if let more = result.more { try await generation.send(more.onlyReasoning) }
     var rest = text[...]
     while !rest.isEmpty {
       let part = rest.prefix(Self.maximumPartCharacters)
@@ -10,6 +11,7 @@ extension Replay {
       rest = rest[part.endIndex...]
       if !rest.isEmpty { await Task.yield() }
     }
+    if let more = result.more { try await generation.send(more.withoutReasoning) }
     return result
   }
 

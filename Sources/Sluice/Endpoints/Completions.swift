@@ -170,7 +170,7 @@ private struct CompletionRequest: Sendable {
     let name = "messages[\(index)]"
     guard case .object(let members) = value, let role = members["role"]?.string.flatMap(Message.Role.init(rawValue:))
     else {
-      throw Failure(.badRequest, "\"\(name).role\" must be system, developer, user, assistant or tool.")
+      throw Failure(.badRequest, "\"\(name).role\" must be system, developer, user, assistant, tool or function.")
     }
     if role == .tool, members["tool_call_id"]?.string == nil {
       throw Failure(.badRequest, "\"\(name).tool_call_id\" must be a string.")
@@ -185,7 +185,8 @@ private struct CompletionRequest: Sendable {
     case .null where role == .assistant: break
     case .array(let parts):
       for (number, part) in parts.enumerated() {
-        if let piece = try Self.text(of: part, "\(name).content[\(number)]") { text += piece } else { hasMore = true }
+        if let piece = try Self.text(of: part, "\(name).content[\(number)]") { text += piece }
+        if part["type"] != "text" || (part.object?.all.count ?? 0) > 2 { hasMore = true }
       }
     default: throw Failure(.badRequest, "\"\(name).content\" must be a string or an array of content parts.")
     }
@@ -200,13 +201,14 @@ private struct CompletionRequest: Sendable {
     case "text":
       if let text = part["text"]?.string { return text }
       throw Failure(.badRequest, "\"\(name).text\" must be a string.")
-    case "refusal" where part["refusal"]?.string != nil: return nil
     case let type? where ["image_url", "input_audio", "file"].contains(type):
       if case .object? = part[type] { return nil }
       throw Failure(.badRequest, "\"\(name).\(type)\" must be an object.")
+    // A part of the model server's own.
+    case .some: return nil
     default:
       throw Failure(
-        .badRequest, "\"\(name)\" must be a content part of type text, image_url, input_audio, file or refusal.")
+        .badRequest, "\"\(name)\" must be a content part with a type, such as text, image_url, input_audio or file.")
     }
   }
 
@@ -244,7 +246,7 @@ private struct CompletionRequest: Sendable {
     prompt.maximumTokens = limit
     for name in ["max_tokens", "max_completion_tokens"] {
       // -1 stands for no limit, as in llama.cpp.
-      guard let value = fields[name], value != .integer(-1) else { continue }
+      guard let value = fields[name], value.integer != -1 else { continue }
       guard let number = value.integer, number > 0 else {
         throw Failure(.badRequest, "\"\(name)\" must be a positive integer, or -1.")
       }

@@ -102,7 +102,7 @@ extension Turn {
     var turn = self
     turn.assistant.content = try Redactor.redact(assistant.content, by: rules)
     if !rules.isEmpty, !assistant.members.all.isEmpty {
-      turn.assistant.members = try Redactor.redact(message: .object(assistant.members), by: rules).object ?? [:]
+      turn.assistant.members = try Redactor.redact(message: assistant.members, by: rules)
     }
     return turn
   }

@@ -33,7 +33,7 @@ extension Generation {
         case .completed(let completion):
           try await flush()
           if isLast { try await finishText() }
-          return try redacted(completion)
+          return try completion.redacted(by: redactionRules)
         }
       }
     }

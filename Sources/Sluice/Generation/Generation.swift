@@ -87,19 +87,6 @@ final class Generation {
   /// rules.
   var redactionRules: [RedactionRules.Rule] { redactor?.rules ?? [] }
 
-  /// Returns a completion whose members have been redacted, and the details of its usage.
-  func redacted(_ completion: Completion) throws(Failure) -> Completion {
-    guard let redactor else { return completion }
-    var completion = completion
-    if !completion.members.all.isEmpty {
-      completion.members = try Redactor.redact(message: .object(completion.members), by: redactor.rules).object ?? [:]
-    }
-    if let details = completion.usage?.details, !details.all.isEmpty {
-      completion.usage?.details = try Redactor.redact(message: .object(details), by: redactor.rules).object ?? [:]
-    }
-    return completion
-  }
-
   /// Whether the text is complete and the handler has not observed a termination since.
   var isTextComplete: Bool { state.isTextComplete }
 
@@ -202,9 +189,10 @@ final class Generation {
   private func retain(_ chunk: OutputChunk) throws(Failure) {
     let kept = retainsMore ? chunk.withoutText : chunk.callsAndRefusal
     // What is not text, such as log probabilities, can be many times as large.
-    moreBytes += transcript == nil ? kept.byteCount : chunk.byteCount
+    moreBytes += transcript == nil ? kept.joinedBytes : chunk.byteCount
     guard moreBytes <= 16 * limits.maximumTextBytes else {
-      throw Failure(.upstreamError, "The response is too large; request it as a stream.")
+      throw Failure(
+        .upstreamError, "The response exceeds the limit of \(16 * limits.maximumTextBytes) bytes with all its parts.")
     }
     if kept.isEmpty { return }
     if more == nil { more = OutputChunk() }

@@ -4,8 +4,9 @@ import Upstream
 /// A redactor for the deltas of a generation that are more than text. Each text is redacted like that of the first choice:
 /// reasoning, refusals, and the text of other choices.
 ///
-/// The arguments of tool calls are withheld until they are complete: as JSON they can hide a match behind escapes. What
-/// contains the text once more, piece by piece, is dropped, such as log probabilities.
+/// Calls of tools and sources are withheld until they are complete: as JSON they can hide a match behind escapes, or
+/// join one from several deltas. Whatever contains the text once more, piece by piece, is dropped, such as log
+/// probabilities.
 final class ChunkRedactor {
   private struct Text: Hashable {
     let choice: Int
@@ -17,7 +18,7 @@ final class ChunkRedactor {
   /// The texts in the order in which they began.
   private var texts: [Text] = []
   private var withheld = OutputChunk()
-  /// The size of the withheld arguments.
+  /// The size of the text that is withheld.
   private(set) var withheldBytes = 0
 
   init(_ rules: [RedactionRules.Rule]) { self.rules = rules }
@@ -34,9 +35,6 @@ final class ChunkRedactor {
       }
       if choice.delta["content"]?.array != nil, let name = OutputChunk.Choice.reasoningNames.first {
         try feed(choice.reasoning, of: choice, name, to: &delta)
-      }
-      delta["annotations"] = try choice.delta["annotations"].map { (json) throws(Failure) in
-        try Redactor.redact(json, by: rules)
       }
       if !delta.all.isEmpty { redacted.choices.append(OutputChunk.Choice(index: choice.index, delta: delta)) }
       withhold(choice)
@@ -56,14 +54,16 @@ final class ChunkRedactor {
     if !output.isEmpty { delta[name] = .string(String(decoding: output, as: UTF8.self)) }
   }
 
-  /// Withholds the calls of a choice and, if it is not the first, its finish reason, which follows all of its text.
+  private static let withheldNames = ["tool_calls", "function_call", "annotations"]
+
+  /// Withholds the calls and sources of a choice and, if it is not the first, its finish reason, which follows its text.
   private func withhold(_ choice: OutputChunk.Choice) {
     var kept = OutputChunk.Choice(index: choice.index)
-    for name in ["tool_calls", "function_call"] { kept.delta[name] = choice.delta[name] }
+    for name in Self.withheldNames { kept.delta[name] = choice.delta[name] }
     kept.members["finish_reason"] = choice.members["finish_reason"]
     let chunk = OutputChunk([kept])
-    if kept.delta.all.isEmpty, kept.members.all.isEmpty { return }
-    withheldBytes += chunk.byteCount
+    if kept.isEmpty { return }
+    withheldBytes += chunk.joinedBytes
     withheld.join(chunk)
   }
 
@@ -78,16 +78,7 @@ final class ChunkRedactor {
             index: text.choice, delta: [text.name: .string(String(decoding: output, as: UTF8.self))])
         ]))
     }
-    for choice in withheld.choices {
-      var choice = choice
-      choice.members = try Redactor.redact(message: .object(choice.members), by: rules).object ?? [:]
-      for name in ["tool_calls", "function_call"] {
-        choice.delta[name] = try choice.delta[name].map { (json) throws(Failure) in
-          try Redactor.redact(message: json, by: rules)
-        }
-      }
-      rest.join(OutputChunk([choice]))
-    }
+    rest.join(try withheld.redacted(by: rules))
     withheldBytes = 0
     return rest
   }

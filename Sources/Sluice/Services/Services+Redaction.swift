@@ -27,7 +27,8 @@ extension Services {
       var more = replay.result.extraMembers
       more["report"] = try more["report"].map { (report) throws(Failure) in try Redactor.redact(report, by: rules) }
       replay.result = replay.result.with(extraMembers: more)
-      if let choices = replay.result.more { replay.result = replay.result.with(more: try choices.redacted(by: rules)) }
+      replay.result = replay.result.with(
+        more: try replay.result.more?.redacted(by: rules), completion: try replay.result.completion.redacted(by: rules))
       return replay
     }
   }

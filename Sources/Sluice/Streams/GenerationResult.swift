@@ -54,9 +54,9 @@ public final class GenerationResult: Sendable {
   }
 
   /// Returns a copy with what the response has beside its text.
-  func with(more: OutputChunk?) -> GenerationResult {
+  func with(more: OutputChunk?, completion: Completion? = nil) -> GenerationResult {
     GenerationResult(
-      messageID: messageID, sessionID: sessionID, completedAt: completedAt, completion: completion,
+      messageID: messageID, sessionID: sessionID, completedAt: completedAt, completion: completion ?? self.completion,
       extraMembers: extraMembers, more: more)
   }
 

@@ -17,9 +17,10 @@ indirect enum Termination: Sendable {
     }
   }
 
-  /// Whether the terminal record contains members of an embedder, which can be of any size.
-  var hasExtraMembers: Bool {
-    if case .completed(let result) = self { !result.extraMembers.all.isEmpty } else { false }
+  /// Whether the terminal record can be large: it contains members of an embedder, or long calls of tools.
+  var isLarge: Bool {
+    guard case .completed(let result) = self else { return false }
+    return !result.extraMembers.all.isEmpty || (result.more?.byteCount ?? 0) > 16 * 1024
   }
 
   /// The terminal record.

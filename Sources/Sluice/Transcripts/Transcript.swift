@@ -1,5 +1,6 @@
 import Bytes
 import EventLoop
+import JSON
 import Synchronization
 import Upstream
 
@@ -15,11 +16,9 @@ final class Transcript: Sendable {
   }
 
   private struct State {
-    /// The deltas, each of which begins with an unsigned LEB128 number. Twice the length of the text in UTF-8, which
-    /// follows; or, for a delta that is more than text, twice its index in `chunks`, plus one.
+    /// The deltas, each preceded by an unsigned LEB128 number: twice its length, plus one if it is more than text and
+    /// therefore JSON.
     var bytes: [UInt8] = []
-    var chunks: [OutputChunk] = []
-    var chunkBytes = 0
     var deltas = 0
     var hasBegun = false
     var termination: Termination?
@@ -88,10 +87,11 @@ final class Transcript: Sendable {
 
   /// Appends a delta that is more than text.
   func append(_ chunk: OutputChunk) {
+    // Encoded, because a value takes many times the memory of its text.
+    let json = chunk.json.encoded
     state.withLock { state in
-      state.begin(state.chunks.count << 1 | 1)
-      state.chunks.append(chunk)
-      state.chunkBytes += chunk.byteCount
+      state.begin(json.count << 1 | 1)
+      state.bytes += json
     }
   }
 
@@ -108,8 +108,8 @@ final class Transcript: Sendable {
   /// Whether the generation has terminated.
   var hasEnded: Bool { state.withLock { $0.termination != nil } }
 
-  /// The approximate number of bytes that the deltas take.
-  var retainedBytes: Int { state.withLock { $0.bytes.count + $0.chunkBytes } }
+  /// The number of bytes that the deltas and their lengths take.
+  var retainedBytes: Int { state.withLock { $0.bytes.count } }
 
   /// The text of all deltas.
   var text: String {
@@ -118,9 +118,11 @@ final class Transcript: Sendable {
       text.reserveCapacity(state.bytes.count)
       var offset = 0
       while offset < state.bytes.count {
-        switch Self.delta(in: state.bytes.span, at: &offset) {
-        case .text(let range): text += state.bytes[range]
-        case .chunk(let index): text += state.chunks[index].text.utf8
+        let (range, isChunk) = Self.delta(in: state.bytes.span, at: &offset)
+        if isChunk {
+          text += Self.chunk(state.bytes.span.extracting(range)).text.utf8
+        } else {
+          text += state.bytes[range]
         }
       }
       return String(decoding: text, as: UTF8.self)
@@ -132,10 +134,7 @@ final class Transcript: Sendable {
     state.withLock { state in
       guard position.offset < state.bytes.count else { return nil }
       var offset = position.offset
-      switch Self.delta(in: state.bytes.span, at: &offset) {
-      case .text(let range): return range.count
-      case .chunk(let index): return state.chunks[index].byteCount
-      }
+      return Self.delta(in: state.bytes.span, at: &offset).range.count
     }
   }
 
@@ -151,9 +150,11 @@ final class Transcript: Sendable {
   ) -> Bool {
     state.withLock { state in
       guard position.offset < state.bytes.count else { return false }
-      switch Self.delta(in: state.bytes.span, at: &position.offset) {
-      case .text(let range): onText(state.bytes.span.extracting(range))
-      case .chunk(let index): onChunk(state.chunks[index])
+      let (range, isChunk) = Self.delta(in: state.bytes.span, at: &position.offset)
+      if isChunk {
+        onChunk(Self.chunk(state.bytes.span.extracting(range)))
+      } else {
+        onText(state.bytes.span.extracting(range))
       }
       position.deltas += 1
       return true
@@ -165,13 +166,14 @@ final class Transcript: Sendable {
     state.withLock { position.offset == $0.bytes.count ? $0.termination : nil }
   }
 
-  private enum Delta {
-    case text(Range<Int>)
-    case chunk(Int)
+  private static func chunk(_ json: borrowing Span<UInt8>) -> OutputChunk {
+    (try? JSON(parsing: json, depth: 2 * JSON.maximumDepth * 4)).flatMap(OutputChunk.init(json:)) ?? OutputChunk()
   }
 
-  /// Returns the delta that begins at `offset`, and advances `offset` past it.
-  private static func delta(in bytes: borrowing Span<UInt8>, at offset: inout Int) -> Delta {
+  /// Returns the place of the delta whose length is at `offset`, and advances `offset` past it.
+  private static func delta(
+    in bytes: borrowing Span<UInt8>, at offset: inout Int
+  ) -> (range: Range<Int>, isChunk: Bool) {
     var (number, shift) = (0, 0)
     while bytes[offset] >= 0x80 {
       number |= Int(bytes[offset] & 0x7F) << shift
@@ -180,10 +182,9 @@ final class Transcript: Sendable {
     }
     number |= Int(bytes[offset]) << shift
     offset += 1
-    if number & 1 == 1 { return .chunk(number >> 1) }
     let start = offset
     offset += number >> 1
-    return .text(start..<offset)
+    return (start..<offset, number & 1 == 1)
   }
 
   // MARK: Readers

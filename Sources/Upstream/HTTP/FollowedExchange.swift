@@ -15,9 +15,26 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
   /// The request to which the response redirects.
   private var next: HTTPRequest?
   private var redirections = 0
+
+  // A body with a coding.
   private var inflater: Inflater?
+  /// The part of the body that has not been decoded.
+  private var encoded: [UInt8] = []
+  private var decodedBytes = 0
+  private var hasMore = false
+  private var isPausedByDelegate = false
+  private var isExchangePaused = false
+  private var isDecoding = false
+  private var nextTurn: Timer?
+  /// This object, while the exchange has ended but the body has not been decoded.
+  private var retainer: FollowedExchange?
+  /// Whether the exchange has ended, and how.
+  private var completion: (hasEnded: Bool, failure: String?) = (false, nil)
 
   private static let maximumRedirections = 3
+  /// The number of parts that are decoded at once, so that a small body that becomes a large one does not keep the loop
+  /// from its other work.
+  private static let maximumPartsInTurn = 16
 
   /// Starts an exchange.
   ///
@@ -46,17 +63,23 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
   var isConnected: Bool { exchange?.isConnected ?? false }
   var isMultiplexed: Bool { exchange?.isMultiplexed ?? false }
 
-  func resume() { exchange?.resume() }
+  func resume() {
+    guard inflater != nil else { return exchange?.resume() ?? () }
+    isPausedByDelegate = false
+    decode()
+  }
 
   func cancel() {
     delegate = nil
+    nextTurn?.cancel()
+    retainer = nil
     exchange.take()?.cancel()
   }
 
   func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
     var request = request.take()
     if head.status == 307 || head.status == 308, redirections < Self.maximumRedirections,
-      let path = head.location.flatMap(path(of:))
+      let location = head.location, let from = request, let path = path(of: location, from: from)
     {
       redirections += 1
       request?.rootedPath = path
@@ -71,42 +94,94 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
     return delegate?.didReceiveHead(head) ?? false
   }
 
-  /// Returns the path and the query of a location if it is on the same server, otherwise nil.
-  private func path(of location: String) -> String? {
+  /// Returns the path and the query of a location if it is on the same server, otherwise nil (RFC 3986, 5.2).
+  private func path(of location: String, from request: HTTPRequest) -> String? {
     let origin = HTTPRequest.origin(of: baseURL)
     var path = location.prefix { $0 != "#" }
-    if !path.hasPrefix("/") || path.hasPrefix("//") {
+    guard !path.isEmpty, path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else { return nil }
+    if path.hasPrefix("//") || path.contains("://") && !path.hasPrefix("/") && !path.hasPrefix("?") {
       let url = path.hasPrefix("//") ? origin.prefix { $0 != "/" } + path : path
       guard HTTPRequest.origin(of: String(url)) == origin else { return nil }
-      let authority = url.split(separator: "://", maxSplits: 1).last ?? ""
-      path = authority[(authority.firstIndex { $0 == "/" || $0 == "?" } ?? authority.endIndex)...]
+      path = HTTPRequest.path(of: url)
+      return path.hasPrefix("/") ? String(path) : "/" + path
     }
-    guard path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else { return nil }
-    return path.hasPrefix("/") ? String(path) : "/" + path
+    if path.hasPrefix("/") { return String(path) }
+    // Relative to the path that was requested.
+    let requested = request.rootedPath ?? HTTPRequest.path(of: baseURL[...]) + request.path
+    let base = requested.prefix { $0 != "?" }
+    if path.hasPrefix("?") { return String(base + path) }
+    if path.hasPrefix("./") { path = path.dropFirst(2) }
+    if path.hasPrefix("../") { return nil }
+    return String(base[...(base.lastIndex(of: "/") ?? base.startIndex)] + path)
   }
 
   func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
-    guard let inflater else { return delegate?.didReceiveBody(body) ?? true }
-    var canReceiveMore = true
-    do throws(Inflater.Malformed) {
-      try inflater.feed(body) { part in
-        guard let delegate else { return false }
-        if !delegate.didReceiveBody(part) { canReceiveMore = false }
-        return true
-      }
-    } catch {
-      delegate.take()?.didComplete("The body is not valid gzip.")
-      // Deferred, because the exchange is on the call stack.
-      _ = reactor.schedule(after: .zero) { self.exchange.take()?.cancel() }
+    guard inflater != nil else { return delegate?.didReceiveBody(body) ?? true }
+    encoded.append(body)
+    decode()
+    // What waits is small, but it can become large: a connection of its own waits with it.
+    isExchangePaused = !encoded.isEmpty && !isMultiplexed
+    return !isExchangePaused
+  }
+
+  /// Decodes what is possible now.
+  private func decode() {
+    guard let inflater, !isDecoding else { return }
+    isDecoding = true
+    let isDrained = decodeParts(inflater)
+    isDecoding = false
+    guard isDrained else { return }
+    (encoded, decodedBytes) = ([], 0)
+    if completion.hasEnded {
+      defer { retainer = nil }
+      delegate.take()?.didComplete(completion.failure)
+    } else if isExchangePaused {
+      isExchangePaused = false
+      // Can deliver more during the call.
+      exchange?.resume()
     }
-    return canReceiveMore
+  }
+
+  /// Decodes as many parts as one turn of the loop allows. Returns whether the delegate has received all of them.
+  private func decodeParts(_ inflater: Inflater) -> Bool {
+    nextTurn?.cancel()
+    var parts = 0
+    while delegate != nil, !isPausedByDelegate, hasMore || decodedBytes < encoded.count {
+      guard parts < Self.maximumPartsInTurn else {
+        nextTurn = reactor.schedule(after: .zero) { self.decode() }
+        return false
+      }
+      parts += 1
+      do throws(Inflater.Malformed) {
+        let result = try inflater.decode(encoded.span.extracting(decodedBytes...)) { part in
+          if delegate?.didReceiveBody(part) == false { isPausedByDelegate = true }
+        }
+        decodedBytes += result.used
+        hasMore = result.hasMore
+      } catch {
+        fail()
+        return false
+      }
+    }
+    return !isPausedByDelegate
+  }
+
+  private func fail() {
+    encoded = []
+    defer { retainer = nil }
+    delegate.take()?.didComplete("The body is not valid gzip.")
+    // Deferred, because the exchange may be on the call stack.
+    _ = reactor.schedule(after: .zero) { self.exchange.take()?.cancel() }
   }
 
   func didComplete(_ failure: String?) {
     guard let next = next.take() else {
       exchange = nil
-      delegate.take()?.didComplete(failure)
-      return
+      guard inflater != nil else { return delegate.take()?.didComplete(failure) ?? () }
+      completion = (true, failure)
+      // This object is retained until what waits has been decoded.
+      retainer = encoded.isEmpty ? nil : self
+      return decode()
     }
     request = next
     exchange = delegate == nil ? nil : client.start(next, delegate: self)
@@ -125,5 +200,11 @@ extension HTTPRequest {
     // Not a port: the end of an IPv6 address is a bracket.
     let host = authority.hasSuffix(standard) ? String(authority.dropLast(standard.count)) : authority
     return scheme + "://" + host
+  }
+
+  /// Returns the path and the query of a URL.
+  fileprivate static func path(of url: Substring) -> Substring {
+    let authority = url.split(separator: "://", maxSplits: 1).last ?? ""
+    return authority[(authority.firstIndex { $0 == "/" || $0 == "?" } ?? authority.endIndex)...]
   }
 }

@@ -13,7 +13,7 @@ final class Inflater {
   /// Whether a body has ended, and nothing has been decoded since.
   private var canEnd = false
 
-  /// The size of the parts into which a body is decoded. What the receiver refuses is decoded no further.
+  /// The maximum size of a decoded part.
   private static let partBytes = 16 * 1024
 
   /// Returns nil if zlib cannot be loaded.
@@ -35,41 +35,41 @@ final class Inflater {
     unsafe stream.deallocate()
   }
 
-  /// Decodes a part of the body.
+  /// Decodes the next part of the body, of at most 16 KiB.
   ///
-  /// - Parameter emit: called with each decoded part. Returns whether it takes more.
-  func feed(_ bytes: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Bool) throws(Malformed) {
-    var input = bytes.count
-    var isBroken = false
-    // Safe: zlib only reads its input, and the pointers are not used after the calls.
-    unsafe bytes.withUnsafeBufferPointer { bytes in
-      unsafe stream.pointee.next_in = UnsafeMutablePointer(mutating: bytes.baseAddress)
-      var takesMore = true
-      var hasRoom = false
-      while takesMore, !isBroken, input > 0 || !hasRoom {
-        // Several bodies can follow one another (RFC 1952, 2.2).
-        if isAtEnd, input > 0, unsafe inflateReset(stream) == Z_OK { isAtEnd = false }
-        if isAtEnd { return }
-        unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Self.partBytes) { part in
-          unsafe stream.pointee.avail_in = UInt32(clamping: input)
-          unsafe stream.pointee.next_out = part.baseAddress
-          unsafe stream.pointee.avail_out = UInt32(part.count)
-          let result = unsafe inflate(stream, Z_SYNC_FLUSH)
-          input = unsafe Int(stream.pointee.avail_in)
-          isAtEnd = result == Z_STREAM_END
-          isBroken = ![Z_OK, Z_STREAM_END, Z_BUF_ERROR].contains(result)
-          let count = unsafe part.count - Int(stream.pointee.avail_out)
-          hasRoom = count < part.count
-          if isBroken, canEnd, count == 0 {
-            // The bytes after the end are none of a body: padding, which gzip(1) ignores too.
-            (isBroken, isAtEnd, input) = (false, true, 0)
-          }
-          canEnd = isAtEnd || canEnd && count == 0
-          if count > 0 { takesMore = unsafe emit(UnsafeBufferPointer(rebasing: part[..<count]).span) }
+  /// - Parameter emit: called with the part, unless it is empty.
+  /// - Returns: the number of bytes of `input` that have been used, and whether there can be another part without more
+  ///   input.
+  func decode(
+    _ input: borrowing Span<UInt8>, emit: (borrowing Span<UInt8>) -> Void
+  ) throws(Malformed) -> (used: Int, hasMore: Bool) {
+    // Several bodies can follow one another (RFC 1952, 2.2).
+    if isAtEnd, input.count > 0, unsafe inflateReset(stream) == Z_OK { isAtEnd = false }
+    if isAtEnd { return (input.count, false) }
+    var (isBroken, rest, isFull) = (false, 0, false)
+    // Safe: zlib only reads its input, and the pointers are not used after the call.
+    unsafe input.withUnsafeBufferPointer { bytes in
+      unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Self.partBytes) { part in
+        unsafe stream.pointee.next_in = UnsafeMutablePointer(mutating: bytes.baseAddress)
+        unsafe stream.pointee.avail_in = UInt32(clamping: bytes.count)
+        unsafe stream.pointee.next_out = part.baseAddress
+        unsafe stream.pointee.avail_out = UInt32(part.count)
+        let result = unsafe inflate(stream, Z_SYNC_FLUSH)
+        rest = unsafe bytes.count - Int(UInt32(clamping: bytes.count)) + Int(stream.pointee.avail_in)
+        unsafe stream.pointee.next_in = nil
+        isAtEnd = result == Z_STREAM_END
+        isBroken = ![Z_OK, Z_STREAM_END, Z_BUF_ERROR].contains(result)
+        let count = unsafe part.count - Int(stream.pointee.avail_out)
+        isFull = count == part.count
+        if isBroken, canEnd, count == 0 {
+          // The bytes after the end are none of a body: padding, which gzip(1) ignores too.
+          (isBroken, isAtEnd, rest) = (false, true, 0)
         }
+        canEnd = isAtEnd || canEnd && count == 0
+        if count > 0 { unsafe emit(UnsafeBufferPointer(rebasing: part[..<count]).span) }
       }
-      unsafe stream.pointee.next_in = nil
     }
     if isBroken { throw Malformed() }
+    return (input.count - rest, isFull || rest > 0)
   }
 }

@@ -7,6 +7,8 @@ import EventLoop
 final class ChatCompletion: HTTPExchangeDelegate {
   private enum Phase {
     case waitingForHead
+    /// The type of the body does not say whether it is a stream or one object: its first byte does.
+    case undecided(HTTPResponseHead)
     case streaming
     /// The body is one JSON object, although a stream was requested. It is buffered.
     case wholeResponse(HTTPResponseHead)
@@ -29,11 +31,15 @@ final class ChatCompletion: HTTPExchangeDelegate {
   /// The connect timeout, later the grace period.
   private var deadline: Timer?
   private var isInGracePeriod = false
+  /// Whether the grace period is that for choices that have not begun.
+  private var isWaitingForChoices = false
   private var isPaused = false
   private var isMultiplexed = false
 
   /// The time to wait for the end of the body once the text is complete, so that the connection can be reused.
   private static let gracePeriod: Duration = .milliseconds(250)
+  /// The time to wait for a choice that has not begun when all others are complete.
+  private static let choicesPeriod: Duration = .seconds(5)
   private static let connectTimeout: Duration = .seconds(10)
   private static let maximumErrorBodyBytes = 16 * 1024
   private static let maximumUnpausedBytes = 4 << 20
@@ -77,8 +83,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
   func didReceiveHead(_ head: HTTPResponseHead) -> Bool {
     guard case .waitingForHead = phase else { return true }
     let isSuccess = (200..<300).contains(head.status)
-    // Some servers stream as text/plain.
-    let isStream = ["", "text/event-stream", "text/plain"].contains(head.contentType.prefix { $0 != ";" && $0 != " " })
+    let type = head.contentType.prefix { $0 != ";" && $0 != " " }
     if head.coding != .none {
       fail(
         isSuccess
@@ -86,10 +91,13 @@ final class ChatCompletion: HTTPExchangeDelegate {
           : responseError(head))
       return false
     }
-    if isSuccess, isStream {
+    isMultiplexed = exchange?.isMultiplexed ?? false
+    if isSuccess, type == "text/event-stream" {
       phase = .streaming
-      isMultiplexed = exchange?.isMultiplexed ?? false
       output.accept()
+    } else if isSuccess, ["", "text/plain"].contains(type) {
+      // Some servers stream as text/plain.
+      phase = .undecided(head)
     } else if isSuccess, head.contentType.hasPrefix("application/json") {
       // Accepted with its text: it can be an error.
       phase = .wholeResponse(head)
@@ -102,8 +110,9 @@ final class ChatCompletion: HTTPExchangeDelegate {
   }
 
   func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
+    if case .undecided(let head) = phase { decide(head, by: body) }
     switch phase {
-    case .waitingForHead, .finished: return true
+    case .waitingForHead, .undecided, .finished: return true
     case .errorResponse:
       wholeBody.append(body.extracting(first: Self.maximumErrorBodyBytes - wholeBody.count))
       if wholeBody.count == Self.maximumErrorBodyBytes { startGracePeriod(.zero) }
@@ -119,8 +128,30 @@ final class ChatCompletion: HTTPExchangeDelegate {
       } catch {
         fail(error)
       }
-      if reader.isFinished, !isInGracePeriod { startGracePeriod(Self.gracePeriod) }
+      updateGracePeriod()
       return canReceiveMore()
+    }
+  }
+
+  private func decide(_ head: HTTPResponseHead, by body: borrowing Span<UInt8>) {
+    for index in body.indices where ![0x20, 0x09, 0x0A, 0x0D].contains(body[index]) {
+      let isObject = body[index] == UInt8(ascii: "{")
+      phase = isObject ? .wholeResponse(head) : .streaming
+      if !isObject { output.accept() }
+      return
+    }
+  }
+
+  /// Waits for the end of the body once all choices are complete: longer for choices that have not begun.
+  private func updateGracePeriod() {
+    if reader.isFinished {
+      if !isInGracePeriod { startGracePeriod(Self.gracePeriod) }
+    } else if reader.canEnd {
+      if !isWaitingForChoices { startGracePeriod(Self.choicesPeriod) }
+      isWaitingForChoices = true
+    } else if isWaitingForChoices {
+      deadline?.cancel()
+      (isWaitingForChoices, isInGracePeriod) = (false, false)
     }
   }
 
@@ -150,9 +181,10 @@ final class ChatCompletion: HTTPExchangeDelegate {
         guard isCompletion else { throw responseError(head) }
         try finish()
       } catch { fail(error) }
-    case .streaming where failure == nil || reader.isFinished:
+    case .streaming where failure == nil || reader.canEnd:
       do throws(GeneratorError) { try finish() } catch { fail(error) }
-    case .streaming, .wholeResponse:
+    case .undecided where failure == nil: fail(GeneratorError(.failed, "The model server sent an empty response."))
+    case .streaming, .wholeResponse, .undecided:
       fail(GeneratorError(.truncated, "The connection to the model server was lost mid-response.", detail: failure))
     case .waitingForHead:
       fail(.unreachable(failure))
@@ -190,7 +222,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
       switch phase {
       case .streaming: try? finish()
       case .errorResponse(let head): fail(responseError(head))
-      case .waitingForHead, .wholeResponse, .finished: break
+      case .waitingForHead, .undecided, .wholeResponse, .finished: break
       }
       stop()
     }

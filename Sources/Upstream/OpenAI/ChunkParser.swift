@@ -10,6 +10,8 @@ struct Chunk: Equatable {
   var hasMore = false
   /// Whether there are other members that belong to the output, or details of the usage.
   var hasMembers = false
+  /// Whether there are members that the server repeats in every chunk, such as `system_fingerprint`.
+  var hasRepeatedMembers = false
   /// Whether the chunk has a choice, of any index.
   var hasChoice = false
   var usage: Usage?
@@ -45,6 +47,7 @@ final class ChunkParser {
       var chunk = unsafe Chunk(finishReason: text(raw.finish_reason))
       chunk.hasMore = unsafe raw.has_more
       chunk.hasMembers = unsafe raw.has_members
+      chunk.hasRepeatedMembers = unsafe raw.has_repeated_members
       chunk.hasChoice = unsafe raw.has_choice
       if unsafe raw.has_error {
         let (type, code) = unsafe (text(raw.error_type)?.plainWord ?? "", text(raw.error_code)?.plainWord ?? "")

@@ -17,6 +17,7 @@ struct CompletionReader {
   ///   - maximumTextBytes: the maximum length of the response. One event can contain all of it, with each byte escaped
   ///     as six bytes.
   init(chunks: ChunkParser, choices: Int = 1, maximumTextBytes: Int = 4 << 20) {
+    state.maximumMemberBytes = maximumTextBytes
     state.expectedChoices = choices
     self.chunks = chunks
     maximumEventBytes = 6 * min(maximumTextBytes, 1 << 32) + 64 * 1024
@@ -31,8 +32,11 @@ struct CompletionReader {
 
   /// Whether all choices are complete, although `[DONE]` can still follow.
   var isFinished: Bool {
-    state.hasFinishReasons && state.choices.finishedChoices + 1 >= state.expectedChoices
+    canEnd && state.choices.isComplete && state.choices.finishedChoices + 1 >= state.expectedChoices
   }
+
+  /// Whether the response may end here. A server can give fewer choices than the request asks for.
+  var canEnd: Bool { state.hasFinishReasons }
 
   /// Processes a chunk of the body.
   ///
@@ -61,7 +65,7 @@ struct CompletionReader {
       }
       try parser.feed(bytes, onOtherField: failOnError) { _, data, _ in
         guard !state.hasDoneMarker, state.failure == nil else { return }
-        if data.equals("[DONE]") {
+        if data.isDone {
           state.hasDoneMarker = true
           return
         }
@@ -89,12 +93,15 @@ struct CompletionReader {
     state.process(chunk, hasText: hasText)
     if chunk.errorKind != nil {
       state.readRetriable(of: json)
-    } else if chunk.hasMore || chunk.hasMembers {
+    } else if chunk.hasMore || chunk.hasMembers || (chunk.hasRepeatedMembers && chunk.isLast) {
       guard let json = try? JSON(parsing: json, depth: Self.maximumDepth), let more = state.read(json) else {
         return false
       }
+      if chunk.hasRepeatedMembers { state.firstChunk = [] }
       // Otherwise its text has been emitted.
       if chunk.hasMore, !more.isEmpty { emitChunk(more) }
+    } else if chunk.hasRepeatedMembers, state.firstChunk.isEmpty {
+      state.firstChunk.append(json)
     }
     return true
   }
@@ -132,7 +139,8 @@ struct CompletionReader {
       throw GeneratorError(.truncated, "The model server's response ended early.")
     }
     var completion = Completion(state.finishReason ?? .stop, usage: state.usage)
-    if !state.members.all.isEmpty { completion.members = state.members }
+    let members = state.allMembers
+    if !members.all.isEmpty { completion.members = members }
     return completion
   }
 
@@ -143,6 +151,10 @@ struct CompletionReader {
     var choices = ChoiceReader()
     /// The members beside the choices and the usage.
     var members: JSON.Members = [:]
+    /// The first chunk with members that a server repeats. They are read at the end, if the last chunk has none.
+    var firstChunk: [UInt8] = []
+    /// The maximum size of ``members``, in bytes.
+    var maximumMemberBytes = 0
     var hasDoneMarker = false
     /// Whether a chunk has been received.
     var hasBegun = false
@@ -170,10 +182,26 @@ struct CompletionReader {
     /// Reads what a chunk has beside text. Returns nil if that is not possible.
     mutating func read(_ json: JSON) -> OutputChunk? {
       if let details = json["usage"].map(Usage.details), !details.all.isEmpty { usage?.details = details }
-      for member in json.object?.all ?? [] where !Self.ownMembers.contains(member.name) && member.value != .null {
-        members[member.name] = member.value
+      members.merge(Self.members(of: json))
+      if JSON.object(members).byteCount > maximumMemberBytes { failure = CompletionReader.tooLong(maximumMemberBytes) }
+      let chunk = choices.read(json)
+      if let reason = choices.failedReason { fail(reason: reason.rawValue) }
+      return chunk
+    }
+
+    private static func members(of json: JSON) -> JSON.Members {
+      JSON.Members(
+        (json.object?.all ?? []).filter { !ownMembers.contains($0.name) && $0.value != .null })
+    }
+
+    /// The members that any chunk has.
+    var allMembers: JSON.Members {
+      guard !firstChunk.isEmpty, let first = try? JSON(parsing: firstChunk, depth: CompletionReader.maximumDepth) else {
+        return members
       }
-      return choices.read(json)
+      var all = Self.members(of: first)
+      all.merge(members)
+      return all
     }
 
     /// The members of a chunk that are read one by one or, such as the id, are Sluice's own.
@@ -190,13 +218,32 @@ struct CompletionReader {
       isLastChunkEmpty = hasOutput && !chunk.hasChoice && chunk.usage == nil
       if let reason = chunk.finishReason {
         finishReason = FinishReason(rawValue: reason)
-        if finishReason?.isCompletion == false {
-          failure = GeneratorError(
-            .failed, "The model server stopped for a reason other than completion.",
-            detail: "finish_reason \(reason.plainWord)")
-        }
+        if finishReason?.isCompletion == false { fail(reason: reason) }
       }
-      if let usage = chunk.usage { self.usage = usage }
+      if var usage = chunk.usage {
+        usage.details = self.usage?.details ?? [:]
+        self.usage = usage
+      }
     }
+
+    private mutating func fail(reason: String) {
+      failure = GeneratorError(
+        .failed, "The model server stopped for a reason other than completion.",
+        detail: "finish_reason \(reason.plainWord)")
+    }
+  }
+}
+
+extension Chunk {
+  /// Whether nothing but the usage follows.
+  fileprivate var isLast: Bool { finishReason != nil || usage != nil }
+}
+
+extension Span<UInt8> {
+  /// Whether this is `[DONE]`, possibly followed by white space.
+  fileprivate var isDone: Bool {
+    guard count >= 6, extracting(0..<6).equals("[DONE]") else { return false }
+    for index in 6..<count where self[index] != 0x20 && self[index] != 0x09 { return false }
+    return true
   }
 }

@@ -42,26 +42,46 @@ extension GeneratorError {
     let json = try? JSON(parsing: body)
     if case .bool(let isRetriable)? = json?["error"]?["retriable"] { self.isRetriable = isRetriable }
     if [400, 404, 413, 422].contains(status) {
-      let secrets = [key.map(String.init) ?? "", connections.host].filter { !$0.isEmpty }
-      refusal = Refusal(status, json, hiding: secrets)
+      refusal = Refusal(status, json, hiding: connections.secrets + [key.map(String.init) ?? ""])
     }
   }
 }
 
 extension GeneratorError.Refusal {
-  /// Creates a refusal from an error object, without a message that contains one of `secrets`.
+  /// Creates a refusal from an error object, without texts that contain a secret or an address.
+  ///
+  /// - Parameter secrets: texts that no client must see. Empty ones are none.
   fileprivate init(_ status: Int, _ json: JSON?, hiding secrets: [String]) {
+    func shown(_ text: String?, maximumCount: Int = 200) -> String? {
+      guard let text, !text.hasAddress, !secrets.contains(where: { !$0.isEmpty && text.contains($0) }) else {
+        return nil
+      }
+      return String(text.prefix(maximumCount))
+    }
     let error = json?["error"] ?? json
-    let text = error?["message"]?.string ?? error?.string ?? json?["detail"]?.string
+    // FastAPI's servers list what is wrong with a request.
+    let details = json?["detail"]?.array?.compactMap { $0["msg"]?.string }.joined(separator: "; ")
+    let text = error?["message"]?.string ?? error?.string ?? json?["detail"]?.string ?? details
     let code: JSON? =
       switch error?["code"] {
-      case .string(let text)?: .string(text)
+      case .string(let text)?: shown(text).map(JSON.string)
       case .integer(let number)?: .integer(number)
       default: nil
       }
     self.init(
-      status: status,
-      message: text.flatMap { text in secrets.contains(where: text.contains) ? nil : String(text.prefix(4096)) },
-      type: error?["type"]?.string, code: code, param: error?["param"]?.string)
+      status: status, message: shown(text, maximumCount: 4096), type: shown(error?["type"]?.string), code: code,
+      param: shown(error?["param"]?.string))
+  }
+}
+
+extension String {
+  /// Whether the text has an address of a machine: localhost, or four numbers between dots.
+  fileprivate var hasAddress: Bool {
+    if contains("localhost") { return true }
+    let runs = split { !($0.isASCII && $0.isNumber) && $0 != "." }
+    return runs.contains { run in
+      let numbers = run.split(separator: ".", omittingEmptySubsequences: false)
+      return numbers.count >= 4 && numbers.prefix(4).allSatisfy { UInt8($0) != nil }
+    }
   }
 }

@@ -143,6 +143,14 @@ package final class OpenAIGenerator: CallbackGenerator {
     return String(authority.first == "[" ? authority.prefix { $0 != "]" } : authority.prefix { $0 != ":" })
   }
 
+  /// The values in the query of the base URL that can be secrets: an API version is none.
+  private var queryValues: [String] {
+    query.dropFirst().split(separator: "&").compactMap { field in
+      let value = field.split(separator: "=", maxSplits: 1).dropFirst().first.map(String.init)
+      return field.hasPrefix("api-version=") ? nil : value
+    }
+  }
+
   private func retireLater(on reactor: Reactor) {
     _ = reactor.schedule(after: .seconds(1)) { [weak reactor] in if let reactor { self.retire(on: reactor) } }
   }
@@ -152,7 +160,8 @@ package final class OpenAIGenerator: CallbackGenerator {
       // A request that began before can still need it.
       if isRetired.load(ordering: .relaxed) { retireLater(on: reactor) }
       return Connections(
-        client: client(on: reactor), baseURL: baseURL, chunks: ChunkParser(), host: Self.host(of: baseURL),
+        client: client(on: reactor), baseURL: baseURL, chunks: ChunkParser(),
+        secrets: [Self.host(of: baseURL)] + queryValues,
         isShortOfDescriptors: isShortOfDescriptors, maximumTextBytes: maximumTextBytes)
     }
   }
@@ -208,17 +217,17 @@ package final class OpenAIGenerator: CallbackGenerator {
     let client: any HTTPClient
     private let baseURL: String
     let chunks: ChunkParser
-    /// The model server's name or address, which no client must see.
-    let host: String
+    /// The texts that no client must see: the model server's name or address, and the values in the query of its URL.
+    let secrets: [String]
     let isShortOfDescriptors: @Sendable () -> Bool
     /// The maximum length of a response.
     let maximumTextBytes: Int
 
     init(
-      client: any HTTPClient, baseURL: String, chunks: ChunkParser, host: String,
+      client: any HTTPClient, baseURL: String, chunks: ChunkParser, secrets: [String],
       isShortOfDescriptors: @escaping @Sendable () -> Bool, maximumTextBytes: Int
     ) {
-      self.host = host
+      self.secrets = secrets
       self.maximumTextBytes = maximumTextBytes
       self.client = client
       self.baseURL = baseURL
