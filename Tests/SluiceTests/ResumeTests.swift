@@ -37,6 +37,8 @@ private final class Steps: Generator {
       for (index, part) in (parts + [""]).enumerated() {
         while released.load(ordering: .relaxed) <= index { try await Task.sleep(for: .milliseconds(1)) }
         try await output.yield(part)
+        // The relaying task and the readers have their turns first.
+        for _ in 0..<10 { await Task.yield() }
         yieldedParts.add(1, ordering: .relaxed)
       }
     } catch {
