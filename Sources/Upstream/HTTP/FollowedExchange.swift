@@ -15,26 +15,10 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
   /// The request to which the response redirects.
   private var next: HTTPRequest?
   private var redirections = 0
-
-  // A body with a coding.
-  private var inflater: Inflater?
-  /// The part of the body that has not been decoded.
-  private var encoded: [UInt8] = []
-  private var decodedBytes = 0
-  private var hasMore = false
-  private var isPausedByDelegate = false
-  private var isExchangePaused = false
-  private var isDecoding = false
-  private var nextTurn: Timer?
-  /// This object, while the exchange has ended but the body has not been decoded.
-  private var retainer: FollowedExchange?
-  /// Whether the exchange has ended, and how.
-  private var completion: (hasEnded: Bool, failure: String?) = (false, nil)
+  /// Decodes the body if it has a coding.
+  private var decoder: BodyDecoder?
 
   private static let maximumRedirections = 3
-  /// The number of parts that are decoded at once, so that a small body that becomes a large one does not keep the loop
-  /// from its other work.
-  private static let maximumPartsInTurn = 16
 
   /// Starts an exchange.
   ///
@@ -64,15 +48,12 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
   var isMultiplexed: Bool { exchange?.isMultiplexed ?? false }
 
   func resume() {
-    guard inflater != nil else { return exchange?.resume() ?? () }
-    isPausedByDelegate = false
-    decode()
+    if let decoder { decoder.resume() } else { exchange?.resume() }
   }
 
   func cancel() {
     delegate = nil
-    nextTurn?.cancel()
-    retainer = nil
+    decoder.take()?.cancel()
     exchange.take()?.cancel()
   }
 
@@ -88,8 +69,9 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
     }
     var head = head
     if head.coding == .deflated, let inflater = Inflater() {
-      self.inflater = inflater
       head.coding = .none
+      let decoder = BodyDecoder(inflater, of: exchange, for: delegate, on: reactor)
+      (self.decoder, delegate) = (decoder, decoder)
     }
     return delegate?.didReceiveHead(head) ?? false
   }
@@ -115,73 +97,13 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
     return String(base[...(base.lastIndex(of: "/") ?? base.startIndex)] + path)
   }
 
-  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool {
-    guard inflater != nil else { return delegate?.didReceiveBody(body) ?? true }
-    encoded.append(body)
-    decode()
-    // What waits is small, but it can become large: a connection of its own waits with it.
-    isExchangePaused = !encoded.isEmpty && !isMultiplexed
-    return !isExchangePaused
-  }
-
-  /// Decodes what is possible now.
-  private func decode() {
-    guard let inflater, !isDecoding else { return }
-    isDecoding = true
-    let isDrained = decodeParts(inflater)
-    isDecoding = false
-    guard isDrained else { return }
-    (encoded, decodedBytes) = ([], 0)
-    if completion.hasEnded {
-      defer { retainer = nil }
-      delegate.take()?.didComplete(completion.failure)
-    } else if isExchangePaused {
-      isExchangePaused = false
-      // Can deliver more during the call.
-      exchange?.resume()
-    }
-  }
-
-  /// Decodes as many parts as one turn of the loop allows. Returns whether the delegate has received all of them.
-  private func decodeParts(_ inflater: Inflater) -> Bool {
-    nextTurn?.cancel()
-    var parts = 0
-    while delegate != nil, !isPausedByDelegate, hasMore || decodedBytes < encoded.count {
-      guard parts < Self.maximumPartsInTurn else {
-        nextTurn = reactor.schedule(after: .zero) { self.decode() }
-        return false
-      }
-      parts += 1
-      do throws(Inflater.Malformed) {
-        let result = try inflater.decode(encoded.span.extracting(decodedBytes...)) { part in
-          if delegate?.didReceiveBody(part) == false { isPausedByDelegate = true }
-        }
-        decodedBytes += result.used
-        hasMore = result.hasMore
-      } catch {
-        fail()
-        return false
-      }
-    }
-    return !isPausedByDelegate
-  }
-
-  private func fail() {
-    encoded = []
-    defer { retainer = nil }
-    delegate.take()?.didComplete("The body is not valid gzip.")
-    // Deferred, because the exchange may be on the call stack.
-    _ = reactor.schedule(after: .zero) { self.exchange.take()?.cancel() }
-  }
+  func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool { delegate?.didReceiveBody(body) ?? true }
 
   func didComplete(_ failure: String?) {
     guard let next = next.take() else {
       exchange = nil
-      guard inflater != nil else { return delegate.take()?.didComplete(failure) ?? () }
-      completion = (true, failure)
-      // This object is retained until what waits has been decoded.
-      retainer = encoded.isEmpty ? nil : self
-      return decode()
+      delegate.take()?.didComplete(failure)
+      return
     }
     request = next
     exchange = delegate == nil ? nil : client.start(next, delegate: self)

@@ -93,14 +93,14 @@ struct CompletionReader {
     state.process(chunk, hasText: hasText)
     if chunk.errorKind != nil {
       state.readRetriable(of: json)
-    } else if chunk.hasMore || chunk.hasMembers || (chunk.hasRepeatedMembers && chunk.isLast) {
+    } else if chunk.hasMore || chunk.hasMembers || state.mustReadMembers(of: chunk) {
       guard let json = try? JSON(parsing: json, depth: Self.maximumDepth), let more = state.read(json) else {
         return false
       }
-      if chunk.hasRepeatedMembers { state.firstChunk = [] }
+      if chunk.hasRepeatedMembers { state.didReadMembers(of: chunk) }
       // Otherwise its text has been emitted.
       if chunk.hasMore, !more.isEmpty { emitChunk(more) }
-    } else if chunk.hasRepeatedMembers, state.firstChunk.isEmpty {
+    } else if chunk.hasRepeatedMembers, !state.hasReadLastMembers, state.firstChunk.isEmpty {
       state.firstChunk.append(json)
     }
     return true
@@ -153,6 +153,8 @@ struct CompletionReader {
     var members: JSON.Members = [:]
     /// The first chunk with members that a server repeats. They are read at the end, if the last chunk has none.
     var firstChunk: [UInt8] = []
+    /// Whether ``members`` has those that a server repeats, from a chunk at the end of the text.
+    var hasReadLastMembers = false
     /// The maximum size of ``members``, in bytes.
     var maximumMemberBytes = 0
     var hasDoneMarker = false
@@ -177,6 +179,16 @@ struct CompletionReader {
     mutating func readRetriable(of data: borrowing Span<UInt8>) {
       guard case .bool(let isRetriable)? = (try? JSON(parsing: data))?["error"]?["retriable"] else { return }
       failure?.isRetriable = isRetriable
+    }
+
+    /// Whether the members that a server repeats are read from this chunk: from the one that ends the text.
+    func mustReadMembers(of chunk: Chunk) -> Bool {
+      chunk.hasRepeatedMembers && !hasReadLastMembers && (chunk.finishReason != nil || chunk.usage != nil)
+    }
+
+    mutating func didReadMembers(of chunk: Chunk) {
+      firstChunk = []
+      hasReadLastMembers = chunk.finishReason != nil || chunk.usage != nil
     }
 
     /// Reads what a chunk has beside text. Returns nil if that is not possible.
@@ -232,11 +244,6 @@ struct CompletionReader {
         detail: "finish_reason \(reason.plainWord)")
     }
   }
-}
-
-extension Chunk {
-  /// Whether nothing but the usage follows.
-  fileprivate var isLast: Bool { finishReason != nil || usage != nil }
 }
 
 extension Span<UInt8> {
