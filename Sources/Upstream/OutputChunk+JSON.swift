@@ -1,6 +1,9 @@
 import JSON
 
 extension OutputChunk {
+  /// The maximum nesting depth of chunks where they are kept.
+  package static let maximumDepth = 512
+
   /// The form in which a chunk is kept in replays and transcripts.
   package var json: JSON {
     .array(

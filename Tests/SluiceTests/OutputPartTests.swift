@@ -346,7 +346,7 @@ struct OutputPartTests {
           "index": 0,
           "message": [
             "role": "assistant", "content": "See [redacted]. [redacted]", "refusal": "No, [redacted].",
-            "reasoning_content": "to [redacted]. [redacted]", "reasoning": "to [redacted].",
+            "reasoning_content": "to [redacted].[redacted] [redacted]", "reasoning": "to [redacted].",
             "tool_calls": [
               [
                 "id": "c0", "type": "function",
@@ -380,7 +380,7 @@ struct OutputPartTests {
       #"{"function_call":{"name":"f","arguments":"{\"a\":\"qada\\u0040qhome\"}"}}"#,
       #"{"tool_calls":[{"index":0,"id":"c","type":"custom","custom":{"name":"f","input":"qada@qhome"}}]}"#,
       #"{"annotations":[{"index":0,"url_citation":{"url":"u","title":"qada@"}},{"index":0,"url_citation":{"title":"qhome"}}]}"#,
-      #"{"unknown":"qada@qhome","reasoning":{"text":"qada@qhome"}}"#,
+      #"{"unknown":"qada@qhome","reasoning":{"text":"qada@qhome"}}"#, #"{"refusal":["qada@","qhome"]}"#,
     ])
   func unusualRedaction(part: String) async throws {
     let directory = TemporaryDirectory()
@@ -490,6 +490,27 @@ struct OutputPartTests {
       stream([delta(#"{"content":"a"}"#), delta("{}", #""error""#, index: 1), delta("{}", #""stop""#)])
     ).completion(["n": 2])
     #expect(failed.status == 502, "\(failed)")
+  }
+
+  @Test("A call whose arguments are deeply nested is stored and read again, live and by its key")
+  func deepCalls() async throws {
+    let deep = String(repeating: #"{"a":"#, count: 100) + "1" + String(repeating: "}", count: 100)
+    let call = #"{"index":0,"id":"c","function":{"name":"f","arguments":\#(deep)}}"#
+    let fixture = try Fixture(
+      stream([delta(#"{"tool_calls":[\#(call)]}"#), delta("{}", #""tool_calls""#)]), ["SLUICE_RESUME": "60s"])
+    let headers = ["Idempotency-Key": "k"]
+    let response = try await fixture.client.send(
+      "POST", "/api/chat", headers: headers, body: ["message": "a", "sessionId": "s"])
+    let again = try await fixture.client.send(
+      "GET", "/api/streams/\(response.headers["sluice-stream-id"] ?? "")")
+    let replay = try await fixture.client.send(
+      "POST", "/api/chat", headers: headers, body: ["message": "a", "sessionId": "s"])
+    for answer in [response, again, replay] {
+      #expect(answer.events.first?.json?["arguments"]?.string == deep, "\(answer)")
+    }
+    let session = try await fixture.client.send("GET", "/api/sessions/s")
+    #expect(session.body.contains(#""name":"f""#), "\(session)")
+    #expect(fixture.upstream.requests.count == 1)
   }
 
   @Test("Members and calls have limits, and a long call in small pieces has not")

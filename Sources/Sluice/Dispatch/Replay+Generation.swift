@@ -1,6 +1,6 @@
 extension Replay {
-  /// Sends what the stored response has beside its text, and the text again, split into deltas so that a large one does not block the loop, and returns its
-  /// result.
+  /// Sends the stored response again, and returns its result. The text is split into deltas, so that a large one does
+  /// not block the loop.
   func send(to generation: Generation) async throws -> GenerationResult {
     // A model reasons before it answers, and calls tools after that.
     if let more = result.more { try await generation.send(more.onlyReasoning) }

@@ -30,12 +30,11 @@ final class ChunkRedactor {
       var delta: JSON.Members = [:]
       if choice.delta["role"] != nil { delta["role"] = "assistant" }
       if choice.index != 0 { try feed(choice.text, of: choice, "content", to: &delta) }
-      for name in OutputChunk.Choice.reasoningNames + ["refusal"] {
-        if let text = choice.delta[name]?.string { try feed(text, of: choice, name, to: &delta) }
-      }
-      if choice.delta["content"]?.array != nil, let name = OutputChunk.Choice.reasoningNames.first {
-        try feed(choice.reasoning, of: choice, name, to: &delta)
-      }
+      let names = OutputChunk.Choice.reasoningNames.filter { choice.delta[$0]?.string != nil }
+      for name in names { try feed(choice.delta[name]?.string ?? "", of: choice, name, to: &delta) }
+      // In another form than a string, or in parts of the content.
+      if names.isEmpty { try feed(choice.reasoning, of: choice, "reasoning_content", to: &delta) }
+      try feed(choice.refusal, of: choice, "refusal", to: &delta)
       if !delta.all.isEmpty { redacted.choices.append(OutputChunk.Choice(index: choice.index, delta: delta)) }
       withhold(choice)
     }

@@ -78,7 +78,7 @@ struct Replay: Sendable, Equatable {
 
   /// Creates a replay from the content of a file; nil if it contains no completed response.
   init?(file: [UInt8]) {
-    guard let json = try? JSON(parsing: file, depth: JSON.maximumDepth + 2), let request = json["request"]?.string,
+    guard let json = try? JSON(parsing: file, depth: OutputChunk.maximumDepth), let request = json["request"]?.string,
       let messageID = json["messageId"]?.string, let text = json["text"]?.string,
       let reason = json["finishReason"]?.string
     else { return nil }

@@ -96,7 +96,8 @@ public struct Turn: Sendable, Equatable {
 
   /// Creates a turn from a line; nil if the line was torn by a power cut or has another format.
   init?(line: some Collection<UInt8>) {
-    guard let json = try? JSON(parsing: Array(line)), let id = json["id"]?.string, let at = json["at"]?.string,
+    guard let json = try? JSON(parsing: Array(line), depth: OutputChunk.maximumDepth), let id = json["id"]?.string,
+      let at = json["at"]?.string,
       let user = json["user"]?["content"]?.string, let assistant = json["assistant"]?["content"]?.string
     else { return nil }
     self.id = id

@@ -167,7 +167,7 @@ final class Transcript: Sendable {
   }
 
   private static func chunk(_ json: borrowing Span<UInt8>) -> OutputChunk {
-    (try? JSON(parsing: json, depth: 2 * JSON.maximumDepth * 4)).flatMap(OutputChunk.init(json:)) ?? OutputChunk()
+    (try? JSON(parsing: json, depth: OutputChunk.maximumDepth)).flatMap(OutputChunk.init(json:)) ?? OutputChunk()
   }
 
   /// Returns the place of the delta whose length is at `offset`, and advances `offset` past it.
