@@ -304,6 +304,27 @@ struct OpenAITests {
     #expect(code == .failed)
   }
 
+  @Test("A response with fewer choices than the prompt asks for is complete some time after the last has finished")
+  func fewerChoices() async throws {
+    let upstream = try ScriptedUpstream { exchange in
+      exchange.sendHead()
+      exchange.sendDelta("a")
+      exchange.sendDelta("", finishReason: "stop")
+      exchange.waitUntilClosed()
+    }
+    let generator = OpenAIGenerator(baseURL: upstream.baseURL)
+    let clock = ManualClock()
+    let end = try await onLoop(clock: clock.loopClock) { reactor in
+      var prompt = Prompt(messages: [Message(.user, "Hi")])
+      prompt.parameters["n"] = 2
+      let output = generator.start(prompt, on: reactor)
+      guard case .delta("a") = try await output.next() else { return nil as ModelOutput.Event? }
+      while !output.hasQueuedEvents { await clock.advance(by: .seconds(1), on: reactor) }
+      return try await output.next()
+    }
+    #expect(end == .completed(Completion(.stop)))
+  }
+
   @Test("A stream that goes silent after its finish_reason is complete", arguments: Transport.allCases)
   func noEnd(transport: Transport) async throws {
     let upstream = try ScriptedUpstream { exchange in
