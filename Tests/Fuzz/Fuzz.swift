@@ -87,8 +87,20 @@ private func eventStream(_ bytes: [UInt8]) {
 
 private func completion(_ bytes: [UInt8]) {
   var reader = CompletionReader(chunks: ChunkParser())
-  try? reader.feed(bytes.span) { _ in }
-  _ = try? reader.completion()
+  let redactor = ChunkRedactor(RedactionRules(parsing: "a  [a-c]{1,9}x").rules)
+  var dialects = DialectKind.builtIn.map { $0.type.init(StreamMetadata(messageID: "m")) }
+  var (joined, records) = (OutputChunk(), Records())
+  func take(_ chunk: OutputChunk) {
+    joined.join(chunk)
+    precondition(OutputChunk(json: chunk.json) == chunk, "a chunk that is kept differs")
+    _ = try? redactor.feed(chunk)
+    for index in dialects.indices { dialects[index].encode(chunk, into: &records) }
+  }
+  try? reader.feed(bytes.span, emit: { _ in }, emitChunk: take)
+  let result = GenerationResult(messageID: "m", completion: (try? reader.completion()) ?? Completion(), more: joined)
+  for index in dialects.indices { dialects[index].encode(.completed(result), into: &records) }
+  _ = try? redactor.finish()
+  precondition(String(validating: records.bytes, as: UTF8.self) != nil, "a record is not UTF-8")
 }
 
 private func response(_ bytes: [UInt8]) {

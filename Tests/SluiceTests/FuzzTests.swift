@@ -6,6 +6,7 @@ import SluiceTesting
 import Testing
 
 @testable import Sluice
+@testable import Upstream
 
 /// Malformed external input never traps. `Tests/run --fuzz` covers more of it.
 @Suite("Malformed input")
@@ -75,6 +76,43 @@ struct FuzzTests {
     let text = Array("abc 12345 xé aaB ccc\n\u{0}🎧 abcabcabcabc1".utf8).mutated(&random)
     for chunk in text.splitIntoChunks(&random) { _ = try? redactor.feed(String(decoding: chunk, as: UTF8.self)) }
     _ = try? redactor.finish() as String
+  }
+
+  @Test("A mutated chunk never traps, and is the same when it is kept, in every dialect", arguments: 0..<500)
+  func chunks(seed: Int) throws {
+    var random = SeededGenerator(seed: UInt64(seed))
+    let numbers = [
+      "0", "1", "-1", "1.0", "1e3", "9223372036854775807", "-9223372036854775808", "1e400", "null", "\"0\"",
+    ]
+    func number() -> String { numbers.randomElement(using: &random) ?? "0" }
+    let deltas = [
+      #""reasoning_content":"a\u0041é","refusal":"no""#,
+      #""content":["a",{"type":"thinking","thinking":[{"text":"b"}]}]"#,
+      #""tool_calls":[{"index":\#(number()),"id":"c","function":{"name":"f","arguments":"{\"a\":"}},{"index":\#(number()),"function":{"arguments":{}}}]"#,
+      #""annotations":[{"index":\#(number()),"url_citation":{"url":"u"}}],"function_call":{"arguments":"x"}"#,
+    ]
+    let body = (0..<6).map { _ in
+      let delta = deltas.randomElement(using: &random) ?? ""
+      return #"data: {"choices":[{"index":\#(number()),"delta":{\#(delta)},"finish_reason":null,"x":{}}],"y":[1],"#
+        + #""usage":{"prompt_tokens":\#(number()),"completion_tokens":1,"total_tokens":\#(number()),"z":{"a":1}}}"#
+        + "\n\n"
+    }.joined()
+    let bytes = seed % 3 == 0 ? Array(body.utf8) : Array(body.utf8).mutated(&random)
+    var reader = CompletionReader(chunks: ChunkParser(), choices: seed % 2 + 1)
+    let redactor = ChunkRedactor(RedactionRules(parsing: "a  [a-c]{1,9}x").rules)
+    var dialects = DialectKind.builtIn.map { $0.type.init(StreamMetadata(messageID: "m")) }
+    var (joined, records) = (OutputChunk(), Records())
+    func take(_ chunk: OutputChunk) {
+      joined.join(chunk)
+      #expect(OutputChunk(json: chunk.json) == chunk, "seed \(seed)")
+      _ = try? redactor.feed(chunk)
+      for index in dialects.indices { dialects[index].encode(chunk, into: &records) }
+    }
+    try? reader.feed(bytes.span, emit: { _ in }, emitChunk: take)
+    let result = GenerationResult(messageID: "m", completion: (try? reader.completion()) ?? Completion(), more: joined)
+    for index in dialects.indices { dialects[index].encode(.completed(result), into: &records) }
+    _ = try? redactor.finish()
+    #expect(String(validating: records.bytes, as: UTF8.self) != nil, "seed \(seed)")
   }
 
   @Test("A mutated configuration or state file never traps", arguments: 0..<200)

@@ -1,3 +1,4 @@
+import EventLoop
 import Foundation
 import JSON
 import Sluice
@@ -49,7 +50,9 @@ private struct Fixture {
 
   init(_ body: String, _ environment: [String: String] = [:]) throws {
     upstream = try ScriptedUpstream { $0.respond("200 OK", body, type: "text/event-stream") }
-    memory = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL].merging(environment) { $1 })
+    // A stream that can be read again is not forgotten, however slow the test is.
+    let clock = environment["SLUICE_RESUME"] == nil ? LoopClock.continuous : SlowClock().loopClock
+    memory = try InMemory(clock: clock, ["SLUICE_UPSTREAM_URL": upstream.baseURL].merging(environment) { $1 })
   }
 
   /// The events of a streamed message, with the dialect's own JSON.

@@ -153,7 +153,9 @@ struct RoundTripTests {
     let chunks = Chunks(seed: seed)
     let body = chunks.body
     let upstream = try ScriptedUpstream { $0.respond("200 OK", body, type: "text/event-stream") }
-    let client = try InMemory(["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_RESUME": "60s"]).client
+    let client = try InMemory(
+      clock: SlowClock().loopClock, ["SLUICE_UPSTREAM_URL": upstream.baseURL, "SLUICE_RESUME": "60s"]
+    ).client
     let direct = Meaning(chunks.all)
     var request: JSON.Members = [
       "messages": [["role": "user", "content": "a"]], "n": .integer(chunks.choices), "stream": .bool(true),

@@ -93,7 +93,8 @@ struct ChoiceReader {
   /// ids.
   private static func indexed(_ call: JSON, _ calls: inout Calls) -> JSON {
     guard case .object(let members) = call else { return call }
-    let given = members["index"]?.integer
+    // Any other number is none.
+    let given = members["index"]?.integer.flatMap { (0..<maximumCount).contains($0) ? $0 : nil }
     let id = members["id"]?.string ?? ""
     let index: Int
     if let given, let known = calls.byIndex[given], id.isEmpty || known.id.isEmpty || known.id == id {
