@@ -82,6 +82,7 @@ struct ChoiceReader {
     guard let value = choice.delta["tool_calls"] else { return true }
     // Some servers send one call instead of an array.
     let elements = (value.array ?? [value]).filter { $0.object != nil }
+    guard elements.allSatisfy({ $0["index"]?.integer ?? 0 < Self.maximumCount }) else { return false }
     var calls = calls[choice.index] ?? Calls()
     choice.delta["tool_calls"] =
       elements.isEmpty ? nil : .array(elements.map { Self.indexed($0, &calls) })
@@ -94,7 +95,7 @@ struct ChoiceReader {
   private static func indexed(_ call: JSON, _ calls: inout Calls) -> JSON {
     guard case .object(let members) = call else { return call }
     // Any other number is none.
-    let given = members["index"]?.integer.flatMap { (0..<maximumCount).contains($0) ? $0 : nil }
+    let given = members["index"]?.integer.flatMap { $0 >= 0 ? $0 : nil }
     let id = members["id"]?.string ?? ""
     let index: Int
     if let given, let known = calls.byIndex[given], id.isEmpty || known.id.isEmpty || known.id == id {
