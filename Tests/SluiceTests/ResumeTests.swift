@@ -98,10 +98,10 @@ struct ResumeTests {
     first.cancel()
     let lost = try await first.value
     #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_generations_detached") == 1 })
-    clock.advance(by: .milliseconds(4900))
+    clock.advance(by: .milliseconds(4500))
     let reader = Task { try await fixture.get("/api/streams/\(lost.stream)?after=1") }
     #expect(try await eventually(within: .seconds(60)) { try await fixture.metric("sluice_generations_detached") == 0 })
-    clock.advance(by: .milliseconds(4900))
+    clock.advance(by: .milliseconds(4500))
     steps.complete()
     let response = try await reader.value
     #expect(response.text == "bc" && response.events.last?.type == "done", "\(response)")

@@ -148,7 +148,7 @@ private struct Chunks {
 
 @Suite("Round trip")
 struct RoundTripTests {
-  @Test("Chunks say the same through the dialect openai, live, read again and in JSON", arguments: 0..<100)
+  @Test("Chunks say the same through the dialect openai, live, read again and in JSON", arguments: 0..<50)
   func meaning(seed: Int) async throws {
     let chunks = Chunks(seed: seed)
     let body = chunks.body
