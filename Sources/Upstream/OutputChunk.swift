@@ -92,7 +92,7 @@ package struct OutputChunk: Sendable, Equatable {
         let isJoined = member.name == "tool_calls" || member.value.array == nil
         return bytes + (isJoined ? member.value.textBytes : member.value.byteCount)
       }
-      return bytes + delta + JSON.object(choice.members).byteCount
+      return bytes + delta + (choice.members.all.isEmpty ? 0 : JSON.object(choice.members).byteCount)
     }
   }
 }
