@@ -12,6 +12,7 @@ extension Integration {
       ("nginx/demo", "builds, which cannot run beside swift test; the tests of the demo run its options"),
       ("SLUICE_UPSTREAM_URL=", "needs a model server"),
       ("Tests/run", "runs the tests"), ("SLUICE_SOAK=", "runs the tests"),
+      ("SLUICE_TEST_LLAMA=", "runs the tests"),
       ("SLUICE_ENV_FILE=", "needs the installed service; Tests/Systemd/service runs it"),
       ("systemd/package", "SystemdTests runs it"), ("sudo ", "changes the machine"), ("sudoedit ", "is interactive"),
       ("swift build", "cannot run beside swift test"),
