@@ -510,9 +510,12 @@ class Run {
     const isResumption = this.id !== undefined;
     // The head of a first response can take long: where streaming is disabled, it comes with all of the answer.
     if (isResumption) silence.begin();
+    const url = isResumption
+      ? this.#at(`/api/streams/${this.id}`, { after: this.#resume(), dialect })
+      : this.#at(this.#url.href, { ...query, dialect });
     const response = isResumption
-      ? await this.#fetch(this.#at(`/api/streams/${this.id}`, { after: this.#resume(), dialect }), undefined, undefined, silence.signal)
-      : await this.#fetch(this.#at(this.#url.href, { ...query, dialect }), body, this.#key, silence.signal);
+      ? await this.#fetch(url, undefined, undefined, silence.signal)
+      : await this.#fetch(url, body, this.#key, silence.signal);
     if (response.status === 204) return { type: "none" };
     if (isResumption && response.status === 404) throw this.#forgotten();
     if (!response.ok) throw await refusal(response);
