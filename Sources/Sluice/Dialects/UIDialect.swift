@@ -120,16 +120,14 @@ struct UIDialect: Dialect {
     open(nil, &records)
     for call in toolCalls {
       if call.arguments.isEmpty { start(call, &records) }
-      var part: JSON.Members = ["toolCallId": Self.id(of: call), "toolName": .string(call.name ?? "")]
       let arguments = call.arguments.isEmpty ? "{}" : call.arguments
-      if let input = try? JSON(parsing: Array(arguments.utf8)) {
-        part["input"] = input
-        records.append(.object(["type": "tool-input-available"] + part))
-      } else {
-        part["input"] = .string(arguments)
-        part["errorText"] = "The arguments are not a JSON object."
-        records.append(.object(["type": "tool-input-error"] + part))
-      }
+      let input = try? JSON(parsing: Array(arguments.utf8))
+      var part: JSON.Members = [
+        "type": input == nil ? "tool-input-error" : "tool-input-available", "toolCallId": Self.id(of: call),
+        "toolName": .string(call.name ?? ""), "input": input ?? .string(arguments),
+      ]
+      if input == nil { part["errorText"] = "The arguments are not a JSON object." }
+      records.append(.object(part))
     }
     for url in result.completion.members["citations"]?.array ?? [] {
       if let url = url.string { encode(source: url, title: nil, &records) }
@@ -158,13 +156,5 @@ struct UIDialect: Dialect {
     case "tool_calls", "function_call": "tool-calls"
     default: "other"
     }
-  }
-}
-
-extension JSON.Members {
-  fileprivate static func + (a: JSON.Members, b: JSON.Members) -> JSON.Members {
-    var members = a
-    members.append(b)
-    return members
   }
 }

@@ -6,6 +6,7 @@ extension OutputChunk.Choice {
   ///
   /// - Parameter name: the name of the member with the calls.
   func outputMembers(toolCalls name: String) -> JSON.Members {
+    let (refusal, toolCalls) = (refusal, toolCalls)
     var members: JSON.Members = [:]
     if !refusal.isEmpty { members["refusal"] = .string(refusal) }
     if !toolCalls.isEmpty { members[name] = .array(toolCalls.map(\.json)) }
