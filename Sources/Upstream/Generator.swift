@@ -23,8 +23,8 @@ public protocol Generator: Sendable {
   /// - Returns: the finish reason and the token usage. A reason other than OpenAI's five fails the stream.
   /// - Throws: ``GeneratorError`` to choose the error that the client receives. Any other error fails the stream with
   ///   `upstream_error`, and its description appears only in the log. An error before the first
-  ///   ``GeneratorOutput/yield(_:)-(String)`` or ``GeneratorOutput/accept()`` becomes an HTTP status instead of a record in the
-  ///   stream.
+  ///   ``GeneratorOutput/yield(_:)-(String)`` or ``GeneratorOutput/accept()`` becomes an HTTP status instead of a record
+  ///   in the stream.
   nonisolated(nonsending) func generate(_ prompt: Prompt, to output: GeneratorOutput) async throws -> Completion
 }
 

@@ -33,9 +33,8 @@ final class CurlMulti: HTTPClient {
     let proxy: HTTPProxy
 
     func url(of request: borrowing HTTPRequest) -> String {
-      guard let path = request.rootedPath else { return baseURL + request.path }
-      let parts = baseURL.split(separator: "://", maxSplits: 1)
-      return (parts.first ?? "") + "://" + (parts.last ?? "").prefix { $0 != "/" } + path
+      guard let path = request.rootedPath, let base = URLParts(baseURL) else { return baseURL + request.path }
+      return base.scheme + "://" + base.authority + path
     }
   }
 

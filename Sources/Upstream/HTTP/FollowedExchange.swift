@@ -78,23 +78,22 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
 
   /// Returns the path and the query of a location if it is on the same server, otherwise nil (RFC 3986, 5.2).
   private func path(of location: String, from request: HTTPRequest) -> String? {
-    let origin = HTTPRequest.origin(of: baseURL)
+    guard let base = URLParts(baseURL) else { return nil }
     var path = location.prefix { $0 != "#" }
     guard !path.isEmpty, path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else { return nil }
     if path.hasPrefix("//") || path.contains("://") && !path.hasPrefix("/") && !path.hasPrefix("?") {
-      let url = path.hasPrefix("//") ? origin.prefix { $0 != "/" } + path : path
-      guard HTTPRequest.origin(of: String(url)) == origin else { return nil }
-      path = HTTPRequest.path(of: url)
-      return path.hasPrefix("/") ? String(path) : "/" + path
+      guard let url = URLParts(path.hasPrefix("//") ? base.scheme + ":" + path : path), url.origin == base.origin else {
+        return nil
+      }
+      return url.path.hasPrefix("/") ? String(url.path) : "/" + url.path
     }
     if path.hasPrefix("/") { return String(path) }
     // Relative to the path that was requested.
-    let requested = request.rootedPath ?? HTTPRequest.path(of: baseURL[...]) + request.path
-    let base = requested.prefix { $0 != "?" }
-    if path.hasPrefix("?") { return String(base + path) }
+    let requested = (request.rootedPath ?? base.path + request.path).prefix { $0 != "?" }
+    if path.hasPrefix("?") { return String(requested + path) }
     if path.hasPrefix("./") { path = path.dropFirst(2) }
     if path.hasPrefix("../") { return nil }
-    return String(base[...(base.lastIndex(of: "/") ?? base.startIndex)] + path)
+    return String(requested[...(requested.lastIndex(of: "/") ?? requested.startIndex)] + path)
   }
 
   func didReceiveBody(_ body: borrowing Span<UInt8>) -> Bool { delegate?.didReceiveBody(body) ?? true }
@@ -108,25 +107,5 @@ final class FollowedExchange: HTTPExchange, HTTPExchangeDelegate {
     request = next
     exchange = delegate == nil ? nil : client.start(next, delegate: self)
     if exchange == nil { delegate.take()?.didComplete("The redirection is not valid.") }
-  }
-}
-
-extension HTTPRequest {
-  /// Returns the scheme, the host and the port of a URL, in the form in which they can be compared.
-  fileprivate static func origin(of url: String) -> String {
-    let parts = url.split(separator: "://", maxSplits: 1)
-    guard parts.count == 2 else { return "" }
-    let scheme = parts[0].lowercased()
-    let authority = parts[1].prefix { $0 != "/" && $0 != "?" && $0 != "#" }.lowercased()
-    let standard = scheme == "https" ? ":443" : ":80"
-    // Not a port: the end of an IPv6 address is a bracket.
-    let host = authority.hasSuffix(standard) ? String(authority.dropLast(standard.count)) : authority
-    return scheme + "://" + host
-  }
-
-  /// Returns the path and the query of a URL.
-  fileprivate static func path(of url: Substring) -> Substring {
-    let authority = url.split(separator: "://", maxSplits: 1).last ?? ""
-    return authority[(authority.firstIndex { $0 == "/" || $0 == "?" } ?? authority.endIndex)...]
   }
 }

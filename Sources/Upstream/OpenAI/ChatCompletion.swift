@@ -133,6 +133,7 @@ final class ChatCompletion: HTTPExchangeDelegate {
     }
   }
 
+  /// Decides by the first byte whether a body of an unclear type is one object.
   private func decide(_ head: HTTPResponseHead, by body: borrowing Span<UInt8>) {
     for index in body.indices where ![0x20, 0x09, 0x0A, 0x0D].contains(body[index]) {
       let isObject = body[index] == UInt8(ascii: "{")

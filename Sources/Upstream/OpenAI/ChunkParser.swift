@@ -15,6 +15,9 @@ struct Chunk: Equatable {
   /// Whether the chunk has a choice, of any index.
   var hasChoice = false
   var usage: Usage?
+
+  /// Whether the text ends with this chunk or has ended before.
+  var isLast: Bool { finishReason != nil || usage != nil }
 }
 
 /// A parser for chunks that uses simdjson and reuses its buffers. One per loop.

@@ -35,8 +35,9 @@ struct CompletionReader {
     canEnd && state.choices.isComplete && state.choices.finishedChoices + 1 >= state.expectedChoices
   }
 
-  /// Whether the response may end here. A server can give fewer choices than the request asks for.
-  var canEnd: Bool { state.hasFinishReasons }
+  /// Whether the response may end here: the first choice has a finish reason, and so have the others that have begun if
+  /// the request asks for them. A server can give fewer.
+  var canEnd: Bool { state.finishReason != nil && (state.expectedChoices == 1 || state.choices.isComplete) }
 
   /// Processes a chunk of the body.
   ///
@@ -133,7 +134,7 @@ struct CompletionReader {
   ///   ``GeneratorError/Code/failed`` if neither `[DONE]` nor any chunk arrived.
   func completion() throws(GeneratorError) -> Completion {
     // `[DONE]` does not complete a response if the last chunk after text contained neither a choice nor the usage.
-    let isComplete = state.hasFinishReasons || (state.hasDoneMarker && !state.isLastChunkEmpty)
+    let isComplete = canEnd || (state.hasDoneMarker && !state.isLastChunkEmpty)
     guard isComplete else {
       guard state.hasBegun else { throw GeneratorError(.failed, "The model server sent an empty response.") }
       throw GeneratorError(.truncated, "The model server's response ended early.")
@@ -167,9 +168,6 @@ struct CompletionReader {
     var hasChoice = false
     var failure: GeneratorError?
 
-    /// Whether the first choice has a finish reason, and so have the others that have begun if the request asks for them.
-    var hasFinishReasons: Bool { finishReason != nil && (expectedChoices == 1 || choices.isComplete) }
-
     mutating func fail(_ kind: String = "") {
       guard failure == nil else { return }
       failure = GeneratorError(.failed, "The model server reported an error.", detail: "error \(kind)")
@@ -183,12 +181,12 @@ struct CompletionReader {
 
     /// Whether the members that a server repeats are read from this chunk: from the one that ends the text.
     func mustReadMembers(of chunk: Chunk) -> Bool {
-      chunk.hasRepeatedMembers && !hasReadLastMembers && (chunk.finishReason != nil || chunk.usage != nil)
+      chunk.hasRepeatedMembers && !hasReadLastMembers && chunk.isLast
     }
 
     mutating func didReadMembers(of chunk: Chunk) {
       firstChunk = []
-      hasReadLastMembers = chunk.finishReason != nil || chunk.usage != nil
+      hasReadLastMembers = chunk.isLast
     }
 
     /// Reads what a chunk has beside text. Returns nil if that is not possible.

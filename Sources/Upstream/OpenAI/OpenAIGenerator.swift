@@ -136,13 +136,6 @@ package final class OpenAIGenerator: CallbackGenerator {
     retireLater(on: reactor)
   }
 
-  /// Returns the name or the address of a URL's server.
-  private static func host(of url: String) -> String {
-    let rest = url.split(separator: "://", maxSplits: 1).last ?? ""
-    let authority = rest.prefix { $0 != "/" }.split(separator: "@").last ?? ""
-    return String(authority.first == "[" ? authority.prefix { $0 != "]" } : authority.prefix { $0 != ":" })
-  }
-
   /// The values in the query of the base URL that can be secrets: an API version is none.
   private var queryValues: [String] {
     query.dropFirst().split(separator: "&").compactMap { field in
@@ -161,7 +154,7 @@ package final class OpenAIGenerator: CallbackGenerator {
       if isRetired.load(ordering: .relaxed) { retireLater(on: reactor) }
       return Connections(
         client: client(on: reactor), baseURL: baseURL, chunks: ChunkParser(),
-        secrets: [Self.host(of: baseURL)] + queryValues,
+        secrets: [URLParts(baseURL)?.host ?? ""] + queryValues,
         isShortOfDescriptors: isShortOfDescriptors, maximumTextBytes: maximumTextBytes)
     }
   }
